@@ -1,9 +1,16 @@
-"""What a device must offer, and the one Jacobian-product calculator between gradient methods and hosts."""
+"""What a device must offer, and what a host gets: executables below, differentiable functions above.
+
+Between gradient methods and hosts stands one type, :class:`Function`: a function of NumPy arrays that knows its own
+derivative and its own batching rule. A host (autograd, PyTorch) binds any function once, without gradient logic.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +37,8 @@ class Executable(ABC):
 
     #: Whether :meth:`vjp` exists: an exact derivative in one pass.
     has_vjp: bool = False
+    #: Whether :meth:`run_with_residual` exists and :meth:`vjp` takes a ``residual``.
+    has_residual: bool = False
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -42,6 +51,77 @@ class Executable(ABC):
     def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:
         """Results estimated from ``shots`` samples a measurement basis, drawn from ``rng``."""
 
+    def run_with_residual(self, slots: Slots) -> tuple[tuple[NDArray, ...], Any]:
+        """The exact results, and what :meth:`vjp` at the same slots need not compute again (read-only, reusable)."""
+        raise NotImplementedError(f"{type(self).__name__} keeps nothing for its derivative")
+
     def vjp(self, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs) -> Slots:
-        """Cotangents of the slots, given cotangents shaped like the results of :meth:`run`."""
+        """Cotangents of the slots, given cotangents shaped like the results of :meth:`run`.
+
+        With :attr:`has_residual`, it also takes ``residual``: ``None``, or what :meth:`run_with_residual` gave at
+        these slots.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no native derivative")
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """A program bound to a device: how results are obtained.
+
+    Args:
+        program: the circuit
+        compile: makes the executable of a program; caching is its business
+        shots: samples a measurement basis, ``None`` for exact results
+        rng: gives the generator of one execution; called once for each execution with shots
+    """
+
+    program: Program
+    compile: Callable[[Program], Executable]
+    shots: int | None = None
+    rng: Callable[[], np.random.Generator] = np.random.default_rng
+
+    @cached_property
+    def executable(self) -> Executable:
+        """The program, compiled."""
+        return self.compile(self.program)
+
+    def run(self, slots: Slots) -> tuple[NDArray, ...]:
+        """Results at ``slots``: exact ones, or sampled ones if the circuit has shots."""
+        if self.shots is None:
+            return self.executable.run(slots)
+        return self.executable.sample(slots, self.shots, self.rng())
+
+    def rewritten(self, program: Program) -> Circuit:
+        """The same device, shots and random numbers with another program."""
+        return Circuit(program, self.compile, self.shots, self.rng)
+
+
+class Function(ABC):
+    """A function of arrays that hosts can differentiate and map: ``f(*inputs) -> (output, ...)``.
+
+    The cotangent ``c`` of a complex array ``z`` is the one with ``dL = Re(conj(c) dz)``; that of a real array is real.
+    """
+
+    @abstractmethod
+    def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
+        """The outputs."""
+
+    @abstractmethod
+    def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> Function:
+        """The function ``(*inputs, *cotangents of the outputs) -> cotangents of the needed inputs``.
+
+        Args:
+            needs: for each input, whether its cotangent is wanted
+            residual: what :meth:`forward` gave; the pullback may then only be called at those very inputs
+
+        Raises:
+            DifferentiationError: the derivative cannot be given correctly
+        """
+
+    @abstractmethod
+    def vmap(self, size: int, mapped: tuple[bool, ...]) -> Function:
+        """The function over one more axis of ``size``, in front of each ``mapped`` input and of every output."""
+
+    def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
+        """The outputs, and a residual that spares :meth:`pullback` work at the same inputs (``None``: nothing)."""
+        return self(*inputs), None

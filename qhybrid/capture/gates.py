@@ -32,6 +32,7 @@ from qhybrid.program import (
     PauliRotation,
     SpectralRotation,
 )
+from qhybrid.validation import check_phases, check_unitary
 
 #: Widest operation that is given to a device as one dense matrix.
 MAX_DENSE_WIRES = 8
@@ -266,22 +267,8 @@ def _qubit_unitary(op: Operator, wire_map: WireMap, slots: SlotTable) -> list[Ga
         ref = slots.array(entries, shape)
         return [Gate(op.name, wires, Diagonal(ref) if diagonal else Matrix(ref))]
     matrix = np.asarray(entries, dtype=complex)
-    check_unitary(op.name, matrix)
+    (check_phases if diagonal else check_unitary)(f"{op.name} on wires {list(op.wires)}", matrix)
     return [Gate(op.name, wires, Fixed(Constant(np.diag(matrix) if diagonal else matrix)))]
-
-
-def check_unitary(name: str, entries: np.ndarray) -> None:
-    """Refuse a matrix ``(..., d, d)``, or diagonal ``(..., d)`` of name ``DiagonalQubitUnitary``, that is not unitary."""
-    if name == "DiagonalQubitUnitary":
-        error = np.abs(np.abs(entries) - 1).max(initial=0.0)
-    else:
-        gram = entries @ np.conj(np.swapaxes(entries, -1, -2))
-        error = np.abs(gram - np.eye(entries.shape[-1])).max(initial=0.0)
-    if not error < 1e-5:
-        raise CircuitError(
-            f"{name} got a matrix that is not unitary: U U^dagger differs from the identity by {error:.2g}. "
-            "Normalise it, for example with scipy.linalg.polar."
-        )
 
 
 # ------------------------------------------------------------------ one-parameter operations from their spectrum

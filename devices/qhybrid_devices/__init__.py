@@ -1,0 +1,1 @@
+"""Backends of qhybrid, one folder or file each. The core never imports this package."""

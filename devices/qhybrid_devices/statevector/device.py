@@ -1,0 +1,143 @@
+"""``qhybrid.statevector`` as a PennyLane device."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pennylane as qml
+from pennylane.devices import Device, ExecutionConfig
+from pennylane.devices.modifiers import simulator_tracking, single_tape_support
+from pennylane.devices.preprocess import device_resolve_dynamic_wires, validate_device_wires
+from pennylane.tape import QuantumScript
+from pennylane.transforms.core import CompilePipeline
+
+from qhybrid.circuit import run_tape
+from qhybrid.backend import CompilingDevice
+from qhybrid.errors import CaptureError, DeviceError
+from qhybrid.execution import Executable
+from qhybrid.program import Program
+from qhybrid_devices.statevector.executable import StateVectorExecutable
+
+#: Gradient methods of PennyLane that mean the exact native derivative here.
+NATIVE_METHODS = frozenset({"best", "backprop", "adjoint", "device"})
+MAX_CACHED_PROGRAMS = 256
+
+
+@simulator_tracking
+@single_tape_support
+class StateVectorDevice(Device, CompilingDevice):
+    """A state-vector simulator on the CPU: batched, multi-threaded, with native reverse-mode derivatives.
+
+    Args:
+        wires: number of wires, or their labels; ``None`` lets each circuit decide
+        shots: default number of shots, ``None`` for exact results
+        seed: seed of all samples; the default draws one from NumPy's global generator, ``None`` from the system
+        c_dtype: ``numpy.complex128``, or ``numpy.complex64`` for single precision
+
+    Raises:
+        DeviceError: ``c_dtype`` is neither of these
+
+    Example:
+        >>> import qhybrid as qml
+        >>> dev = qml.device("qhybrid.statevector", wires=2)
+        >>> @qml.qnode(dev)
+        ... def circuit(x):
+        ...     qml.RX(x, wires=0)
+        ...     qml.CNOT(wires=[0, 1])
+        ...     return qml.expval(qml.Z(1))
+        >>> round(float(circuit(0.0)), 6)
+        1.0
+    """
+
+    name = "qhybrid.statevector"
+    has_vjp = True
+
+    def __init__(self, wires: Any = None, shots: Any = None, seed: Any = "global", c_dtype: Any = np.complex128) -> None:
+        super().__init__(wires=wires, shots=shots)
+        if np.dtype(c_dtype) not in (np.dtype(np.complex64), np.dtype(np.complex128)):
+            raise DeviceError(f"c_dtype is {c_dtype!r}; it must be numpy.complex128 or numpy.complex64.")
+        self.c_dtype = np.dtype(c_dtype)
+        if isinstance(seed, str) and seed == "global":
+            seed = np.random.randint(0, high=10_000_000)  # noqa: NPY002 - PennyLane's convention for a default seed
+        self.rng = np.random.default_rng(seed)
+        self._compiled: OrderedDict[Program, Executable] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_compiled"], state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._compiled = OrderedDict()
+        self._lock = threading.Lock()
+
+    def compile(self, program: Program) -> Executable:
+        """An executable for ``program``, planned once and kept."""
+        with self._lock:
+            executable = self._compiled.get(program)
+            if executable is None:
+                executable = StateVectorExecutable(program, self.c_dtype)
+                self._compiled[program] = executable
+                if len(self._compiled) > MAX_CACHED_PROGRAMS:
+                    self._compiled.popitem(last=False)
+            else:
+                self._compiled.move_to_end(program)
+        return executable
+
+    # ------------------------------------------------------------------ PennyLane's own pipeline
+
+    def supports_derivatives(
+        self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
+    ) -> bool:
+        """Whether the native derivative answers: exact circuits, and no JAX tracers."""
+        if execution_config is None:
+            return True
+        if execution_config.gradient_method not in NATIVE_METHODS:
+            return False
+        return circuit is None or not circuit.shots
+
+    def setup_execution_config(
+        self, config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
+    ) -> ExecutionConfig:
+        """Every exact method is the one native derivative, which the host's own graph calls."""
+        config = config or ExecutionConfig()
+        method = config.gradient_method
+        native = method in NATIVE_METHODS
+        mcm = replace(config.mcm_config, mcm_method="deferred")
+        return replace(
+            config,
+            gradient_method="backprop" if native else method,
+            use_device_gradient=native,
+            use_device_jacobian_product=False,
+            grad_on_execution=False,
+            mcm_config=mcm,
+            device_options=dict(config.device_options),
+        )
+
+    def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
+        """Defer measurements and settle the wires; lowering decomposes what a program cannot hold."""
+        pipeline = CompilePipeline()
+        pipeline.add_transform(qml.defer_measurements, allow_postselect=False)
+        pipeline.add_transform(device_resolve_dynamic_wires, wires=self.wires, allow_resets=False)
+        pipeline.add_transform(validate_device_wires, self.wires, name=self.name)
+        return pipeline
+
+    def execute(self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None) -> tuple:
+        """Results of recorded circuits; with tensors of a host as parameters they join the host's graph."""
+        return tuple(self._execute_one(tape) for tape in circuits)
+
+    def _execute_one(self, tape: QuantumScript) -> Any:
+        try:
+            values = run_tape(tape, self)
+        except CaptureError as cause:
+            raise qml.exceptions.DeviceError(f"{self.name} cannot run this circuit: {cause}.") from cause
+        if len(tape.measurements) == 1:
+            values = [v[0] for v in values]
+        return tuple(values) if tape.shots.has_partitioned_shots else values[0]

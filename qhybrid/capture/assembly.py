@@ -1,0 +1,58 @@
+"""The slot values of one recording as tensors of their host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pennylane import math
+
+from qhybrid.capture.lowering import Lowered
+from qhybrid.errors import CaptureError
+
+HOSTS = ("torch", "autograd", "numpy")
+
+
+@dataclass(frozen=True)
+class SlotValues:
+    """Slot values as tensors of one host.
+
+    Args:
+        host: ``"numpy"``, ``"autograd"`` or ``"torch"``
+        tensors: shared angles ``(Ps,)`` if there are any, batched angles ``(Pb, batch)`` if there are any, arrays
+    """
+
+    host: str
+    tensors: tuple[Any, ...]
+
+
+def host_of(values: Any) -> str:
+    """The host that all ``values`` can join."""
+    found = {math.get_interface(v) for v in values} - {"builtins", "scipy", None}
+    if unknown := found - set(HOSTS):
+        raise CaptureError(f"tensors of {', '.join(sorted(unknown))} are not compiled")
+    return next((h for h in HOSTS if h in found), "numpy")
+
+
+def assemble(lowered: Lowered) -> SlotValues:
+    """Stack the values that a lowered recording holds into the tensors that its program takes."""
+    host = host_of((*lowered.shared, *lowered.batched, *lowered.arrays))
+    rows = [r for r in (lowered.shared, lowered.batched) if r]
+    tensors = [_stack(host, r) for r in rows] + [_as_tensor(host, a) for a in lowered.arrays]
+    return SlotValues(host, tuple(tensors))
+
+
+def _stack(host: str, values: tuple[Any, ...]) -> Any:
+    if host == "numpy":
+        return np.array([np.asarray(v, dtype=float) for v in values])
+    return math.stack([_as_tensor(host, v) for v in values], like=host)
+
+
+def _as_tensor(host: str, value: Any) -> Any:
+    if host == "torch":
+        tensor = math.asarray(value, like="torch")
+        return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.double()
+    if host == "autograd" and math.get_interface(value) == "autograd":
+        return value
+    return np.asarray(value)

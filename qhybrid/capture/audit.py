@@ -1,0 +1,120 @@
+"""Comparing a trace with a plain recording of the same call."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid.program import (
+    Angle,
+    ArrayRef,
+    Constant,
+    Evolution,
+    Fixed,
+    Gate,
+    Matrix,
+    Observable,
+    PauliRotation,
+    Program,
+    Slots,
+    SpectralRotation,
+)
+
+_PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
+_WIDEST_MATRIX = 3
+
+
+def disagreement(traced: Program, traced_slots: Slots, plain: Program, plain_slots: Slots) -> str | None:
+    """What differs between two programs once their slots are filled in, ``None`` if nothing does.
+
+    Constants of one program may be slots of the other; only the numbers count.
+    """
+    if traced.num_wires != plain.num_wires or len(traced.gates) != len(plain.gates):
+        return f"{len(traced.gates)} gates on {traced.num_wires} wires, not {len(plain.gates)} on {plain.num_wires}"
+    for a, b in zip(traced.gates, plain.gates, strict=True):
+        if not _same_gate(a, traced_slots, b, plain_slots):
+            return f"gate {a.name} on wires {list(a.wires)} became {b.name} on wires {list(b.wires)}, or its angle differs"
+    if (traced.preparation is None) != (plain.preparation is None):
+        return "the prepared state"
+    if traced.preparation and plain.preparation:
+        a, b = (s.arrays[p.preparation.amplitudes.index] for p, s in ((traced, traced_slots), (plain, plain_slots)))
+        if traced.preparation.wires != plain.preparation.wires or not _close(a, b):
+            return "the prepared state"
+    return _measurement_disagreement(traced, traced_slots, plain, plain_slots)
+
+
+def _measurement_disagreement(traced: Program, traced_slots: Slots, plain: Program, plain_slots: Slots) -> str | None:
+    if traced.tensors != plain.tensors or [type(s) for s in traced.scalars] != [type(s) for s in plain.scalars]:
+        return "the measurements"
+    for a, b in zip(traced.observables(), plain.observables(), strict=True):
+        if not _same_observable(a, traced_slots, b, plain_slots):
+            return "an observable"
+    return None
+
+
+def _same_gate(a: Gate, a_slots: Slots, b: Gate, b_slots: Slots) -> bool:
+    if (a.wires, a.controls, a.control_values) != (b.wires, b.controls, b.control_values):
+        return False
+    if isinstance(a.operator, PauliRotation) and isinstance(b.operator, PauliRotation):
+        if len(a.wires) > _WIDEST_MATRIX and a.operator.word != b.operator.word:
+            return False
+    return _close(_numbers(a, a_slots), _numbers(b, b_slots))
+
+
+def _numbers(gate: Gate, slots: Slots) -> NDArray:
+    """The matrix of a small gate, otherwise what its matrix is made of; the batch axis in front if there is one."""
+    op = gate.operator
+    match op:
+        case Fixed(matrix):
+            return matrix.array
+        case PauliRotation(word, angle, scale):
+            half = 0.5 * scale * np.asarray(_value(angle, slots))[..., None, None]
+            if len(word) > _WIDEST_MATRIX:
+                return np.exp(1j * half)
+            pauli = reduce(np.kron, (_PAULI[c] for c in word))
+            return np.cos(half) * np.eye(len(pauli)) - 1j * np.sin(half) * pauli
+        case SpectralRotation(eigenvalues, projectors, angle):
+            phases = np.exp(1j * np.multiply.outer(np.asarray(_value(angle, slots)), np.array(eigenvalues)))
+            return np.tensordot(phases, projectors.array, 1)
+        case Evolution(terms, time, coefficients):
+            values = np.array([np.asarray(_value(c, slots)).mean() for c in coefficients])
+            return np.asarray(_value(time, slots)).mean() * np.tensordot(values, terms.array, 1)
+        case _:
+            array = slots.arrays[op.ref.index]
+            assert array is not None
+            if not op.adjoint:
+                return array
+            return np.conj(np.swapaxes(array, -1, -2) if isinstance(op, Matrix) else array)
+
+
+def _same_observable(a: Observable, a_slots: Slots, b: Observable, b_slots: Slots) -> bool:
+    if len(a.terms) != len(b.terms):
+        return False
+    for s, t in zip(a.terms, b.terms, strict=True):
+        if s.word != t.word or [w for w, _ in s.matrices] != [w for w, _ in t.matrices]:
+            return False
+        if not _close(_value(s.coefficient, a_slots), _value(t.coefficient, b_slots)):
+            return False
+        pairs = zip(s.matrices, t.matrices, strict=True)
+        if not all(_close(_array(m, a_slots), _array(n, b_slots)) for (_, m), (_, n) in pairs):
+            return False
+    return True
+
+
+def _value(angle: Angle | float, slots: Slots) -> Any:
+    if not isinstance(angle, Angle):
+        return angle
+    rows = slots.batched if angle.batched else slots.shared
+    assert rows is not None
+    return rows[angle.index]
+
+
+def _array(matrix: Constant | ArrayRef, slots: Slots) -> Any:
+    return matrix.array if isinstance(matrix, Constant) else slots.arrays[matrix.index]
+
+
+def _close(a: Any, b: Any) -> bool:
+    return np.shape(a) == np.shape(b) and bool(np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True))

@@ -1,0 +1,82 @@
+"""Running a quantum function once and keeping what it queued and returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pennylane as qml
+from pennylane import pytrees
+from pennylane.measurements import MeasurementProcess
+from pennylane.tape import QuantumScript
+
+from qhybrid.errors import CaptureError, CircuitError
+
+
+class ReturnError(CircuitError, qml.exceptions.QuantumFunctionError):
+    """A quantum function returned something other than its measurements."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one run of a quantum function left behind.
+
+    Args:
+        tape: the circuit, with mid-circuit measurements deferred to its end
+        restore: puts one value for each measurement into the structure that the function returned
+    """
+
+    tape: QuantumScript
+    restore: Callable[[Sequence[Any]], Any]
+
+
+def record(func: Callable, args: Sequence[Any], kwargs: dict[str, Any], shots: Any) -> Recording:
+    """Run ``func`` and record its circuit.
+
+    Args:
+        func: a quantum function
+        args, kwargs: its arguments; tracers or values
+        shots: shots of the circuit, ``None`` if exact
+
+    Raises:
+        ReturnError: the function returned no measurement, or not the ones that it made
+        CaptureError: the circuit has several measurement settings that PennyLane would run one by one
+    """
+    with qml.queuing.AnnotatedQueue() as queue:
+        output = func(*args, **kwargs)
+    tape = QuantumScript.from_queue(queue, shots)
+    leaves, structure = pytrees.flatten(output, is_leaf=lambda x: isinstance(x, MeasurementProcess))
+    _check_output(func, output, leaves, tape.measurements)
+    if any(isinstance(op, qml.ops.MidMeasure) for op in tape.operations):
+        tape = _deferred(tape)
+    return Recording(tape, _restore(output, structure))
+
+
+def _check_output(func: Callable, output: Any, leaves: list, measurements: list) -> None:
+    name = getattr(func, "__name__", "the quantum function")
+    if not leaves or not all(isinstance(m, MeasurementProcess) for m in leaves):
+        raise ReturnError(
+            f"{name} returned {output!r}. A quantum function must return either a single measurement, "
+            "or a nonempty sequence of measurements, for example qml.expval(qml.Z(0))."
+        )
+    if len(leaves) != len(measurements) or any(a is not b for a, b in zip(leaves, measurements, strict=True)):
+        raise ReturnError(
+            f"{name} made {len(measurements)} measurements and returned {len(leaves)}. "
+            "All measurements must be returned in the order they are measured."
+        )
+
+
+def _deferred(tape: QuantumScript) -> QuantumScript:
+    if any(isinstance(op, qml.ops.MidMeasure) and op.postselect is not None for op in tape.operations):
+        raise CaptureError("a mid-circuit measurement with postselection is not compiled")
+    (deferred,), _ = qml.defer_measurements(tape)
+    return deferred
+
+
+def _restore(output: Any, structure: Any) -> Callable[[Sequence[Any]], Any]:
+    if isinstance(output, MeasurementProcess):
+        return lambda values: values[0]
+    if type(output) in (tuple, list) and all(isinstance(m, MeasurementProcess) for m in output):
+        return type(output)
+    return lambda values: pytrees.unflatten(list(values), structure)

@@ -1,0 +1,93 @@
+"""One run of a quantum function, kept: the program it makes, where its slots come from, and what it depended on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qhybrid.capture.assembly import SlotValues, assemble, host_of
+from qhybrid.capture.audit import disagreement
+from qhybrid.capture.guards import environment_guard
+from qhybrid.capture.lowering import Lowered, lower
+from qhybrid.capture.observables import Output
+from qhybrid.capture.prologue import Prologue
+from qhybrid.capture.recording import record
+from qhybrid.capture.signature import unflatten
+from qhybrid.capture.tracer import Graph, as_root, concrete
+from qhybrid.errors import CaptureError
+from qhybrid.program import Program, Slots
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A compiled quantum function for one signature.
+
+    Args:
+        program: the circuit
+        outputs: for each measurement, which result answers it
+        restore: puts measurement values into the structure that the function returned
+        prologue: slot values from argument leaves
+        guard: whether everything that the function read from outside is unchanged
+    """
+
+    program: Program
+    outputs: tuple[Output, ...]
+    restore: Callable[[Sequence[Any]], Any]
+    prologue: Prologue
+    guard: Callable[[], bool]
+
+    def holds(self, leaves: Sequence[Any]) -> bool:
+        """Whether a run of the function on ``leaves`` would make this program again."""
+        return self.guard() and self.prologue.branches_hold(leaves)
+
+    def slot_values(self, leaves: Sequence[Any]) -> SlotValues:
+        """Slot values for live argument leaves, in the graph of their host."""
+        return self.prologue(leaves)
+
+
+def trace(func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str], device_wires: Any, shots: Any) -> Trace:
+    """Run ``func`` once on tracers.
+
+    Args:
+        func: a quantum function
+        key, leaves: its arguments, taken apart by :func:`qhybrid.capture.signature.flatten`
+        names: names of the leaves, for messages
+        device_wires: wire labels of the device, or ``None``
+        shots: PennyLane shots of the circuit
+
+    Raises:
+        CaptureError: the function cannot be traced, with the reason
+    """
+    guard = environment_guard(func)
+    graph = Graph()
+    tracers = graph.inputs(leaves)
+    try:
+        with graph:
+            args, kwargs = unflatten(key, tracers)
+            recording = record(func, args, kwargs, shots)
+            lowered = lower(recording.tape, device_wires, varies=lambda value: as_root(graph, value) is not None)
+    finally:
+        if graph.poison:
+            raise CaptureError(graph.poison)
+    prologue = Prologue(graph, lowered.shared, lowered.batched, lowered.arrays, names)
+    return Trace(lowered.program, lowered.outputs, recording.restore, prologue, guard)
+
+
+def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device_wires: Any, shots: Any) -> None:
+    """Record ``func`` plainly on the live arguments and compare.
+
+    Raises:
+        CaptureError: the trace would have given another circuit, so the function must not be traced
+    """
+    args, kwargs = unflatten(key, leaves)
+    recording = record(func, args, kwargs, shots)
+    plain = lower(recording.tape, device_wires, varies=lambda value: True, trainable=lambda value: False)
+    difference = disagreement(found.program, _slots(found, leaves), plain.program, _plain_slots(plain))
+    if difference:
+        raise CaptureError(
+            f"a traced run and a plain run of the function disagree ({difference}): it reads something that "
+            "tracing cannot see, such as the type or the bytes of an argument"
+        )

@@ -1,0 +1,55 @@
+"""What a QNode does with a call, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The answer of :meth:`qhybrid.QNode.explain`; printing it gives a short report.
+
+    Args:
+        path: ``"compiled"`` (traced once), ``"recorded"`` (the function is called every time, the circuit is compiled)
+            or ``"pennylane"`` (PennyLane's own path on the same device)
+        reason: why it is not compiled; empty if it is
+        device: name of the device
+        method: gradient method that a derivative would use, ``None`` if there is none
+        method_reason: why this one
+        num_wires, num_gates: size of the compiled circuit
+        num_parameters: angles and arrays that are read at every call
+        batch_size: samples of this call, ``None`` if unbatched
+        forward_executions: circuits that one forward pass runs
+        gradient_executions: circuits that one backward pass runs
+        memory: bytes that a gradient of this call needs for states
+        circuit: the compiled circuit, printed
+    """
+
+    path: str
+    reason: str
+    device: str
+    method: str | None
+    method_reason: str
+    num_wires: int = 0
+    num_gates: int = 0
+    num_parameters: int = 0
+    batch_size: int | None = None
+    forward_executions: int = 0
+    gradient_executions: int = 0
+    memory: int = 0
+    circuit: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"path:      {self.path}" + (f", because {self.reason}" if self.reason else "")]
+        lines.append(f"device:    {self.device}")
+        lines.append(f"gradient:  {self.method} ({self.method_reason})")
+        if self.path != "pennylane":
+            batch = "no batch" if self.batch_size is None else f"a batch of {self.batch_size}"
+            lines.append(
+                f"circuit:   {self.num_gates} gates on {self.num_wires} wires, {self.num_parameters} parameters, {batch}"
+            )
+            lines.append(
+                f"cost:      {self.forward_executions} executions forward, {self.gradient_executions} for a gradient, "
+                f"{self.memory / 2**20:.3g} MiB of states"
+            )
+        return "\n".join(lines)

@@ -1,0 +1,42 @@
+"""The device's own vector-Jacobian product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from qhybrid.execution import Circuit, Needs
+from qhybrid.gradients.base import GradientMethod
+from qhybrid.program import Slots
+
+
+@dataclass(frozen=True)
+class Adjoint(GradientMethod):
+    """The reverse sweep of a simulator, exact and independent of the number of parameters and outputs.
+
+    When to use: always, where the device has it and there are no shots. Cost: about three executions and two states in
+    memory, whatever the depth. Differentiates gate angles, entries of unitaries, prepared amplitudes, observable
+    coefficients and matrices. Limits: none of it exists with shots or on hardware; use :class:`ParameterShift` there.
+
+    T. Jones, J. Gacon, "Efficient calculation of gradients in classical simulations of variational quantum
+    algorithms", arXiv:2009.02823.
+    """
+
+    name = "adjoint"
+    is_native = True
+
+    def forward(self, circuit: Circuit, slots: Slots) -> tuple[tuple[NDArray, ...], Any]:
+        """Results, and what the device keeps for the reverse sweep."""
+        if circuit.executable.has_residual:
+            return circuit.executable.run_with_residual(slots)
+        return circuit.executable.run(slots), None
+
+    def vjp(
+        self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None
+    ) -> Slots:
+        """One call of the executable's own vjp."""
+        if residual is None:
+            return circuit.executable.vjp(slots, cotangents, needs)
+        return circuit.executable.vjp(slots, cotangents, needs, residual=residual)  # type: ignore[call-arg]

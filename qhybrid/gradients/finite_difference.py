@@ -1,0 +1,58 @@
+"""Approximate derivatives from close executions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from qhybrid.errors import DifferentiationError
+from qhybrid.execution import Circuit, Needs
+from qhybrid.gradients.base import GradientMethod, refuse_arrays, shifted_vjp
+from qhybrid.gradients.shift_rules import ShiftRule
+from qhybrid.program import Slots
+
+#: Central differences: multiples of the step and their weights, by order of accuracy.
+_STENCILS = {
+    2: ((1.0, -1.0), (1 / 2, -1 / 2)),
+    4: ((1.0, -1.0, 2.0, -2.0), (2 / 3, -2 / 3, -1 / 12, 1 / 12)),
+}
+
+
+@dataclass(frozen=True)
+class FiniteDiff(GradientMethod):
+    """Central differences of order ``order`` with step ``h``, in radians.
+
+    When to use: to check another method, or for an angle without a shift rule on a device without its own derivative.
+    Cost: ``order`` executions for each occurrence of an angle in each sample, lanes of one device call. Limits: the
+    error is about ``h**order + precision / h``, 1e-12 by default in double precision (take ``h=0.03`` in single
+    precision); with shots the noise is divided by ``h``, so it is never chosen for you there.
+
+    Args:
+        h: step
+        order: order of accuracy, 2 or 4
+
+    Raises:
+        DifferentiationError: the step or the order is not one of these
+    """
+
+    h: float = 1e-3
+    order: int = 4
+
+    name = "finite-diff"
+
+    def __post_init__(self) -> None:
+        if not self.h > 0:
+            raise DifferentiationError(f"FiniteDiff got h={self.h}; the step must be positive, for example 1e-3.")
+        if self.order not in _STENCILS:
+            raise DifferentiationError(f"FiniteDiff got order={self.order}; choose one of {list(_STENCILS)}.")
+
+    def vjp(
+        self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None
+    ) -> Slots:
+        """The same stencil for every angle."""
+        refuse_arrays(circuit.program, needs, self.name)
+        steps, weights = _STENCILS[self.order]
+        rule = ShiftRule(tuple(self.h * s for s in steps), tuple(w / self.h for w in weights))
+        return shifted_vjp(circuit, slots, cotangents, needs, rule)

@@ -1,0 +1,301 @@
+"""QNode: a PennyLane QNode that traces its quantum function once and runs the compiled circuit from then on."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pennylane as qml
+from pennylane.transforms.core import CompilePipeline
+
+from qhybrid import interfaces
+from qhybrid.capture.lowering import lower
+from qhybrid.capture.recording import record
+from qhybrid.capture.signature import flatten, leaf_names
+from qhybrid.capture.trace import Trace, audit, trace
+from qhybrid.circuit import Circuit, run_slots, run_tape
+from qhybrid.backend import CompilingDevice
+from qhybrid.errors import CaptureError, FallbackWarning
+from qhybrid.explanation import Explanation
+from qhybrid.gradients import GradientMethod, check_method, resolve
+
+#: Traces kept for one signature, for functions that branch on values.
+MAX_TRACES = 8
+#: Signatures kept; a new shape or static value makes a new one.
+MAX_SIGNATURES = 64
+#: How often the outside world may change under one signature before the function is recorded on every call.
+MAX_RETRACES = 5
+
+
+@dataclass
+class _Entry:
+    """A trace in the cache, with its circuit and its audit schedule: calls 1, 2, 4, 8, ..."""
+
+    trace: Trace
+    circuit: Circuit
+    calls: int = 0
+    next_audit: int = 1
+
+
+@dataclass
+class _Cache:
+    """Everything that a QNode has learnt about its function; dropped by copies and pickles."""
+
+    traces: OrderedDict[Any, list[_Entry]] = field(default_factory=OrderedDict)
+    retraces: dict[Any, int] = field(default_factory=dict)
+    untraceable: str | None = None
+    uncompiled: str | None = None
+    warned: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+class QNode(qml.QNode):
+    """A quantum function bound to a device: a node of the host's graph with exact gradients.
+
+    Takes everything that :class:`pennylane.QNode` takes, and gives the same results. On a device that compiles
+    (``qhybrid.statevector``) the function is traced at its first call; later calls with arguments of the same
+    structure, shapes and dtypes run the compiled circuit without calling the function, as long as nothing that the
+    function reads from outside has changed. What cannot be compiled runs through PennyLane on the same device, with
+    one :class:`~qhybrid.errors.FallbackWarning`; :meth:`explain` tells what happens and why.
+
+    Args:
+        func: a quantum function: applies operations and returns measurements
+        device: a PennyLane device
+        interface: ``"auto"``, ``"numpy"``, ``"autograd"``, ``"torch"``, or any other name that PennyLane knows
+        diff_method: ``"best"``, ``"adjoint"``, ``"backprop"``, ``"parameter-shift"``, ``"finite-diff"``, ``None``, a
+            :class:`~qhybrid.gradients.GradientMethod`, or a method of PennyLane's
+        trace: ``False`` calls the function every time
+        kwargs: further arguments of :class:`pennylane.QNode`
+
+    Raises:
+        DifferentiationError: ``diff_method`` is unknown, or impossible on this device with these shots
+
+    Example:
+        >>> import qhybrid as qml
+        >>> @qml.qnode(qml.device("qhybrid.statevector"))
+        ... def circuit(x):
+        ...     qml.RX(x, wires=0)
+        ...     return qml.expval(qml.Z(0))
+        >>> x = qml.numpy.array(0.5)
+        >>> print(f"{circuit(x):.4f} {qml.grad(circuit)(x):.4f}")
+        0.8776 -0.4794
+    """
+
+    def __init__(
+        self,
+        func: Callable,
+        device: Any,
+        interface: Any = "auto",
+        diff_method: Any = "best",
+        *,
+        trace: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        check_method(diff_method)
+        name = diff_method.name if isinstance(diff_method, GradientMethod) else diff_method
+        super().__init__(func, device, interface, name, **kwargs)
+        self._init_args = {
+            "func": func, "device": device, "interface": interface, "diff_method": diff_method, "trace": trace, **kwargs
+        }  # fmt: skip
+        self._method = diff_method
+        self._trace = trace
+        self._cache = _Cache()
+        if isinstance(device, CompilingDevice):
+            for shots in self._each_shots():
+                self._resolve(shots)
+
+    # ------------------------------------------------------------------ calling
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the circuit; the result has the structure that the quantum function returns."""
+        reason = self._not_compiled(kwargs)
+        if reason is None:
+            try:
+                return self._compiled_call(args, kwargs)
+            except CaptureError as cause:
+                reason = str(cause)
+                self._cache.uncompiled = reason
+        if reason:
+            self._warn(f"runs through PennyLane on every call: {reason}")
+        return super().__call__(*args, **kwargs)
+
+    def _not_compiled(self, kwargs: dict[str, Any]) -> str | None:
+        """Why this call goes to PennyLane at once, ``None`` if it does not; empty if the user asked for that."""
+        if self._cache.uncompiled is not None:
+            return self._cache.uncompiled
+        if not isinstance(self.device, CompilingDevice):
+            return f"device {self.device.name!r} does not run compiled circuits"
+        if len(self._compile_pipeline):
+            informative = self._compile_pipeline.is_informative
+            return "" if informative else "the QNode carries PennyLane transforms"
+        if qml.capture.enabled():
+            return "PennyLane's program capture is switched on"
+        if "shots" in kwargs and not self._qfunc_uses_shots_arg:
+            return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
+        if not isinstance(self._method, GradientMethod) and not _is_native(self._method):
+            return f"diff_method {self._method!r} is PennyLane's"
+        return None
+
+    def _compiled_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if self._trace and self._cache.untraceable is None:
+            try:
+                key, leaves = flatten(args, kwargs)
+                entry = self._entry(key, leaves)
+            except CaptureError as cause:
+                self._cache.untraceable = str(cause)
+            else:
+                return self._run_entry(entry, leaves)
+        if self._trace:
+            self._warn(f"calls its function every time, since it cannot be traced: {self._cache.untraceable}")
+        return self._recorded_call(args, kwargs)
+
+    def _run_entry(self, entry: _Entry, leaves: list) -> Any:
+        values = entry.trace.slot_values(leaves)
+        restore = entry.trace.restore
+        parts = [
+            restore(run_slots(entry.circuit, self.device, values, self._resolve(s), s)) for s in self._each_shots()
+        ]
+        return self._finish(parts)
+
+    def _recorded_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        recording = record(self.func, args, kwargs, self._shots)
+        parts = run_tape(recording.tape, self.device, self._resolve)
+        return self._finish([recording.restore(p) for p in parts])
+
+    def _finish(self, parts: list) -> Any:
+        return tuple(parts) if self._shots.has_partitioned_shots else parts[0]
+
+    # ------------------------------------------------------------------ traces
+
+    def _entry(self, key: Any, leaves: list) -> _Entry:
+        """The trace that holds for these arguments, made now if there is none; audited when its turn comes."""
+        key = (key, self._shots.has_partitioned_shots, bool(self._shots))
+        for entry in self._cache.traces.get(key, ()):
+            if entry.trace.holds(leaves):
+                break
+        else:
+            entry = self._new_entry(key, leaves)
+        entry.calls += 1
+        if entry.calls >= entry.next_audit and interfaces.are_concrete(leaves):
+            entry.next_audit = 2 * entry.calls
+            audit(self.func, entry.trace, key[0], leaves, self.device.wires, self._shots)
+        return entry
+
+    def _new_entry(self, key: Any, leaves: list) -> _Entry:
+        cache = self._cache
+        with cache.lock:
+            found = cache.traces.setdefault(key, [])
+            stale = [e for e in found if not e.trace.guard()]
+            cache.retraces[key] = cache.retraces.get(key, 0) + len(stale)
+            if cache.retraces[key] > MAX_RETRACES:
+                raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
+            made = trace(self.func, key[0], leaves, leaf_names(self.func, key[0]), self.device.wires, self._shots)
+            entry = _Entry(made, Circuit(made.program, made.outputs))
+            cache.traces[key] = [e for e in found if e not in stale][-MAX_TRACES + 1 :] + [entry]
+            cache.traces.move_to_end(key)
+            while len(cache.traces) > MAX_SIGNATURES:
+                cache.traces.popitem(last=False)
+        return entry
+
+    # ------------------------------------------------------------------ methods, shots, messages
+
+    def _each_shots(self) -> list[int | None]:
+        return list(self._shots) if self._shots else [None]
+
+    def _resolve(self, shots: int | None) -> GradientMethod | None:
+        return resolve(self._method, self.device.has_vjp, shots)[0]
+
+    def _warn(self, message: str) -> None:
+        if not self._cache.warned:
+            self._cache.warned = True
+            name = getattr(self.func, "__name__", "a quantum function")
+            warnings.warn(f"The QNode {name} {message}", FallbackWarning, stacklevel=3)
+
+    # ------------------------------------------------------------------ what PennyLane's QNode also offers
+
+    def stacked(self, *args: Any, **kwargs: Any) -> Any:
+        """All measurement values as one tensor, the measurements along its last axis.
+
+        Returns:
+            an array ``(num_measurements,)`` or ``(batch, num_measurements)`` of the host, or ``None`` if the circuit is
+            not compiled, has shot vectors or returns anything but expectation values and variances
+
+        """
+        if self._not_compiled(kwargs) is not None or not self._trace or self._cache.untraceable is not None:
+            return None
+        if self._shots.has_partitioned_shots:
+            return None
+        try:
+            key, leaves = flatten(args, kwargs)
+            entry = self._entry(key, leaves)
+        except CaptureError:
+            return None  # the ordinary call that follows reports the cause
+        if not entry.circuit.only_scalars:
+            return None
+        (shots,) = self._each_shots()
+        return run_stacked(
+            entry.circuit, self.device, entry.trace.slot_values(leaves), self._resolve(shots), shots
+        )
+
+    def update(self, **kwargs: Any) -> QNode:
+        """A new QNode with some settings changed; see :meth:`pennylane.QNode.update`."""
+        if not kwargs:
+            raise ValueError(f"Must specify at least one setting to update. Valid settings: {sorted(self._init_args)}.")
+        updated = type(self)(**{**self._init_args, **kwargs})
+        if self._shots_override_device and "shots" not in kwargs:
+            updated._set_shots(self._shots)
+        updated._compile_pipeline = CompilePipeline(self._compile_pipeline)
+        return updated
+
+    def __copy__(self) -> QNode:
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied.execute_kwargs = dict(self.execute_kwargs)
+        copied._compile_pipeline = CompilePipeline(self._compile_pipeline)
+        copied.gradient_kwargs = dict(self.gradient_kwargs)
+        copied._cache = _Cache()
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QNode:
+        return copy.copy(self)
+
+    def __reduce__(self) -> tuple:
+        if len(self._compile_pipeline):
+            raise TypeError("A QNode that carries PennyLane transforms cannot be pickled; apply them after loading.")
+        module, name = self.func.__module__, self.func.__qualname__
+        if "<" in name:
+            raise TypeError(
+                f"The quantum function {name} is local, so its QNode cannot be pickled. Define it at the top level of a module."
+            )
+        settings = {k: v for k, v in self._init_args.items() if k != "func"}
+        return (_rebuild, (module, name, settings, self._shots if self._shots_override_device else None))
+
+
+def _rebuild(module: str, name: str, settings: dict[str, Any], shots: Any) -> QNode:
+    found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    restored = QNode(found.func if isinstance(found, qml.QNode) else found, **settings)
+    if shots is not None:
+        restored._set_shots(shots)
+    return restored
+
+
+def qnode(device: Any, interface: Any = "auto", diff_method: Any = "best", **kwargs: Any) -> Callable[[Callable], QNode]:
+    """Decorator that binds a quantum function to a device; see :class:`QNode` for the arguments.
+
+    Example:
+        >>> import qhybrid as qml
+        >>> @qml.qnode(qml.device("qhybrid.statevector"), diff_method="adjoint")
+        ... def circuit(x):
+        ...     qml.RY(x, wires=0)
+        ...     return qml.probs(wires=0)
+        >>> circuit(0.0)
+        array([1., 0.])
+    """
+    return functools.partial(QNode, device=device, interface=interface, diff_method=diff_method, **kwargs)
