@@ -17,10 +17,12 @@ class CompilingDevice(ABC):
     from then on only the values of its slots.
     """
 
-    #: Generator of all random numbers of the device; the same seed gives the same samples.
-    rng: np.random.Generator
     #: Whether its executables offer an exact derivative in one pass.
     has_vjp: bool = False
+
+    @abstractmethod
+    def new_rng(self) -> np.random.Generator:
+        """A generator for one execution; the same seed of the device gives the same sequence of them."""
 
     @abstractmethod
     def compile(self, program: Program) -> Executable:
@@ -29,3 +31,7 @@ class CompilingDevice(ABC):
         Raises:
             DeviceError: the device cannot run it
         """
+
+    @abstractmethod
+    def memory_needed(self, program: Program, batch_size: int) -> int:
+        """Bytes that states take while a batch of ``program`` is differentiated."""

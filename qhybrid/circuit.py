@@ -1,4 +1,4 @@
-"""From slot values to measurement values: one compiled circuit, bound to a device and a gradient method."""
+"""From slot values to measurement values: a compiled circuit, run on a device in the graph of a host."""
 
 from __future__ import annotations
 
@@ -6,94 +6,109 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import pennylane as qml
+from pennylane import math
 from pennylane.tape import QuantumScript
 
 from qhybrid import interfaces
+from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues, assemble
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output, ScalarOutput
-from qhybrid.backend import CompilingDevice
-from qhybrid.execution import CircuitFunction
-from qhybrid.gradients import GradientMethod, resolve
+from qhybrid.execution import Circuit
+from qhybrid.gradients import CircuitFunction, FiniteDiff, GradientMethod, resolve
+from qhybrid.gradients.lanes import untie
 from qhybrid.program import Program
 
 
-@dataclass
-class Circuit:
-    """A program with the way from its results to the values of PennyLane measurements.
+@dataclass(frozen=True, eq=False)
+class CompiledCircuit:
+    """A program, and the way from its results to the values of PennyLane measurements.
 
     Args:
         program: what runs
         outputs: for each measurement, which result answers it
+        device: where it runs
     """
 
     program: Program
     outputs: tuple[Output, ...]
+    device: CompilingDevice
     _functions: dict[Any, CircuitFunction] = field(default_factory=dict, repr=False)
-
-    def function(self, device: CompilingDevice, method: GradientMethod | None, shots: int | None) -> CircuitFunction:
-        """The differentiable NumPy function that a host's graph calls."""
-        key = (id(device), method, shots)
-        function = self._functions.get(key)
-        if function is None:
-            function = CircuitFunction(self.program, device.compile, method, shots=shots, rng=device.rng)
-            self._functions[key] = function
-        return function
 
     @property
     def only_scalars(self) -> bool:
         """Whether the scalars of a result, in order, are all there is."""
         return all(isinstance(o, ScalarOutput) and o.index == i for i, o in enumerate(self.outputs))
 
-    def values(self, host: str, results: Sequence[Any]) -> list[Any]:
-        """One value of the host for each measurement."""
-        if self.only_scalars:
-            return interfaces.unstack(host, results[0])
-        scalars = interfaces.unstack(host, results[0]) if self.program.scalars else []
-        return [
-            scalars[o.index] if isinstance(o, ScalarOutput) else o.process(results[1 + o.index]) for o in self.outputs
-        ]
+    def results(self, values: SlotValues, method: GradientMethod, shots: int | None) -> tuple[Any, ...]:
+        """Scalars as one tensor of the host, then one for each tensor measurement.
+
+        Args:
+            values: slot values in the graph of their host
+            method: how the host differentiates the results
+            shots: samples a measurement basis, ``None`` for exact results
+        """
+        function = self._functions.get((method, shots))
+        if function is None:
+            circuit = Circuit(self.program, self.device.compile, shots, self.device.new_rng)
+            function = self._functions[method, shots] = CircuitFunction(circuit, method)
+        return interfaces.apply(values.host, function, values.tensors)
+
+    def measured(self, values: SlotValues, method: GradientMethod, shots: int | None) -> list[Any]:
+        """One value of the host for each measurement; see :meth:`results`."""
+        results = self.results(values, method, shots)
+        scalars = _unstack(values.host, results[0])
+        if not self.only_scalars:
+            scalars = [
+                scalars[o.index] if isinstance(o, ScalarOutput) else o.value(results[1 + o.index])
+                for o in self.outputs
+            ]
+        return [_as_pennylane(s) for s in scalars] if values.host == "autograd" else scalars
 
 
-def run_slots(
-    circuit: Circuit,
-    device: CompilingDevice,
-    values: SlotValues,
-    method: GradientMethod | None,
-    shots: int | None,
-) -> list[Any]:
-    """Run a circuit once in the graph of the host that its slot values belong to."""
-    function = circuit.function(device, method, shots)
-    return circuit.values(values.host, interfaces.apply(values.host, function, values.tensors))
+def _unstack(host: str, scalars: Any) -> list[Any]:
+    if host == "torch":
+        return list(scalars.unbind(-1))
+    if scalars.ndim == 1:
+        return [scalars[i] for i in range(len(scalars))]
+    return [scalars[:, i] for i in range(scalars.shape[1])]
 
 
-def run_stacked(
-    circuit: Circuit,
-    device: CompilingDevice,
-    values: SlotValues,
-    method: GradientMethod | None,
-    shots: int | None,
-) -> Any:
-    """As :func:`run_slots`, for a circuit with only scalars, which stay one tensor of the host."""
-    function = circuit.function(device, method, shots)
-    return interfaces.apply(values.host, function, values.tensors)[0]
+def _as_pennylane(value: Any) -> Any:
+    """A result outside of differentiation as PennyLane returns it, so that its optimizers recognise it."""
+    return qml.numpy.tensor(value, requires_grad=True) if isinstance(value, np.ndarray | np.generic) else value
 
 
 def run_tape(
     tape: QuantumScript,
     device: CompilingDevice,
-    choose: Callable[[int | None], GradientMethod | None] | None = None,
-) -> list[tuple[Any, ...]]:
+    choose: Callable[[int | None], GradientMethod] | None = None,
+) -> list[Sequence[Any]]:
     """Lower and run a recorded circuit: for each number of shots, one value a measurement.
 
     Args:
         tape: parameters may be tensors of any host
         device: where to run
         choose: gradient method for a number of shots; by default the best that the device has
+
+    Raises:
+        CaptureError: the circuit cannot be lowered
     """
-    choose = choose or (lambda shots: resolve("best", device.has_vjp, shots)[0])
-    lowered = lower(tape, device.wires, varies=lambda value: True, trainable=interfaces.requires_grad)
-    circuit = Circuit(lowered.program, lowered.outputs)
+    choose = choose or (lambda shots: resolve("best", has_vjp=device.has_vjp, shots=shots)[0])
+    lowered = lower(tape, device.wires, varies=lambda value: True, trainable=math.requires_grad)
+    circuit = CompiledCircuit(lowered.program, lowered.outputs, device)
     values = assemble(lowered)
-    all_shots = list(tape.shots) if tape.shots else [None]
-    return [tuple(run_slots(circuit, device, values, choose(shots), shots)) for shots in all_shots]
+    return [circuit.measured(values, choose(shots), shots) for shots in (list(tape.shots) if tape.shots else [None])]
+
+
+def gradient_executions(program: Program, method: GradientMethod, samples: int) -> int:
+    """Executions that one backward pass of ``samples`` samples takes; the native derivative counts as one a sample."""
+    if method.is_native:
+        return samples
+    untied = untie(program)
+    rows = list(range(len(untied.sources)))
+    if isinstance(method, FiniteDiff):
+        return method.order * len(rows) * samples
+    return len(untied.shifts(rows)) * samples

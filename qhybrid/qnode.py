@@ -15,17 +15,19 @@ from typing import Any
 import pennylane as qml
 from pennylane.transforms.core import CompilePipeline
 
-from qhybrid import interfaces
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.recording import record
 from qhybrid.capture.signature import flatten, leaf_names
 from qhybrid.capture.trace import Trace, audit, trace
-from qhybrid.circuit import Circuit, run_slots, run_tape
+from qhybrid.capture.tracer import is_functorch
+from qhybrid.circuit import CompiledCircuit, gradient_executions, run_tape
 from qhybrid.backend import CompilingDevice
 from qhybrid.errors import CaptureError, FallbackWarning
 from qhybrid.explanation import Explanation
-from qhybrid.gradients import GradientMethod, check_method, resolve
+from qhybrid.gradients import GradientMethod, resolve
 
+#: Gradient methods that PennyLane knows and runs by itself.
+PENNYLANE_METHODS = frozenset({"hadamard", "reversed-hadamard", "direct-hadamard", "reversed-direct-hadamard", "spsa"})
 #: Traces kept for one signature, for functions that branch on values.
 MAX_TRACES = 8
 #: Signatures kept; a new shape or static value makes a new one.
@@ -39,7 +41,7 @@ class _Entry:
     """A trace in the cache, with its circuit and its audit schedule: calls 1, 2, 4, 8, ..."""
 
     trace: Trace
-    circuit: Circuit
+    circuit: CompiledCircuit
     calls: int = 0
     next_audit: int = 1
 
@@ -98,7 +100,8 @@ class QNode(qml.QNode):
         trace: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_method(diff_method)
+        if not _is_pennylane_method(diff_method):
+            resolve(diff_method, has_vjp=True, shots=None, options=kwargs.get("gradient_kwargs"))
         name = diff_method.name if isinstance(diff_method, GradientMethod) else diff_method
         super().__init__(func, device, interface, name, **kwargs)
         self._init_args = {
@@ -107,9 +110,9 @@ class QNode(qml.QNode):
         self._method = diff_method
         self._trace = trace
         self._cache = _Cache()
-        if isinstance(device, CompilingDevice):
-            for shots in self._each_shots():
-                self._resolve(shots)
+        if isinstance(device, CompilingDevice) and not _is_pennylane_method(diff_method):
+            for number in self._each_shots():
+                self._resolve(number)
 
     # ------------------------------------------------------------------ calling
 
@@ -139,7 +142,7 @@ class QNode(qml.QNode):
             return "PennyLane's program capture is switched on"
         if "shots" in kwargs and not self._qfunc_uses_shots_arg:
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
-        if not isinstance(self._method, GradientMethod) and not _is_native(self._method):
+        if _is_pennylane_method(self._method):
             return f"diff_method {self._method!r} is PennyLane's"
         return None
 
@@ -160,7 +163,7 @@ class QNode(qml.QNode):
         values = entry.trace.slot_values(leaves)
         restore = entry.trace.restore
         parts = [
-            restore(run_slots(entry.circuit, self.device, values, self._resolve(s), s)) for s in self._each_shots()
+            restore(entry.circuit.measured(values, self._resolve(s), s)) for s in self._each_shots()
         ]
         return self._finish(parts)
 
@@ -183,7 +186,7 @@ class QNode(qml.QNode):
         else:
             entry = self._new_entry(key, leaves)
         entry.calls += 1
-        if entry.calls >= entry.next_audit and interfaces.are_concrete(leaves):
+        if entry.calls >= entry.next_audit and not any(map(is_functorch, leaves)):
             entry.next_audit = 2 * entry.calls
             audit(self.func, entry.trace, key[0], leaves, self.device.wires, self._shots)
         return entry
@@ -196,8 +199,8 @@ class QNode(qml.QNode):
             cache.retraces[key] = cache.retraces.get(key, 0) + len(stale)
             if cache.retraces[key] > MAX_RETRACES:
                 raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
-            made = trace(self.func, key[0], leaves, leaf_names(self.func, key[0]), self.device.wires, self._shots)
-            entry = _Entry(made, Circuit(made.program, made.outputs))
+            made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self.device.wires, self._shots)
+            entry = _Entry(made, CompiledCircuit(made.program, made.outputs, self.device))
             cache.traces[key] = [e for e in found if e not in stale][-MAX_TRACES + 1 :] + [entry]
             cache.traces.move_to_end(key)
             while len(cache.traces) > MAX_SIGNATURES:
@@ -209,14 +212,73 @@ class QNode(qml.QNode):
     def _each_shots(self) -> list[int | None]:
         return list(self._shots) if self._shots else [None]
 
-    def _resolve(self, shots: int | None) -> GradientMethod | None:
-        return resolve(self._method, self.device.has_vjp, shots)[0]
+    def _resolve(self, shots: int | None) -> GradientMethod:
+        return self._resolve_with_reason(shots)[0]
+
+    def _resolve_with_reason(self, shots: int | None) -> tuple[GradientMethod, str]:
+        return resolve(self._method, has_vjp=self.device.has_vjp, shots=shots, options=self.gradient_kwargs)
 
     def _warn(self, message: str) -> None:
         if not self._cache.warned:
             self._cache.warned = True
             name = getattr(self.func, "__name__", "a quantum function")
             warnings.warn(f"The QNode {name} {message}", FallbackWarning, stacklevel=3)
+
+    # ------------------------------------------------------------------ explaining
+
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        """What a call with these arguments does: which path, which gradient method and why, how many executions.
+
+        Runs the quantum function if it has not been traced yet, but no circuit.
+
+        Example:
+            >>> import qhybrid as qml
+            >>> @qml.qnode(qml.device("qhybrid.statevector"))
+            ... def circuit(x):
+            ...     qml.RX(x, wires=0)
+            ...     return qml.expval(qml.Z(0))
+            >>> circuit.explain(0.5).path
+            'compiled'
+        """
+        reason = self._not_compiled(kwargs)
+        if reason is None:
+            try:
+                return self._explain_compiled(args, kwargs)
+            except CaptureError as cause:
+                reason = str(cause)
+        reason = reason or "the QNode carries a PennyLane gradient transform"
+        return Explanation("pennylane", reason, self.device.name, str(self.diff_method), "PennyLane chooses and runs it")
+
+    def _explain_compiled(self, args: tuple, kwargs: dict[str, Any]) -> Explanation:
+        path, reason = ("compiled", "") if self._trace else ("recorded", "trace=False")
+        if self._trace:
+            try:
+                found = self._entry(*flatten(args, kwargs)).trace
+                program, batch = found.program, found.batch_size
+            except CaptureError as cause:
+                path, reason = "recorded", str(cause)
+        if path == "recorded":
+            recording = record(self.func, args, kwargs, self._shots)
+            lowered = lower(recording.tape, self.device.wires, lambda value: True, qml.math.requires_grad)
+            program, batch = lowered.program, lowered.batch_size
+        shots = self._each_shots()
+        method, method_reason = self._resolve_with_reason(shots[0])
+        samples = 1 if batch is None else batch
+        return Explanation(
+            path=path,
+            reason=reason,
+            device=self.device.name,
+            method=method.name,
+            method_reason=method_reason,
+            num_wires=program.num_wires,
+            num_gates=len(program.gates),
+            num_parameters=program.num_shared + program.num_batched + len(program.arrays),
+            batch_size=batch,
+            forward_executions=samples * len(shots),
+            gradient_executions=gradient_executions(program, method, samples) * len(shots),
+            memory=self.device.memory_needed(program, samples),
+            circuit=str(program),
+        )
 
     # ------------------------------------------------------------------ what PennyLane's QNode also offers
 
@@ -240,9 +302,7 @@ class QNode(qml.QNode):
         if not entry.circuit.only_scalars:
             return None
         (shots,) = self._each_shots()
-        return run_stacked(
-            entry.circuit, self.device, entry.trace.slot_values(leaves), self._resolve(shots), shots
-        )
+        return entry.circuit.results(entry.trace.slot_values(leaves), self._resolve(shots), shots)[0]
 
     def update(self, **kwargs: Any) -> QNode:
         """A new QNode with some settings changed; see :meth:`pennylane.QNode.update`."""
@@ -276,6 +336,12 @@ class QNode(qml.QNode):
             )
         settings = {k: v for k, v in self._init_args.items() if k != "func"}
         return (_rebuild, (module, name, settings, self._shots if self._shots_override_device else None))
+
+
+def _is_pennylane_method(diff_method: Any) -> bool:
+    if isinstance(diff_method, qml.transforms.core.Transform):
+        return True
+    return isinstance(diff_method, str) and diff_method in PENNYLANE_METHODS
 
 
 def _rebuild(module: str, name: str, settings: dict[str, Any], shots: Any) -> QNode:

@@ -12,6 +12,7 @@ from qhybrid.program import (
     Angle,
     ArrayRef,
     Constant,
+    Diagonal,
     Evolution,
     Fixed,
     Gate,
@@ -80,14 +81,16 @@ def _numbers(gate: Gate, slots: Slots) -> NDArray:
             phases = np.exp(1j * np.multiply.outer(np.asarray(_value(angle, slots)), np.array(eigenvalues)))
             return np.tensordot(phases, projectors.array, 1)
         case Evolution(terms, time, coefficients):
-            values = np.array([np.asarray(_value(c, slots)).mean() for c in coefficients])
-            return np.asarray(_value(time, slots)).mean() * np.tensordot(values, terms.array, 1)
-        case _:
-            array = slots.arrays[op.ref.index]
-            assert array is not None
-            if not op.adjoint:
-                return array
-            return np.conj(np.swapaxes(array, -1, -2) if isinstance(op, Matrix) else array)
+            values = [np.asarray(_value(c, slots))[..., None, None] for c in coefficients]
+            energies, vectors = np.linalg.eigh(sum(v * t for v, t in zip(values, terms.array, strict=True)))
+            phases = np.exp(-1j * np.asarray(_value(time, slots))[..., None] * energies)
+            return (vectors * phases[..., None, :]) @ np.conj(np.swapaxes(vectors, -1, -2))
+        case Matrix(ref, adjoint):
+            matrix_ = _slot_array(ref, slots)
+            return np.conj(np.swapaxes(matrix_, -1, -2)) if adjoint else matrix_
+        case Diagonal(ref, adjoint):
+            entries = _slot_array(ref, slots)
+            return (np.conj(entries) if adjoint else entries)[..., None] * np.eye(entries.shape[-1])
 
 
 def _same_observable(a: Observable, a_slots: Slots, b: Observable, b_slots: Slots) -> bool:
@@ -114,6 +117,12 @@ def _value(angle: Angle | float, slots: Slots) -> Any:
 
 def _array(matrix: Constant | ArrayRef, slots: Slots) -> Any:
     return matrix.array if isinstance(matrix, Constant) else slots.arrays[matrix.index]
+
+
+def _slot_array(ref: ArrayRef, slots: Slots) -> NDArray:
+    array = slots.arrays[ref.index]
+    assert array is not None
+    return array
 
 
 def _close(a: Any, b: Any) -> bool:

@@ -185,7 +185,7 @@ def _evolution(op: Exp, time: Any, wire_map: WireMap, slots: SlotTable) -> list[
     if len(op.wires) > MAX_DENSE_WIRES:
         raise CaptureError(f"{op.name} acts on {len(op.wires)} wires; exact evolution is compiled up to {MAX_DENSE_WIRES}")
     wires = wire_indices(op.wires, wire_map)
-    if sentence is None or not any(slots.varies(c) for c in sentence.values()):
+    if sentence is None or not any(slots.trainable(c) for c in sentence.values()):
         if any(slots.trainable(p) for p in op.base.data):
             raise CaptureError(f"{op.name}: the matrix of the generator changes from call to call")
         hamiltonian = np.asarray(op.base.matrix(wire_order=op.wires), dtype=complex)

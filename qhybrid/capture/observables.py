@@ -160,15 +160,22 @@ class TensorOutput:
 
     Args:
         index: which tensor, the scalars not counted
-        process: ``"state"`` or ``"samples"`` if ``measurement`` makes its value from the tensor, else ``None``
-        measurement: the PennyLane measurement
+        measurement: the PennyLane measurement that makes its value from the tensor, ``None`` if the tensor is it
         wire_order: wire labels of the tensor
     """
 
     index: int
-    process: str | None = None
     measurement: MeasurementProcess | None = None
     wire_order: tuple = ()
+
+    def value(self, tensor: Any) -> Any:
+        """The value of the measurement, in the host that ``tensor`` belongs to."""
+        if self.measurement is None:
+            return tensor
+        wires = qml.wires.Wires(self.wire_order)
+        if isinstance(self.measurement, SampleMP | CountsMP):
+            return self.measurement.process_samples(math.toarray(tensor), wire_order=wires)
+        return self.measurement.process_state(tensor, wire_order=wires)
 
 
 Output = ScalarOutput | TensorOutput
@@ -200,11 +207,11 @@ class MeasurementTable:
             if not self.with_shots:
                 raise CircuitError(f"{mp} needs shots. Set them with qml.set_shots(circuit, shots=1000).")
             index = self._tensor(Samples(self._wires(mp), self._basis(mp)))
-            return TensorOutput(index, "samples", mp, tuple(mp.wires) or tuple(self.wire_map))
+            return TensorOutput(index, mp, tuple(mp.wires) or tuple(self.wire_map))
         if isinstance(mp, StateMeasurement) and not self.with_shots:
             wires = tuple(self.wire_map)
             plain = type(mp) is qml.measurements.StateMP and not mp.wires
-            return TensorOutput(self._tensor(State()), None if plain else "state", mp, wires)
+            return TensorOutput(self._tensor(State()), None if plain else mp, wires)
         if isinstance(mp, StateMeasurement):
             raise CircuitError(f"{mp} is only known exactly, not from shots. Remove the shots from the circuit.")
         raise CaptureError(f"measurement {type(mp).__name__} is not compiled")

@@ -157,7 +157,7 @@ def _evaluate_torch(kind: str, function: Any, args: tuple, kwargs: dict) -> Any:
 _SEQUENCES = {"stack", "concatenate", "hstack", "vstack", "column_stack", "block", "dstack"}
 _SAME_DTYPE = {"matmul", "dot", "inner", "outer", "tensordot", "kron", "cross", "vdot", "einsum"}
 _TWO_TENSORS = _SAME_DTYPE | {"arctan2", "maximum", "minimum", "logical_and", "logical_or", "isclose", "allclose"}
-_TORCH_NAMES = {
+TORCH_NAMES = {
     "absolute": "abs", "negative": "neg", "subtract": "sub", "multiply": "mul", "true_divide": "div", "divide": "div",
     "power": "pow", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arcsinh": "asinh", "arccosh": "acosh",
     "arctanh": "atanh", "concatenate": "cat", "conjugate": "conj", "mod": "remainder", "max": "amax", "min": "amin",
@@ -184,7 +184,7 @@ def _numpy_named(name: str, args: tuple, kwargs: dict, device: Any) -> Any:
         dtype = functools.reduce(torch.promote_types, [a.dtype for a in args if isinstance(a, torch.Tensor)])
         args = tuple(a.to(dtype) if isinstance(a, torch.Tensor) else a for a in args)
     try:
-        function = functools.reduce(getattr, _TORCH_NAMES.get(name, name).split("."), torch)
+        function = functools.reduce(getattr, TORCH_NAMES.get(name, name).split("."), torch)
     except AttributeError:
         return autoray.do(name, *args, like="torch", **kwargs)
     return function(*args, **kwargs)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pennylane as qml
+from autograd.tracer import Box
 
-from qhybrid.capture.assembly import SlotValues, assemble, host_of
+from qhybrid.capture.assembly import SlotValues, assemble
 from qhybrid.capture.audit import disagreement
 from qhybrid.capture.guards import environment_guard
-from qhybrid.capture.lowering import Lowered, lower
+from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output
 from qhybrid.capture.prologue import Prologue
 from qhybrid.capture.recording import record
@@ -31,6 +33,7 @@ class Trace:
         restore: puts measurement values into the structure that the function returned
         prologue: slot values from argument leaves
         guard: whether everything that the function read from outside is unchanged
+        batch_size: samples of every call with this signature, ``None`` if unbatched
     """
 
     program: Program
@@ -38,6 +41,7 @@ class Trace:
     restore: Callable[[Sequence[Any]], Any]
     prologue: Prologue
     guard: Callable[[], bool]
+    batch_size: int | None
 
     def holds(self, leaves: Sequence[Any]) -> bool:
         """Whether a run of the function on ``leaves`` would make this program again."""
@@ -73,7 +77,7 @@ def trace(func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str],
         if graph.poison:
             raise CaptureError(graph.poison)
     prologue = Prologue(graph, lowered.shared, lowered.batched, lowered.arrays, names)
-    return Trace(lowered.program, lowered.outputs, recording.restore, prologue, guard)
+    return Trace(lowered.program, lowered.outputs, recording.restore, prologue, guard, lowered.batch_size)
 
 
 def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device_wires: Any, shots: Any) -> None:
@@ -82,12 +86,30 @@ def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device_
     Raises:
         CaptureError: the trace would have given another circuit, so the function must not be traced
     """
-    args, kwargs = unflatten(key, leaves)
+    args, kwargs = unflatten(key, [_plain(leaf) for leaf in leaves])
     recording = record(func, args, kwargs, shots)
-    plain = lower(recording.tape, device_wires, varies=lambda value: True, trainable=lambda value: False)
-    difference = disagreement(found.program, _slots(found, leaves), plain.program, _plain_slots(plain))
+    plain = lower(recording.tape, device_wires, varies=lambda value: True, trainable=qml.math.requires_grad)
+    difference = disagreement(
+        found.program,
+        _filled(found.program, found.slot_values(leaves), found.batch_size),
+        plain.program,
+        _filled(plain.program, assemble(plain), plain.batch_size),
+    )
     if difference:
         raise CaptureError(
             f"a traced run and a plain run of the function disagree ({difference}): it reads something that "
             "tracing cannot see, such as the type or the bytes of an argument"
         )
+
+
+def _plain(leaf: Any) -> Any:
+    """A leaf that plain NumPy functions take: what autograd traces becomes a trainable tensor of PennyLane."""
+    return qml.numpy.tensor(concrete(leaf), requires_grad=True) if isinstance(leaf, Box) else leaf
+
+
+def _filled(program: Program, values: SlotValues, batch_size: int | None) -> Slots:
+    """Slot values of any host as the NumPy record that a device takes."""
+    tensors = [np.asarray(concrete(t)) for t in values.tensors]
+    shared = tensors.pop(0) if program.num_shared else np.empty(0)
+    batched = tensors.pop(0) if program.num_batched else None
+    return Slots(shared, batched, tuple(tensors), batch_size)

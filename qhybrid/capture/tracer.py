@@ -28,6 +28,7 @@ import autoray
 import numpy as np
 import pennylane as qml
 from autograd.tracer import Box
+from pennylane.numpy import tensor as PennyLaneTensor
 from pennylane.operation import Operator
 
 from qhybrid.capture import hooks
@@ -90,6 +91,8 @@ class Graph:
         for leaf in leaves:
             if _is_tensor(leaf):
                 self.host, self.device = "torch", leaf.device
+            elif self.host == "numpy" and isinstance(leaf, Box | PennyLaneTensor):
+                self.host = "autograd"
         self._sampled = any(is_batched(leaf) for leaf in leaves)
         return [self._add(INPUT, i, (), {}, concrete(leaf)) for i, leaf in enumerate(leaves)]
 
@@ -154,6 +157,7 @@ class Graph:
         if not tensor.is_leaf or is_functorch(tensor):
             raise self.refuse("a trainable tensor computed outside the circuit is read in it; pass it as an argument")
         if id(tensor) not in self._captured:
+            self.host, self.device = "torch", tensor.device
             self._captured[id(tensor)] = self._add(CAPTURED, tensor, (), {}, concrete(tensor))
         return self._captured[id(tensor)]
 

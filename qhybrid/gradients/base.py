@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,6 +49,14 @@ class GradientMethod(ABC):
         Raises:
             DifferentiationError: this method cannot give a needed cotangent correctly
         """
+
+    def executions(self, program: Program, samples: int) -> int:
+        """How many executions one gradient with respect to all angles costs, for ``samples`` samples.
+
+        Raises:
+            DifferentiationError: this method cannot differentiate one of the gates
+        """
+        return samples
 
     def forward(self, circuit: Circuit, slots: Slots) -> tuple[tuple[NDArray, ...], Any]:
         """Results, and a residual for :meth:`vjp` at the same slots."""
@@ -156,8 +165,9 @@ def _contract(part: Shifts, results: tuple[NDArray, ...], cotangents: tuple[NDAr
     """``Re <cotangent, result>`` of every lane, ``(executions, batch)``."""
     total = np.zeros((len(part), len(cotangents[0])))
     for result, cotangent in zip(results, cotangents, strict=True):
-        lanes = result.reshape(len(part), *cotangent.shape)
-        total += np.einsum("tb...,b...->tb", lanes, cotangent.conj()).real
+        batch, size = len(cotangent), prod(cotangent.shape[1:])
+        lanes = result.reshape(len(part), batch, size)
+        total += np.einsum("tbk,bk->tb", lanes, cotangent.reshape(batch, size).conj()).real
     return total
 
 

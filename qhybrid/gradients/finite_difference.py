@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.base import GradientMethod, refuse_arrays, shifted_vjp
+from qhybrid.gradients.lanes import untie
 from qhybrid.gradients.shift_rules import ShiftRule
-from qhybrid.program import Slots
+from qhybrid.program import Program, Slots
 
 #: Central differences: multiples of the step and their weights, by order of accuracy.
 _STENCILS = {
@@ -47,6 +48,10 @@ class FiniteDiff(GradientMethod):
             raise DifferentiationError(f"FiniteDiff got h={self.h}; the step must be positive, for example 1e-3.")
         if self.order not in _STENCILS:
             raise DifferentiationError(f"FiniteDiff got order={self.order}; choose one of {list(_STENCILS)}.")
+
+    def executions(self, program: Program, samples: int) -> int:
+        """``order`` for each angle of each sample."""
+        return samples * self.order * len(untie(program).sources)
 
     def vjp(
         self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,37 +14,54 @@ from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Function, Needs
 from qhybrid.gradients.base import GradientMethod, second_order
 from qhybrid.gradients.lanes import all_batched, without_samples
-from qhybrid.program import Program, Samples, Slots
+from qhybrid.gradients.ports import LaneMap, Port, entry, gather, result_ports, slot_ports
+from qhybrid.program import Slots
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One input or output of a function.
+@dataclass(frozen=True)
+class _Signature:
+    """Inputs and outputs of a function: slots; from level 1 also cotangents; at level 2 also tangents.
 
     Args:
-        role: an angle block, an array slot, or a result
-        index: which array slot or which result
-        batched: whether it has the batch axis of its program
-        carries: for each mapped axis, outermost first, whether the port has it (in front of its own axes)
-        passive: whether it is a result without a derivative
+        inputs: slots, then cotangents of the results, then tangents for the outputs of level 1
+        outputs: results at level 0, else cotangents of the needed inputs of the level below
+        level: how many times the circuit was pulled back
+        sizes: of the mapped axes, outermost first
+        starts: where among the inputs the cotangents and the tangents start
     """
 
-    role: Literal["shared", "batched", "array", "result"]
-    index: int = 0
-    batched: bool = False
-    carries: tuple[bool, ...] = ()
-    passive: bool = False
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    level: int = 0
+    sizes: tuple[int, ...] = ()
+    starts: tuple[int, int] = (0, 0)
+
+    @cached_property
+    def needs(self) -> Needs:
+        """Which slots' cotangents are outputs."""
+        wanted = {(p.role, p.index) for p in self.outputs}
+        arrays = tuple(("array", p.index) in wanted for p in self.inputs[: self.starts[0]] if p.role == "array")
+        return Needs(("shared", 0) in wanted, ("batched", 0) in wanted, arrays)
+
+    @cached_property
+    def slot_positions(self) -> tuple[int | None, ...]:
+        """For each output, the input whose cotangent it is; ``None`` if it is not that of a slot."""
+        positions = {(p.role, p.index): k for k, p in enumerate(self.inputs[: self.starts[0]])}
+        return tuple(positions.get((p.role, p.index)) for p in self.outputs)
+
+    @cached_property
+    def results(self) -> tuple[Port, ...]:
+        """The ports of the results' cotangents."""
+        return self.inputs[self.starts[0] : self.starts[1]]
 
 
-def _slot_ports(program: Program) -> tuple[Port, ...]:
-    ports = [Port("shared")] * bool(program.num_shared) + [Port("batched", batched=True)] * bool(program.num_batched)
-    return (*ports, *(Port("array", i, a.batched) for i, a in enumerate(program.arrays)))
+@dataclass(frozen=True)
+class _Point:
+    """Where a function is evaluated, in the terms of one execution."""
 
-
-def _result_ports(program: Program) -> tuple[Port, ...]:
-    batched = program.is_batched
-    tensors = (Port("result", i + 1, batched, (), isinstance(m, Samples)) for i, m in enumerate(program.tensors))
-    return (Port("result", 0, batched), *tensors)
+    slots: Slots
+    cotangents: tuple[NDArray, ...] = ()
+    tangents: Slots | None = None
 
 
 class CircuitFunction(Function):
@@ -54,9 +71,14 @@ class CircuitFunction(Function):
     ones; then each array slot, batch axis first. Outputs are the results of an executable: the scalars ``(S,)`` or
     ``(batch, S)``, even if there are none, then each tensor.
 
+    Mapped axes and the batch are flattened into lanes of one execution; what an input does not carry is broadcast on
+    the way in and summed on the way out, which makes each level the exact pullback of the one below.
+
     Args:
         circuit: the program and where it runs
         method: how it is differentiated
+        signature: for derived functions only
+        residual: for derived functions only
 
     Example::
 
@@ -65,162 +87,134 @@ class CircuitFunction(Function):
         shared_bar, = function.pullback((True, False))(shared, batched, scalars_bar)
     """
 
-    def __init__(self, circuit: Circuit, method: GradientMethod) -> None:
-        self._core = _Core(circuit, method, _slot_ports(circuit.program), _result_ports(circuit.program))
+    def __init__(
+        self, circuit: Circuit, method: GradientMethod, signature: _Signature | None = None, residual: Any = None
+    ) -> None:
+        self.circuit, self.method, self._residual = circuit, method, residual
+        slots = slot_ports(circuit.program)
+        self._signature = signature or _Signature(slots, result_ports(circuit.program), starts=(len(slots),) * 2)
+        self._pullbacks: dict[tuple[bool, ...], CircuitFunction] = {}
 
-    def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
-        """The results at the slots ``inputs``."""
-        return self._core(*inputs)
+    # ---------------------------------------------------------------- derived functions
 
-    def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
-        """The results, and what the device keeps for its derivative."""
-        return self._core.forward(*inputs)
-
-    def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> Function:
-        """The vector-Jacobian product, by the gradient method."""
-        return self._core.pullback(needs, residual)
-
-    def vmap(self, size: int, mapped: tuple[bool, ...]) -> Function:
-        """The circuit over one more axis, whose elements become lanes of one execution."""
-        return self._core.vmap(size, mapped)
-
-
-@dataclass(frozen=True, eq=False)
-class _Core(Function):
-    """A circuit's results (level 0), their pullback (1) or the pullback of that (2), over mapped axes.
-
-    Inputs are the slots; from level 1 also cotangents of the results; at level 2 also tangents, one for each output
-    of level 1. Mapped axes and the batch are flattened into lanes; what a port does not carry is broadcast on the way
-    in and summed on the way out, which makes each level the exact pullback of the one below.
-    """
-
-    circuit: Circuit
-    method: GradientMethod
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    level: int = 0
-    sizes: tuple[int, ...] = ()
-    residual: Any = None
-    tangent_start: int = 0
-
-    # ---------------------------------------------------------------- building functions
-
-    @cached_property
-    def _pullbacks(self) -> dict[tuple[bool, ...], _Core]:
-        return {}
-
-    def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> Function:
-        """The next level; see :meth:`Function.pullback`."""
+    def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> CircuitFunction:
+        """The vector-Jacobian product; see :meth:`Function.pullback`."""
         found = self._pullbacks.get(needs)
         if found is None:
-            found = self._pullbacks[needs] = self._next_level(needs)
-        return found if residual is None else replace(found, residual=residual)
+            found = self._pullbacks[needs] = CircuitFunction(self.circuit, self.method, self._pulled_back(needs))
+        if residual is None:
+            return found
+        return CircuitFunction(self.circuit, self.method, found._signature, residual)
 
-    def _next_level(self, needs: tuple[bool, ...]) -> _Core:
-        if self.level == 2:
+    def _pulled_back(self, needs: tuple[bool, ...]) -> _Signature:
+        sig = self._signature
+        if sig.level == 2:
             raise DifferentiationError(
-                "Third derivatives of a circuit are not available. First and second derivatives are exact."
+                "Third derivatives of a circuit are not available; first and second derivatives are exact."
             )
-        return replace(
-            self,
-            inputs=self.inputs + self.outputs,
-            outputs=tuple(p for p, n in zip(self.inputs, needs, strict=True) if n),
-            level=self.level + 1,
-            residual=None,
-            tangent_start=len(self.inputs),
+        inputs = sig.inputs + sig.outputs
+        outputs = tuple(p for p, n in zip(sig.inputs, needs, strict=True) if n)
+        starts = (sig.starts[0], len(inputs) if sig.level == 0 else sig.starts[1])
+        return replace(sig, inputs=inputs, outputs=outputs, level=sig.level + 1, starts=starts)
+
+    def vmap(self, size: int, mapped: tuple[bool, ...]) -> CircuitFunction:
+        """The same function over one more axis, whose elements become lanes of one execution."""
+        sig = self._signature
+        inputs = tuple(replace(p, carries=(m, *p.carries)) for p, m in zip(sig.inputs, mapped, strict=True))
+        outputs = tuple(replace(p, carries=(True, *p.carries)) for p in sig.outputs)
+        return CircuitFunction(
+            self.circuit, self.method, replace(sig, inputs=inputs, outputs=outputs, sizes=(size, *sig.sizes))
         )
 
-    def vmap(self, size: int, mapped: tuple[bool, ...]) -> Function:
-        """The same level over one more axis, outermost."""
-        return replace(
-            self,
-            inputs=tuple(replace(p, carries=(m, *p.carries)) for p, m in zip(self.inputs, mapped, strict=True)),
-            outputs=tuple(replace(p, carries=(True, *p.carries)) for p in self.outputs),
-            sizes=(size, *self.sizes),
-            residual=None,
-        )
-
-    # ---------------------------------------------------------------- calling them
+    # ---------------------------------------------------------------- evaluation
 
     def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
-        """Evaluate; see the class for what the inputs are."""
-        if self.sizes:
+        """The outputs at ``inputs``; see the class for what they are."""
+        sig = self._signature
+        if sig.sizes:
             return self._call_lanes(inputs)
         point = self._point(inputs)
-        slots, results = self._evaluate(self.circuit, point)
+        if sig.level == 0:
+            return self.circuit.run(point.slots)
+        slots, results = self._derivative(self.circuit, point, sig.needs)
         return tuple(
-            results[p.index] if p.role == "result" else _real_as(_entry(slots, p), point, p) for p in self.outputs
+            results[p.index] if k is None else _like(entry(slots, p), inputs[k])
+            for p, k in zip(sig.outputs, sig.slot_positions, strict=True)
         )
 
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
-        """Results with the residual of the gradient method, at level 0 without mapped axes."""
-        if self.level or self.sizes or self.circuit.shots is not None:
+        """The outputs, and at level 0 what the gradient method keeps for the derivative."""
+        if self._signature.level or self._signature.sizes or self.circuit.shots is not None:
             return self(*inputs), None
         return self.method.forward(self.circuit, self._point(inputs).slots)
 
-    def _point(self, inputs: tuple[NDArray, ...]) -> _Point:
-        count = self._num_slots
-        cotangents = inputs[count : count + self._num_results] if self.level else ()
-        slots = _slots(self.inputs[:count], inputs[:count], len(self.circuit.program.arrays))
-        if self.level < 2:
-            return _Point(slots, cotangents, None, inputs)
-        start = self.tangent_start
-        tangents = _slots(self.inputs[start:], inputs[start:], len(self.circuit.program.arrays))
-        return _Point(slots, cotangents, tangents, inputs)
+    def _point(self, inputs: Sequence[NDArray]) -> _Point:
+        sig, num_arrays = self._signature, len(self.circuit.program.arrays)
+        first, second = sig.starts
+        slots = gather(sig.inputs[:first], inputs[:first], num_arrays)
+        if sig.level == 0:
+            return _Point(slots)
+        tangents = gather(sig.inputs[second:], inputs[second:], num_arrays) if sig.level == 2 else None
+        return _Point(slots, tuple(map(_double, inputs[first:second])), tangents)
 
-    def _evaluate(self, circuit: Circuit, point: _Point) -> tuple[Slots, tuple[NDArray, ...]]:
-        """Cotangents of the slots and of the results, at levels 1 and 2; results at level 0."""
-        if self.level == 0:
-            return point.slots, circuit.run(point.slots)
-        circuit, cotangents = self._active(circuit, point.cotangents)
+    def _derivative(self, circuit: Circuit, point: _Point, needs: Needs) -> tuple[Slots, tuple[NDArray, ...]]:
+        """Cotangents of the slots (level 1), or of the slots and of the results' cotangents (level 2)."""
+        sig = self._signature
+        passive = tuple(p.passive for p in sig.results)
+        cotangents = point.cotangents
+        if any(passive):
+            if any(p and c.any() for p, c in zip(passive, cotangents, strict=True)):
+                raise DifferentiationError("Samples have no derivative. Differentiate expval, var or probs instead.")
+            circuit = circuit.rewritten(without_samples(circuit.program))
+            cotangents = tuple(c for p, c in zip(passive, cotangents, strict=True) if not p)
         if point.tangents is None:
-            return self.method.vjp(circuit, point.slots, cotangents, self._needs, self.residual), ()
-        want_results = any(p.role == "result" for p in self.outputs)
-        slots, jvp = second_order(
-            self.method, circuit, point.slots, cotangents, point.tangents, self._needs, want_results
-        )
+            return self.method.vjp(circuit, point.slots, cotangents, needs, self._residual), ()
+        wanted = any(p.role == "result" for p in sig.outputs)
+        slots, jvp = second_order(self.method, circuit, point.slots, cotangents, point.tangents, needs, wanted)
         active = iter(jvp)
-        ports = self.inputs[self._num_slots : self._num_slots + self._num_results]
-        pairs = zip(ports, point.cotangents, strict=True)
-        return slots, tuple(np.zeros_like(c) if p.passive else next(active) for p, c in pairs)
-
-    def _active(self, circuit: Circuit, cotangents: tuple[NDArray, ...]) -> tuple[Circuit, tuple[NDArray, ...]]:
-        """The circuit without results that have no derivative, and the cotangents of the others."""
-        ports = self.inputs[self._num_slots : self._num_slots + self._num_results]
-        if not any(p.passive for p in ports):
-            return circuit, cotangents
-        if any(p.passive and c.any() for p, c in zip(ports, cotangents, strict=True)):
-            raise DifferentiationError("Samples have no derivative. Differentiate expval, var or probs instead.")
-        active = tuple(c for p, c in zip(ports, cotangents, strict=True) if not p.passive)
-        return circuit.rewritten(without_samples(circuit.program)), active
-
-    @cached_property
-    def _num_slots(self) -> int:
-        return len(_slot_ports(self.circuit.program))
-
-    @cached_property
-    def _num_results(self) -> int:
-        return 1 + len(self.circuit.program.tensors)
-
-    @cached_property
-    def _needs(self) -> Needs:
-        wanted = {(p.role, p.index) for p in self.outputs}
-        arrays = tuple(("array", i) in wanted for i in range(len(self.circuit.program.arrays)))
-        return Needs(("shared", 0) in wanted, ("batched", 0) in wanted, arrays)
-
-    # ---------------------------------------------------------------- mapped axes
+        pairs = zip(passive, point.cotangents, strict=True)
+        return slots, tuple(np.zeros_like(c) if p else next(active) for p, c in pairs)
 
     def _call_lanes(self, inputs: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         """Evaluate with the mapped axes and the batch as lanes of one execution."""
-        program, masks = self.circuit.program, self._lane_arrays
-        sizes = [x.shape[sum(p.carries) + (p.role == "batched")] for p, x in zip(self.inputs, inputs, strict=True) if p.batched]
-        batch = sizes[0] if sizes else 1
-        lanes = prod(self.sizes) * batch
-        flat = tuple(
-            x if p.role == "array" and not masks[p.index] else self._to_lanes(x, p, batch)
-            for p, x in zip(self.inputs, inputs, strict=True)
+        sig, program = self._signature, self.circuit.program
+        first, second = sig.starts
+        lanes = LaneMap(program, sig.sizes, _batch(sig.inputs, inputs), self._array_lanes)
+        circuit = self.circuit.rewritten(all_batched(program, lanes.array_lanes))
+        slots = lanes.slots(sig.inputs[:first], inputs[:first])
+        if sig.level == 0:
+            return tuple(lanes.restore(r, p) for r, p in zip(circuit.run(slots), sig.outputs, strict=True))
+        cotangents = tuple(lanes.flatten(_double(c), p) for c, p in zip(inputs[first:second], sig.results, strict=True))
+        tangents = lanes.slots(sig.inputs[second:], inputs[second:]) if sig.level == 2 else None
+        needs = Needs(False, sig.needs.shared or sig.needs.batched, sig.needs.arrays)
+        slots, results = self._derivative(circuit, _Point(slots, cotangents, tangents), needs)
+        return tuple(
+            lanes.restore(results[p.index], p) if k is None else _like(lanes.entry(slots, p), inputs[k])
+            for p, k in zip(sig.outputs, sig.slot_positions, strict=True)
         )
-        point = self._point(flat)
-        tangents = None if point.tangents is None else _lane_slots(program, point.tangents, lanes)
-        merged = _Point(_lane_slots(program, point.slots, lanes), point.cotangents, tangents, inputs)
-        level = replace(self, sizes=(), circuit=self.circuit.rewritten(all_batched(program, masks)))
+
+    @cached_property
+    def _array_lanes(self) -> tuple[bool, ...]:
+        """Which arrays vary from lane to lane: those with a batch or mapped axis, or all if there are no angles."""
+        sig, program = self._signature, self.circuit.program
+        varying = {p.index for p in sig.inputs + sig.outputs if p.role == "array" and any(p.carries)}
+        no_angles = not (program.num_shared or program.num_batched)
+        return tuple(a.batched or no_angles or i in varying for i, a in enumerate(program.arrays))
+
+
+def _double(cotangent: NDArray) -> NDArray:
+    """Cotangents in double precision."""
+    return np.asarray(cotangent, dtype=complex if cotangent.dtype.kind == "c" else float)
+
+
+def _like(cotangent: NDArray, primal: NDArray) -> NDArray:
+    """The cotangent of a real input is real."""
+    return cotangent if np.iscomplexobj(primal) or not np.iscomplexobj(cotangent) else cotangent.real
+
+
+def _batch(ports: Sequence[Port], inputs: Sequence[NDArray]) -> int:
+    """Samples of the program itself, mapped axes not counted; 1 if it has no batch."""
+    for port, value in zip(ports, inputs, strict=True):
+        if port.batched:
+            return value.shape[sum(port.carries) + (port.role == "batched")]
+    return 1

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.base import GradientMethod, refuse_arrays, shifted_vjp
-from qhybrid.program import Slots
+from qhybrid.gradients.lanes import untie
+from qhybrid.program import Program, Slots
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class ParameterShift(GradientMethod):
     """
 
     name = "parameter-shift"
+
+    def executions(self, program: Program, samples: int) -> int:
+        """One for each shift of each angle of each sample."""
+        untied = untie(program)
+        return samples * len(untied.shifts(list(range(len(untied.sources)))))
 
     def vjp(
         self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None

@@ -30,6 +30,8 @@ class Case:
         apply: queues it, given the angles along the last axis
         batches: whether the angles may have a batch axis in front
         shift: whether parameter-shift has a rule for it
+        host: whose backprop on ``default.qubit`` is the reference; PennyLane is wrong in autograd for evolutions under
+            sums, and in torch for SelectPauliRot
     """
 
     name: str
@@ -37,6 +39,7 @@ class Case:
     apply: Callable
     batches: bool = True
     shift: bool = True
+    host: str = "torch"
 
 
 def _gate(op: type, num_params: int, wires: tuple, **kwargs) -> Case:
@@ -136,7 +139,7 @@ TEMPLATES = [
         qml.Hamiltonian([0.4, 0.3], [qml.X(0), qml.Z(0) @ qml.Z(1)]), x[..., 0], 2), batches=False),
     _with("TrotterProduct", 1, lambda x: qml.TrotterProduct(
         qml.dot([0.3, 0.7], [qml.X(0), qml.Z(0) @ qml.Z(1)]), x[..., 0], n=2, order=2), batches=False),
-    _with("SelectPauliRot", 4, lambda x: qml.SelectPauliRot(x, [0, 1], 2, rot_axis="Y"), batches=False),
+    Case("SelectPauliRot", 4, lambda x: qml.SelectPauliRot(x, [0, 1], 2, rot_axis="Y"), False, host="autograd"),
     _with("GroverOperator", 0, lambda x: qml.GroverOperator([0, 1, 2, 3])),
     _with("Permute", 0, lambda x: qml.Permute([3, 1, 0, 2], WIRES)),
     _with("QuantumPhaseEstimation", 0, lambda x: qml.QuantumPhaseEstimation(

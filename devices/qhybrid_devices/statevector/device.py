@@ -64,7 +64,7 @@ class StateVectorDevice(Device, CompilingDevice):
         self.c_dtype = np.dtype(c_dtype)
         if isinstance(seed, str) and seed == "global":
             seed = np.random.randint(0, high=10_000_000)  # noqa: NPY002 - PennyLane's convention for a default seed
-        self.rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(seed)
         self._compiled: OrderedDict[Program, Executable] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -90,6 +90,15 @@ class StateVectorDevice(Device, CompilingDevice):
             else:
                 self._compiled.move_to_end(program)
         return executable
+
+    def memory_needed(self, program: Program, batch_size: int) -> int:
+        """Bytes of psi and lambda."""
+        return 2 * 2**program.num_wires * batch_size * self.c_dtype.itemsize
+
+    def new_rng(self) -> np.random.Generator:
+        """A generator for one execution, so that threads never share one."""
+        with self._lock:
+            return np.random.default_rng(self._rng.integers(2**63))
 
     # ------------------------------------------------------------------ PennyLane's own pipeline
 

@@ -288,16 +288,26 @@ def diagonal_rows(re, im, bits, first, k, m, p, shared, ml, cmask, cval, rows, t
 
 
 @row_kernel
-def diagonal_cotangent(re, im, lr, li, bits, first, k, out, o, cmask, cval, rows, tile):
-    """Add ``conj(lambda_a) psi_a`` of each lane to the entries of a diagonal."""
+def diagonal_cotangent(re, im, lr, li, bits, first, k, out, o, shared, totals, cmask, cval, rows, tile):
+    """Add ``conj(lambda_a) psi_a`` to the entries of a diagonal: per lane to ``out[o:]``, or summed to ``totals[o:]``."""
     for j in range(re.shape[0]):
         index = rows[j] | tile
-        if index & cmask == cval:
-            q = o + 2 * bits_of(index, bits, first, k)
-            a, b, r0, i0, p0, q0 = out[q], out[q + 1], re[j], im[j], lr[j], li[j]
+        if index & cmask != cval:
+            continue
+        q = o + 2 * bits_of(index, bits, first, k)
+        r0, i0, p0, q0 = re[j], im[j], lr[j], li[j]
+        if shared:
+            u = v = re.dtype.type(0)
             for t in range(re.shape[1]):
-                a[t] += p0[t] * r0[t] + q0[t] * i0[t]
-                b[t] += p0[t] * i0[t] - q0[t] * r0[t]
+                u += p0[t] * r0[t] + q0[t] * i0[t]
+                v += p0[t] * i0[t] - q0[t] * r0[t]
+            totals[q] += u
+            totals[q + 1] += v
+        else:
+            ul, vl = out[q], out[q + 1]
+            for t in range(re.shape[1]):
+                ul[t] += p0[t] * r0[t] + q0[t] * i0[t]
+                vl[t] += p0[t] * i0[t] - q0[t] * r0[t]
 
 
 # ------------------------------------------------------------------ dense 2**k x 2**k

@@ -1,0 +1,229 @@
+"""From angles to the coefficients of operations, and from matrix cotangents back to angles.
+
+Every factor is ``F(theta) = sum_m exp(i lambda_m theta) A_m``. A fused operation is a product ``F_k ... F_1`` of 2x2
+factors. Its cotangent ``G`` means ``dL = 2 Re sum_ab dU_ab G_ab``; the chain rule peels factors off from the left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector.table import (
+    COMP_COTANGENT,
+    COMP_FIRST,
+    COMP_FORM,
+    COMP_LAST,
+    COMP_OP,
+    COMP_PARAM,
+    COMP_SIZE,
+    COMP_TYPE,
+    FACTOR_BATCHED,
+    FACTOR_CONSTANTS,
+    FACTOR_INDEX,
+    FACTOR_TERMS,
+    PRODUCT,
+    PRODUCT_DIAGONAL,
+    ROTATION,
+    SHARED,
+)
+
+
+@row_kernel
+def angle_of(factor, shared, batched, b):
+    """The angle of a factor for sample ``b``; zero for lanes beyond the batch."""
+    if factor[FACTOR_BATCHED] == 0:
+        return shared[factor[FACTOR_INDEX]]
+    if b < batched.shape[1]:
+        return batched[factor[FACTOR_INDEX], b]
+    return 0.0
+
+
+@row_kernel
+def factor_2x2(factor, constants, theta):
+    """``F`` and ``dF/dtheta`` of a 2x2 factor, as two times four complex numbers."""
+    o, terms = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS]
+    a = b = c = d = da = db = dc = dd = 0j
+    for m in range(terms):
+        x = constants[o + m].real
+        e = complex(np.cos(x * theta), np.sin(x * theta))
+        q = o + terms + 4 * m
+        de = 1j * x * e
+        a += e * constants[q]
+        b += e * constants[q + 1]
+        c += e * constants[q + 2]
+        d += e * constants[q + 3]
+        da += de * constants[q]
+        db += de * constants[q + 1]
+        dc += de * constants[q + 2]
+        dd += de * constants[q + 3]
+    return a, b, c, d, da, db, dc, dd
+
+
+@row_kernel
+def product_2x2(comp, factors, constants, shared, batched, b):
+    """The product of the factors of an operation, the last one leftmost."""
+    a, c = 1.0 + 0j, 0j
+    p, q = 0j, 1.0 + 0j
+    for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
+        w, x, y, z, _, _, _, _ = factor_2x2(factors[f], constants, angle_of(factors[f], shared, batched, b))
+        a, c, p, q = w * a + x * p, w * c + x * q, y * a + z * p, y * c + z * q
+    return a, c, p, q
+
+
+@row_kernel
+def store(out, p, lane, value):
+    """One complex coefficient as two real rows."""
+    out[p, lane] = value.real
+    out[p + 1, lane] = value.imag
+
+
+@row_kernel
+def compose_one(comp, factors, constants, shared, batched, b, out, lane, inverse):
+    """Coefficients of one operation for sample ``b`` into column ``lane`` of ``out``; its inverse's if ``inverse``."""
+    p, kind = comp[COMP_PARAM], comp[COMP_TYPE]
+    if kind == PRODUCT or kind == PRODUCT_DIAGONAL:
+        u, v, w, x = product_2x2(comp, factors, constants, shared, batched, b)
+        if inverse:
+            u, v, w, x = u.conjugate(), w.conjugate(), v.conjugate(), x.conjugate()
+        store(out, p, lane, u)
+        if kind == PRODUCT:
+            store(out, p + 2, lane, v)
+            store(out, p + 4, lane, w)
+            p += 4
+        store(out, p + 2, lane, x)
+        return
+    factor = factors[comp[COMP_FIRST]]
+    theta = angle_of(factor, shared, batched, b)
+    o, terms, size = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS], comp[COMP_SIZE]
+    if kind == ROTATION:
+        x = constants[o].real * theta
+        out[p, lane] = np.cos(x)
+        out[p + 1, lane] = -np.sin(x) if inverse else np.sin(x)
+        return
+    for q in range(size):
+        out[p + 2 * q, lane] = 0
+        out[p + 2 * q + 1, lane] = 0
+    # The A_m are orthogonal projectors, so the inverse only flips the eigenvalues.
+    for m in range(terms):
+        x = constants[o + m].real * (-theta if inverse else theta)
+        e = complex(np.cos(x), np.sin(x))
+        for q in range(size):
+            value = e * constants[o + terms + m * size + q]
+            out[p + 2 * q, lane] += value.real
+            out[p + 2 * q + 1, lane] += value.imag
+
+
+@kernel
+def compose(comps, factors, constants, shared, batched, ms, ml, inverse):
+    """Coefficients of all operations that have angles.
+
+    Args:
+        comps, factors, constants: tables of the plan
+        shared: angles ``(Ps,)``
+        batched: angles ``(Pb, B)``
+        ms: ``(K, 1)``, receives the shared coefficients
+        ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
+        inverse: whether to store the coefficients of the inverse gates
+    """
+    chunks, lanes = ml.shape[0], ml.shape[2]
+    for i in range(comps.shape[0]):
+        if comps[i, COMP_FORM] == SHARED:
+            compose_one(comps[i], factors, constants, shared, batched, 0, ms, 0, inverse)
+            continue
+        for c in range(chunks):
+            for t in range(lanes):
+                compose_one(comps[i], factors, constants, shared, batched, c * lanes + t, ml[c], t, inverse)
+
+
+# ------------------------------------------------------------------ back to angles
+
+
+@row_kernel
+def load(g, o, lane):
+    """One complex cotangent from two real rows."""
+    return complex(g[o, lane], g[o + 1, lane])
+
+
+@row_kernel
+def add_angle(factor, value, b, d_shared, d_batched):
+    if factor[FACTOR_BATCHED] == 0:
+        d_shared[factor[FACTOR_INDEX]] += value
+    else:
+        d_batched[factor[FACTOR_INDEX], b] += value
+
+
+@row_kernel
+def chain_product(comp, factors, constants, shared, batched, b, g, lane, d_shared, d_batched):
+    """Chain rule of ``U = F_k ... F_1``.
+
+    With ``U = F_k B``: ``dL = 2 Re sum (dF_k)_ab (G B^T)_ab + 2 Re sum dB_ab (F_k^T G)_ab``.
+    """
+    o = comp[COMP_COTANGENT]
+    if comp[COMP_TYPE] == PRODUCT:
+        ga, gb, gc, gd = load(g, o, lane), load(g, o + 2, lane), load(g, o + 4, lane), load(g, o + 6, lane)
+    else:
+        ga, gb, gc, gd = load(g, o, lane), 0j, 0j, load(g, o + 2, lane)
+    ua, ub, uc, ud = product_2x2(comp, factors, constants, shared, batched, b)
+    for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
+        theta = angle_of(factors[f], shared, batched, b)
+        w, x, y, z, dw, dx, dy, dz = factor_2x2(factors[f], constants, theta)
+        cw, cx, cy, cz = w.conjugate(), x.conjugate(), y.conjugate(), z.conjugate()
+        ua, ub, uc, ud = cw * ua + cy * uc, cw * ub + cy * ud, cx * ua + cz * uc, cx * ub + cz * ud
+        ha, hb, hc, hd = ga * ua + gb * ub, ga * uc + gb * ud, gc * ua + gd * ub, gc * uc + gd * ud
+        total = dw * ha + dx * hb + dy * hc + dz * hd
+        add_angle(factors[f], 2 * total.real, b, d_shared, d_batched)
+        ga, gb, gc, gd = w * ga + y * gc, w * gb + y * gd, x * ga + z * gc, x * gb + z * gd
+
+
+@row_kernel
+def chain_spectrum(comp, factor, constants, theta, g, lane):
+    """``dL/dtheta`` of ``sum_m exp(i lambda_m theta) A_m``."""
+    o, terms, size = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS], comp[COMP_SIZE]
+    total = 0j
+    for m in range(terms):
+        x = constants[o + m].real
+        q = 0j
+        for i in range(size):
+            q += constants[o + terms + m * size + i] * load(g, comp[COMP_COTANGENT] + 2 * i, lane)
+        total += 1j * x * complex(np.cos(x * theta), np.sin(x * theta)) * q
+    return 2 * total.real
+
+
+@row_kernel
+def chain_one(comp, factors, constants, shared, batched, b, g, lane, d_shared, d_batched):
+    """Chain rule of one operation for sample ``b``."""
+    if comp[COMP_TYPE] == PRODUCT or comp[COMP_TYPE] == PRODUCT_DIAGONAL:
+        chain_product(comp, factors, constants, shared, batched, b, g, lane, d_shared, d_batched)
+        return
+    factor = factors[comp[COMP_FIRST]]
+    if comp[COMP_TYPE] == ROTATION:
+        # U = cos x - i sin x P with x = scale theta / 2, so dL = 2 dx Im <lambda|P|psi>
+        value = 2 * constants[factor[FACTOR_CONSTANTS]].real * g[comp[COMP_COTANGENT], lane]
+    else:
+        value = chain_spectrum(comp, factor, constants, angle_of(factor, shared, batched, b), g, lane)
+    add_angle(factor, value, b, d_shared, d_batched)
+
+
+@kernel
+def chain(comps, factors, constants, shared, batched, want, gs, gl, d_shared, d_batched):
+    """Add the cotangents of the angles, given the matrix cotangents.
+
+    Args:
+        comps, factors, constants, shared, batched: as for :func:`compose`
+        want: for each operation whether its matrix cotangent is there
+        gs: shared matrix cotangents ``(K, 1)``
+        gl: those of each sample ``(C, K, L)``
+        d_shared: ``(Ps,)``
+        d_batched: ``(Pb, B)``
+    """
+    lanes, count = gl.shape[2], batched.shape[1]
+    for i in range(comps.shape[0]):
+        if not want[comps[i, COMP_OP]]:
+            continue
+        if comps[i, COMP_FORM] == SHARED:
+            chain_one(comps[i], factors, constants, shared, batched, 0, gs, 0, d_shared, d_batched)
+            continue
+        for b in range(count):
+            g, t = gl[b // lanes], b % lanes
+            chain_one(comps[i], factors, constants, shared, batched, b, g, t, d_shared, d_batched)

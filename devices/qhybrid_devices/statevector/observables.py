@@ -1,0 +1,268 @@
+"""Scalar measurements: their values, the seeds of the reverse sweep, and the cotangents of what they are made of.
+
+An observable is a sum of Pauli words, handled without any matrix, and of terms with matrices, which are applied to a
+copy of the state. ``adjoint.md`` derives the seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid.program import Angle, ArrayRef, ArraySlot, Fixed, Gate, Matrix, Observable, Term
+from qhybrid_devices.statevector.engine import (
+    Layout,
+    apply_plan,
+    coefficients,
+    row_parallel,
+)
+from qhybrid_devices.statevector.externals import Values
+from qhybrid_devices.statevector.measure import apply_words, moments
+from qhybrid_devices.statevector.operations import Operation, lower_gates
+from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+from qhybrid_devices.statevector.sweeps import tile_cotangent
+
+Word = tuple[int, int, int]
+
+
+def word_of(term: Term, bits: Sequence[int]) -> Word:
+    """Flip mask, sign mask and number of Y of a term's Pauli word."""
+    masks = {p: sum(1 << bits[w] for w, letter in term.word if letter == p) for p in "XYZ"}
+    return masks["X"] | masks["Y"], masks["Y"] | masks["Z"], masks["Y"].bit_count()
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """Distinct Pauli words in groups; see ``measure.py``."""
+
+    groups: NDArray
+    words: NDArray
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+def tabulate_words(words: Sequence[Word]) -> tuple[WordTable, list[int]]:
+    """A table of distinct words, and for each given word its row in the table."""
+    ordered = sorted(set(words), key=lambda w: (w[0], w[2] & 1, w))
+    groups: list[list[int]] = []
+    for i, (x, _, ny) in enumerate(ordered):
+        if not groups or (groups[-1][0], ordered[groups[-1][1]][2] & 1) != (x, ny & 1):
+            groups.append([x, i, i])
+        groups[-1][2] = i + 1
+    index = {w: i for i, w in enumerate(ordered)}
+    table = WordTable(
+        np.array(groups, np.int64).reshape(-1, 3), np.array([w[1:] for w in ordered], np.int64).reshape(-1, 2)
+    )
+    return table, [index[w] for w in words]
+
+
+@dataclass(frozen=True)
+class WordSum:
+    """``sum_i numbers[i] P_i`` over a table: entry ``i`` is row ``rows[i]``."""
+
+    table: WordTable
+    rows: NDArray
+    numbers: tuple[float | Angle, ...]
+
+
+@dataclass(frozen=True)
+class MatrixFactor:
+    """An array slot in a term: the other matrices of the term, and the operation whose cotangent is the slot's."""
+
+    ref: ArrayRef
+    others: Plan
+    probe: Plan
+
+
+@dataclass(frozen=True)
+class MatrixTerm:
+    """``number`` times a Pauli word times matrices; ``plan`` applies the matrices."""
+
+    number: float | Angle
+    word: WordTable
+    plan: Plan
+    slots: tuple[MatrixFactor, ...]
+
+
+@dataclass(frozen=True)
+class ObservablePlan:
+    """An observable split into words and terms with matrices."""
+
+    words: WordSum
+    matrix_terms: tuple[MatrixTerm, ...]
+
+
+def plan_observable(
+    observable: Observable, bits: Sequence[int], arrays: Sequence[ArraySlot], options: PlanOptions | None
+) -> ObservablePlan:
+    """Plan one observable on a state whose wire ``w`` is bit ``bits[w]``; ``options`` as for ``build_plan``."""
+    pure = [t for t in observable.terms if not t.matrices]
+    table, rows = tabulate_words([word_of(t, bits) for t in pure])
+    words = WordSum(table, np.array(rows, np.int64), tuple(t.coefficient for t in pure))
+    terms = tuple(_plan_matrix_term(t, bits, arrays, options) for t in observable.terms if t.matrices)
+    return ObservablePlan(words, terms)
+
+
+def _plan_matrix_term(
+    term: Term, bits: Sequence[int], arrays: Sequence[ArraySlot], options: PlanOptions | None
+) -> MatrixTerm:
+    gates = [
+        Gate("matrix", wires, Matrix(m) if isinstance(m, ArrayRef) else Fixed(m)) for wires, m in term.matrices
+    ]
+
+    def plan(part: Sequence[Gate]) -> Plan:
+        return build_plan(_unswapped(part, bits, arrays), len(bits), options)
+
+    slots = tuple(
+        MatrixFactor(m, plan(gates[:i] + gates[i + 1 :]), build_plan(_unswapped([gates[i]], bits, arrays), len(bits), None))
+        for i, (_, m) in enumerate(term.matrices)
+        if isinstance(m, ArrayRef)
+    )
+    return MatrixTerm(term.coefficient, tabulate_words([word_of(term, bits)])[0], plan(gates), slots)
+
+
+def _unswapped(gates: Sequence[Gate], bits: Sequence[int], arrays: Sequence[ArraySlot]) -> list[Operation]:
+    return lower_gates(gates, bits, arrays, max_flips=len(bits), relabel=False)[0]
+
+
+# ------------------------------------------------------------------ on states
+
+
+def numbers_of(words: WordSum, values: Values) -> NDArray:
+    """The coefficients, ``(E, 1)`` or ``(E, B)``."""
+    if not words.numbers:
+        return np.zeros((0, 1))
+    parts = [np.atleast_1d(np.asarray(values.number(n), float)) for n in words.numbers]
+    width = max(len(p) for p in parts) if all(len(p) for p in parts) else 0
+    return np.stack([np.broadcast_to(p, (width,)) for p in parts])
+
+
+def word_moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -> NDArray:
+    """``Re <bra|P|ket>`` of each word and sample, ``(T, B)``."""
+    total = np.zeros((len(table), layout.width))
+    if len(table) == 0:
+        return total[:, : layout.count]
+
+    def part(c0: int, c1: int, j0: int, j1: int) -> None:
+        own = total if j1 - j0 == 1 << layout.num_wires else np.zeros_like(total)
+        scratch = np.empty((2, layout.lanes), layout.dtype)
+        moments(bra, ket, c0, c1, j0, j1, table.groups, table.words, own, scratch)
+        if own is not total:
+            partial_sums.append(own)
+
+    partial_sums: list[NDArray] = []
+    row_parallel(layout, part, len(table))
+    for own in partial_sums:
+        total += own
+    return total[:, : layout.count]
+
+
+def add_words(
+    table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weights: NDArray, add: bool = True
+) -> None:
+    """``out = sum_t weights[t] P_t psi``, added to ``out`` if ``add``; weights are ``(T, B)`` or ``(T, 1)``."""
+    if weights.shape[1] != layout.count:
+        weights = np.broadcast_to(weights, (len(table), layout.count))
+    padded = layout.pad(weights)
+
+    def part(c0: int, c1: int, j0: int, j1: int) -> None:
+        scratch = np.empty((2, layout.lanes))
+        apply_words(psi, out, c0, c1, j0, j1, table.groups, table.words, padded, add, scratch)
+
+    row_parallel(layout, part, len(table) + 1)
+
+
+def row_weights(words: WordSum, entry_weights: NDArray) -> NDArray:
+    """Weights of entries ``(E, B)`` summed to rows of the table ``(T, B)``."""
+    out = np.zeros((len(words.table), entry_weights.shape[1]))
+    np.add.at(out, words.rows, entry_weights)
+    return out
+
+
+def with_matrices(plan: Plan, layout: Layout, values: Values, psi: NDArray) -> NDArray:
+    """A copy of ``psi`` with the matrices of a term applied."""
+    out = psi.copy()
+    apply_plan(plan, layout, out, coefficients(plan, layout, values, inverse=False))
+    return out
+
+
+def apply_observable(
+    observable: ObservablePlan, layout: Layout, values: Values, psi: NDArray, out: NDArray, scale: NDArray
+) -> None:
+    """Add ``scale * O psi`` to ``out``, with ``scale`` of shape ``(B,)`` or ``(1,)``."""
+    words = observable.words
+    if len(words.table):
+        add_words(words.table, layout, psi, out, row_weights(words, numbers_of(words, values) * scale))
+    for term in observable.matrix_terms:
+        weight = np.atleast_1d(np.asarray(values.number(term.number) * scale, float))[None]
+        add_words(term.word, layout, with_matrices(term.plan, layout, values, psi), out, weight)
+
+
+def expectation(observable: ObservablePlan, layout: Layout, values: Values, psi: NDArray) -> NDArray:
+    """``<O>`` of each sample, ``(B,)``."""
+    words, total = observable.words, np.zeros(layout.count)
+    if len(words.table):
+        mean = word_moments(words.table, layout, psi, psi)
+        total += np.sum(numbers_of(words, values) * mean[words.rows], 0)
+    for term in observable.matrix_terms:
+        ket = with_matrices(term.plan, layout, values, psi)
+        total += values.number(term.number) * word_moments(term.word, layout, psi, ket)[0]
+    return total
+
+
+def observable_cotangents(
+    observable: ObservablePlan,
+    layout: Layout,
+    values: Values,
+    chi: NDArray,
+    psi: NDArray,
+    scale: NDArray,
+    into: Values,
+) -> None:
+    """Add what ``dL = scale Re <chi|dO|psi>`` gives for the coefficients and the Hermitian arrays of ``O``.
+
+    Args:
+        chi, psi: states
+        scale: ``(B,)``
+        into: cotangents, changed in place
+    """
+    words = observable.words
+    if any(isinstance(n, Angle) for n in words.numbers):
+        overlaps = word_moments(words.table, layout, chi, psi)[words.rows] * scale
+        for number, row in zip(words.numbers, overlaps, strict=True):
+            add_number(number, row, into)
+    for term in observable.matrix_terms:
+        if isinstance(term.number, Angle):
+            ket = with_matrices(term.plan, layout, values, psi)
+            add_number(term.number, word_moments(term.word, layout, chi, ket)[0] * scale, into)
+        for slot in term.slots:
+            ket = layout.empty()
+            partial = with_matrices(slot.others, layout, values, psi)
+            add_words(term.word, layout, partial, ket, np.ones((1, 1)), add=False)
+            g = _outer(slot.probe, layout, chi, ket)
+            c = g.conj() * np.reshape(values.number(term.number) * scale, (-1, 1, 1))
+            c = (c + np.swapaxes(c, -1, -2).conj()) / 2  # the part along Hermitian directions
+            target = into.arrays[slot.ref.index]
+            target += c if target.ndim == 3 else c.sum(0)
+
+
+def _outer(probe: Plan, layout: Layout, chi: NDArray, ket: NDArray) -> NDArray:
+    """``sum conj(chi_a) ket_b`` over all bits but the targets of the probe's one operation, ``(B, d, d)``."""
+    external = probe.externals[0]
+    out = np.zeros((layout.chunks, 2 * external.dim**2, layout.lanes), layout.dtype)
+    tile_cotangent(ket, chi, probe.ops, probe.bits, np.arange(1 << layout.num_wires), out, np.zeros(0))
+    rows = out.transpose(0, 2, 1).reshape(layout.width, -1)[: layout.count]
+    return np.ascontiguousarray(rows, float).view(complex).reshape(-1, external.dim, external.dim)
+
+
+def add_number(number: float | Angle, cotangent: NDArray, into: Values) -> None:
+    """Add the cotangent ``(B,)`` of a coefficient."""
+    if isinstance(number, Angle) and number.batched:
+        into.batched[number.index] += cotangent
+    elif isinstance(number, Angle):
+        into.shared[number.index] += np.sum(cotangent)
+

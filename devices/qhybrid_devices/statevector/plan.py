@@ -1,0 +1,267 @@
+"""A schedule of operations in sweeps, as the tables that the kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid.program import Diagonal, Evolution, Matrix
+from qhybrid_devices.statevector.operations import Operation
+from qhybrid_devices.statevector.table import (
+    COMP_COLUMNS,
+    DENSE,
+    DIAGONAL,
+    FACTOR_COLUMNS,
+    LANES,
+    OP_COLUMNS,
+    PAULI,
+    SHARED,
+    SPECTRUM,
+    U2,
+)
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Sizes that decide how a program is laid out.
+
+    Args:
+        tile_wires: largest number of wires for which lanes are samples
+        tile_batch: smallest batch for which lanes are samples
+        sweep_wires: smallest number of wires for which lanes are qubits
+        active: row bits of a sweep's tile
+        lane_bits: lane bits of a sweep's tile
+        tile_bytes: target size of one state's tile in tile mode
+        group_bytes: largest size of the states of the samples that are in memory together
+        residual_bytes: largest final state that ``run_with_residual`` keeps
+        parallel_work: updated amplitudes below which one thread is faster
+    """
+
+    tile_wires: int = 12
+    tile_batch: int = 4
+    sweep_wires: int = 6
+    active: int = 10
+    lane_bits: int = 4
+    tile_bytes: int = 1 << 19
+    group_bytes: int = 1 << 28
+    residual_bytes: int = 1 << 28
+    parallel_work: int = 1 << 17
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Operations ``start .. stop - 1`` on tiles: index offsets of their rows, lanes and of the tiles themselves."""
+
+    start: int
+    stop: int
+    rows: NDArray
+    lanes: NDArray
+    tiles: NDArray
+
+
+@dataclass(frozen=True)
+class External:
+    """An operation whose coefficients NumPy fills in."""
+
+    index: int
+    operator: Matrix | Diagonal | Evolution
+    form: int
+    param: int
+    cotangent: int
+    diagonal: bool
+    dim: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All tables of one program in one mode; see ``table.py`` for the columns.
+
+    ``shared_constants`` and ``shared_inverse`` hold the coefficients of constant gates and of their inverses.
+    ``angles[i]`` lists what operation ``i`` depends on.
+    """
+
+    operations: tuple[Operation, ...]
+    ops: NDArray
+    bits: NDArray
+    comps: NDArray
+    factors: NDArray
+    constants: NDArray
+    shared_constants: NDArray
+    shared_inverse: NDArray
+    num_lane_coefficients: int
+    num_shared_cotangents: int
+    num_lane_cotangents: int
+    externals: tuple[External, ...]
+    sweeps: tuple[Sweep, ...]
+    buffer_rows: int
+
+
+def build_plan(operations: Sequence[Operation], num_wires: int, options: PlanOptions | None) -> Plan:
+    """Schedule operations and tabulate them.
+
+    Args:
+        operations: in the order of application
+        num_wires: bits of a state index
+        options: sizes of sweep mode; ``None`` for one tile that is the whole state
+    """
+    if options is None:
+        one = np.zeros(1, np.int64)
+        ordered = list(operations)
+        sweeps = [Sweep(0, len(ordered), np.arange(1 << num_wires), one, one)]
+    else:
+        ordered, sweeps = schedule(operations, num_wires, options)
+    return _tabulate(ordered, sweeps)
+
+
+def offsets(mask: int) -> NDArray:
+    """All indices made of the bits of ``mask``, ascending, shape ``(2**popcount,)``."""
+    out = np.zeros(1, np.int64)
+    for b in range(mask.bit_length()):
+        if mask >> b & 1:
+            out = np.concatenate([out, out | 1 << b])
+    return out
+
+
+def schedule(
+    operations: Sequence[Operation], num_wires: int, options: PlanOptions
+) -> tuple[list[Operation], list[Sweep]]:
+    """Greedy: a sweep takes each operation that commutes with those left behind and whose bits fit."""
+    everything = (1 << num_wires) - 1
+    widest = max((op.active.bit_count() for op in operations), default=0)
+    touched = max(((op.active | op.diagonal).bit_count() for op in operations), default=0)
+    active_limit = max(widest, min(options.active, num_wires - options.lane_bits), 1)
+    used_limit = max(touched, num_wires - options.lane_bits)
+    pending, ordered, sweeps = list(operations), [], []
+    while pending or not sweeps:
+        active = used = blocked_active = blocked_diagonal = 0
+        taken, rest = [], []
+        for op in pending:
+            free = not (op.active & (blocked_active | blocked_diagonal) or op.diagonal & blocked_active)
+            fits = (active | op.active).bit_count() <= active_limit
+            if free and fits and (used | op.active | op.diagonal).bit_count() <= used_limit:
+                active |= op.active
+                used |= op.active | op.diagonal
+                taken.append(op)
+            else:
+                blocked_active |= op.active
+                blocked_diagonal |= op.diagonal
+                rest.append(op)
+        lanes = _lowest(everything & ~used, options.lane_bits)
+        active |= _lowest(everything & ~(active | lanes), active_limit - active.bit_count())
+        start = len(ordered)
+        ordered += taken
+        tiles = everything & ~(active | lanes)
+        sweeps.append(Sweep(start, len(ordered), offsets(active), offsets(lanes), offsets(tiles)))
+        pending = rest
+    return ordered, sweeps
+
+
+def _lowest(mask: int, count: int) -> int:
+    """The lowest ``count`` bits of ``mask``, or all if there are fewer."""
+    out = 0
+    while mask and count > 0:
+        bit = mask & -mask
+        out |= bit
+        mask ^= bit
+        count -= 1
+    return out
+
+
+# ------------------------------------------------------------------ tables
+
+
+class _Tables:
+    """The tables under construction."""
+
+    def __init__(self) -> None:
+        self.ops: list[list[int]] = []
+        self.bits: list[int] = []
+        self.comps: list[list[int]] = []
+        self.factors: list[list[int]] = []
+        self.constants: list[complex] = []
+        self.values: list[NDArray] = []
+        self.inverses: list[NDArray] = []
+        self.coefficients = [0, 0]
+        self.cotangents = [0, 0]
+        self.externals: list[External] = []
+
+    def add(self, op: Operation, rows_mask: int) -> None:
+        form = LANES if op.lanes else SHARED
+        param, cotangent = self.coefficients[form], self.cotangents[form]
+        size = op.num_coefficients
+        self.coefficients[form] += 2 * size
+        parametric = op.composition is not None or op.external is not None
+        self.cotangents[form] += (1 if op.kind == PAULI else 2 * size) if parametric else 0
+        if form == SHARED:
+            self._constant(op, size)
+        local = {b: i for i, b in enumerate(b for b in range(rows_mask.bit_length()) if rows_mask >> b & 1)}
+        self.ops.append([0] * OP_COLUMNS)
+        xmask = sum(1 << local[b] for b in local if op.xmask >> b & 1)
+        target = 0
+        if op.kind in (DENSE, DIAGONAL):
+            target = len(self.bits)
+            self.bits += [local[b] for b in op.targets] if op.kind == DENSE else list(op.targets)
+        elif op.kind != PAULI:
+            target = 1 << local[op.targets[0]]
+        self.ops[-1] = [
+            op.kind, form, len(op.targets), target, op.cmask, op.cval, xmask, op.zmask, op.num_y, param, cotangent,
+        ]  # fmt: skip
+        index = len(self.ops) - 1
+        if op.composition is not None:
+            self._composition(op, form, param, cotangent, size, index)
+        elif op.external is not None:
+            diagonal, dim = op.kind == DIAGONAL, 2 ** len(op.targets)
+            self.externals.append(External(index, op.external, form, param, cotangent, diagonal, dim))
+
+    def _constant(self, op: Operation, size: int) -> None:
+        value = np.zeros(size, complex) if op.constant is None else np.asarray(op.constant, complex).reshape(-1)
+        inverse = value.conj()
+        if op.kind in (U2, DENSE):
+            dim = 2 ** len(op.targets)
+            inverse = inverse.reshape(dim, dim).T.reshape(-1)
+        self.values.append(value.view(float))
+        self.inverses.append(np.ascontiguousarray(inverse).view(float))
+
+    def _composition(self, op: Operation, form: int, param: int, cotangent: int, size: int, index: int) -> None:
+        first = len(self.factors)
+        for f in op.factors:
+            assert f.angle is not None
+            entries = f.terms
+            if op.composition == SPECTRUM and op.kind == DIAGONAL:
+                entries = np.diagonal(f.terms, axis1=1, axis2=2)
+            self.factors.append([f.angle.index, f.angle.batched, len(self.constants), len(f.eigenvalues)])
+            self.constants += [*f.eigenvalues, *np.asarray(entries, complex).reshape(-1)]
+        assert op.composition is not None
+        self.comps.append([op.composition, form, first, len(self.factors), param, cotangent, size, index])
+
+
+def _tabulate(operations: list[Operation], sweeps: list[Sweep]) -> Plan:
+    tables = _Tables()
+    for sweep in sweeps:
+        mask = int(np.bitwise_or.reduce(sweep.rows))
+        for op in operations[sweep.start : sweep.stop]:
+            tables.add(op, mask)
+
+    def table(rows: list[list[int]], columns: int) -> NDArray:
+        return np.array(rows, np.int64).reshape(-1, columns)
+
+    widest = max((2 ** len(op.targets) for op in operations if op.kind == DENSE), default=1)
+    return Plan(
+        operations=tuple(operations),
+        ops=table(tables.ops, OP_COLUMNS),
+        bits=np.array([*tables.bits, 0], np.int64),
+        comps=table(tables.comps, COMP_COLUMNS),
+        factors=table(tables.factors, FACTOR_COLUMNS),
+        constants=np.array(tables.constants, complex),
+        shared_constants=np.concatenate([np.zeros(0), *tables.values]),
+        shared_inverse=np.concatenate([np.zeros(0), *tables.inverses]),
+        num_lane_coefficients=tables.coefficients[LANES],
+        num_shared_cotangents=tables.cotangents[SHARED],
+        num_lane_cotangents=tables.cotangents[LANES],
+        externals=tuple(tables.externals),
+        sweeps=tuple(sweeps),
+        buffer_rows=2 * widest,
+    )

@@ -1,0 +1,121 @@
+"""From argument leaves to slot values: a traced graph compiled into few vector operations.
+
+    prologue = Prologue(graph, shared, batched, arrays, names)   # roots: tracers, or constants of any host
+    values = prologue(leaves)                                    # SlotValues, in the graph of the leaves' host
+    prologue.branches_hold(leaves)                               # whether every traced branch goes the same way again
+    prologue.describe_row(batched=False, index=3)                # "weights[1, 2]", for messages
+
+The work is done by :mod:`qhybrid.capture.plan`; this module chooses the host and puts the results together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from autograd.tracer import Box
+
+from qhybrid.capture.assembly import SlotValues
+from qhybrid.capture.hosts import AutogradHost, Host, NumpyHost, TorchHost
+from qhybrid.capture.plan import Plan, compile_plan
+from qhybrid.capture.tracer import Graph, Tracer, as_root, concrete, is_batched
+from qhybrid.errors import CaptureError
+
+
+class Prologue:
+    """Slot values from argument leaves, differentiable by the leaves' own host.
+
+    Args:
+        graph: a finished trace
+        shared: parameters of shape ``()``, one a row of the shared slots
+        batched: parameters of shape ``(batch,)``, one a row of the batched slots
+        arrays: parameters that are whole arrays
+        names: names of the leaves
+
+    Raises:
+        CaptureError: a parameter cannot be an angle
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        shared: Sequence[Any],
+        batched: Sequence[Any],
+        arrays: Sequence[Any],
+        names: Sequence[str],
+    ) -> None:
+        if graph.poison:
+            raise CaptureError(graph.poison)
+        self._names = tuple(names)
+        self._host_name = graph.host
+        roots = [_root(graph, value) for value in (*shared, *batched)]
+        for root in roots:
+            if np.asarray(root._value if isinstance(root, Tracer) else root).dtype.kind == "c":
+                raise CaptureError("a gate angle is complex; take its real part")
+        kept = [_root(graph, value) for value in arrays]
+        self._plan = compile_plan(graph, roots[: len(shared)], roots[len(shared) :], kept)
+        self._branches = tuple(graph.branches)
+        self._branch_plan: Plan | None = None
+        if self._branches:
+            conditions = [Tracer(graph, i, graph.nodes[i].value) for i, _ in self._branches]
+            self._branch_plan = compile_plan(graph, conditions, [], [], values_only=True)
+            self._outcomes = np.array([truth for _, truth in self._branches], dtype=float)
+        self._hosts: dict[Any, Host] = {}
+
+    def __deepcopy__(self, memo: dict) -> Prologue:
+        return self  # never changes after construction
+
+    def __call__(self, leaves: Sequence[Any]) -> SlotValues:
+        """The slot values for live leaves.
+
+        Args:
+            leaves: of the signature that was traced
+
+        Returns:
+            shared angles ``(Ps,)`` if there are any, batched angles ``(Pb, batch)`` if there are any, then the arrays
+        """
+        return SlotValues(self._host_name, self._plan.run(leaves, self._host(leaves)))
+
+    def branches_hold(self, leaves: Sequence[Any]) -> bool:
+        """Whether every branch that the trace took on a value is taken again.
+
+        Raises:
+            CaptureError: a value cannot be read, for example under ``torch.func.vmap``
+        """
+        if self._branch_plan is None:
+            return True
+        if any(is_batched(leaf) for leaf in leaves):
+            raise CaptureError("a branch depends on a value under torch.func.vmap")
+        values = [concrete(leaf) for leaf in leaves]
+        with np.errstate(all="ignore"):
+            (found,) = self._branch_plan.run(values, NumpyHost(self._branch_plan))
+        return bool(np.array_equal(found != 0, self._outcomes != 0))
+
+    def describe_row(self, batched: bool, index: int) -> str:
+        """What feeds one row of the shared or batched slots, as in ``weights[1, 2]`` or ``a function of x, w``."""
+        return self._plan.describe(batched, index, self._names)
+
+    def _host(self, leaves: Sequence[Any]) -> Host:
+        key: Any = self._host_name
+        if key == "torch":
+            key = next((leaf.device for leaf in leaves if hasattr(leaf, "device") and hasattr(leaf, "is_leaf")), None)
+        elif key == "autograd":
+            key = any(isinstance(leaf, Box) for leaf in leaves)
+        host = self._hosts.get(key)
+        if host is None:
+            if self._host_name == "torch":
+                host = TorchHost(self._plan, key)
+            else:
+                host = AutogradHost(self._plan) if key is True else NumpyHost(self._plan)
+            self._hosts[key] = host
+        return host
+
+
+def _root(graph: Graph, value: Any) -> Any:
+    """A parameter as a tracer, or as a NumPy constant."""
+    if isinstance(value, Tracer):
+        return value
+    with graph:
+        root = as_root(graph, value)
+    return concrete(value) if root is None else root

@@ -1,0 +1,19 @@
+"""Gradient methods, and circuits as differentiable functions.
+
+* :class:`Adjoint`, :class:`ParameterShift`, :class:`FiniteDiff`: how first derivatives are obtained.
+* :func:`resolve`: from ``diff_method`` as a user gives it to a method and the reason for it.
+* :func:`check_method`, :func:`resolves`: whether a ``diff_method`` exists at all, and whether it is one of ours.
+* :class:`CircuitFunction`: a program on a device as a :class:`~qhybrid.execution.Function` for hosts.
+
+Second derivatives are exact for every method, by shift rules on top of its first derivatives.
+"""
+
+from qhybrid.gradients.adjoint import Adjoint as Adjoint
+from qhybrid.gradients.base import GradientMethod as GradientMethod
+from qhybrid.gradients.finite_difference import FiniteDiff as FiniteDiff
+from qhybrid.gradients.function import CircuitFunction as CircuitFunction
+from qhybrid.gradients.parameter_shift import ParameterShift as ParameterShift
+from qhybrid.gradients.resolve import NoDerivative as NoDerivative
+from qhybrid.gradients.resolve import check_method as check_method
+from qhybrid.gradients.resolve import resolve as resolve
+from qhybrid.gradients.resolve import resolves as resolves

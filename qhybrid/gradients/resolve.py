@@ -1,0 +1,143 @@
+"""From the ``diff_method`` that a user gives to a gradient method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from qhybrid.errors import DifferentiationError
+from qhybrid.execution import Circuit, Needs
+from qhybrid.gradients.adjoint import Adjoint
+from qhybrid.gradients.base import GradientMethod
+from qhybrid.gradients.finite_difference import FiniteDiff
+from qhybrid.gradients.parameter_shift import ParameterShift
+from qhybrid.program import Program, Slots
+
+_METHODS: dict[str, type[GradientMethod]] = {
+    "adjoint": Adjoint,
+    "backprop": Adjoint,
+    "device": Adjoint,
+    "parameter-shift": ParameterShift,
+    "finite-diff": FiniteDiff,
+}
+
+
+#: Methods of PennyLane that run through PennyLane's own path.
+PENNYLANE_METHODS = ("hadamard", "spsa")
+
+
+@dataclass(frozen=True)
+class NoDerivative(GradientMethod):
+    """What ``diff_method=None`` means: the circuit is not differentiable, and asking for a derivative is an error."""
+
+    name = "none"
+
+    def executions(self, program: Program, samples: int) -> int:
+        """None."""
+        return 0
+
+    def vjp(
+        self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None
+    ) -> Slots:
+        """Refuse."""
+        raise DifferentiationError(
+            'This circuit was made with diff_method=None, so it has no derivative. Use diff_method="best".'
+        )
+
+
+def check_method(diff_method: Any) -> None:
+    """Refuse what is no gradient method on any device.
+
+    Args:
+        diff_method: as a user gives it: a name, a method, ``None``, or a gradient transform of PennyLane's (a callable)
+
+    Raises:
+        DifferentiationError: it is unknown; lists the known ones
+    """
+    if diff_method is None or isinstance(diff_method, GradientMethod) or callable(diff_method):
+        return
+    known = ("best", *_METHODS, *PENNYLANE_METHODS)
+    if diff_method not in known:
+        raise DifferentiationError(
+            f"Unknown diff_method {diff_method!r}; choose one of {', '.join(map(repr, known))}, None, or an object "
+            "such as qhybrid.gradients.FiniteDiff(h=1e-4)."
+        )
+
+
+def resolves(diff_method: Any) -> bool:
+    """Whether :func:`resolve` knows ``diff_method``; if not, it is PennyLane's.
+
+    >>> resolves("best"), resolves("spsa")
+    (True, False)
+    """
+    if diff_method is None or isinstance(diff_method, GradientMethod):
+        return True
+    return isinstance(diff_method, str) and (diff_method == "best" or diff_method in _METHODS)
+
+
+def resolve(
+    diff_method: str | GradientMethod | None,
+    has_vjp: bool,
+    shots: int | None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[GradientMethod, str]:
+    """The gradient method that ``diff_method`` means, and why.
+
+    Args:
+        diff_method: ``"best"``, the name of a method, a method, or ``None`` for no derivative
+        has_vjp: whether the device has an exact derivative of its own
+        shots: of the circuit, ``None`` for exact results
+        options: arguments of the method, for example ``{"h": 1e-4}`` for ``"finite-diff"``
+
+    Returns:
+        the method, and the reason in words
+
+    Raises:
+        DifferentiationError: the method is unknown, impossible here, or has no such option; lists the possible ones
+
+    >>> resolve("best", has_vjp=True, shots=None)
+    (Adjoint(), 'best: exact results and the device has its own derivative')
+    >>> resolve("best", has_vjp=True, shots=100)
+    (ParameterShift(), 'best: results come from shots')
+    """
+    options = dict(options or {})
+    if diff_method is None:
+        return NoDerivative(), "diff_method=None"
+    native = has_vjp and shots is None
+    if isinstance(diff_method, GradientMethod):
+        _check_possible(diff_method, diff_method.name, native, shots)
+        return diff_method, "given as an object"
+    if diff_method == "best":
+        if native:
+            return _make(Adjoint, diff_method, options), "best: exact results and the device has its own derivative"
+        why = "results come from shots" if shots is not None else "the device has no derivative of its own"
+        return _make(ParameterShift, diff_method, options), f"best: {why}"
+    if not resolves(diff_method):
+        raise DifferentiationError(f"Unknown diff_method {diff_method!r}. {_possible(native)}")
+    made = _make(_METHODS[diff_method], diff_method, options)
+    _check_possible(made, diff_method, native, shots)
+    alias = "" if diff_method == made.name else f": the device's exact derivative, {made.name}"
+    return made, f'diff_method="{diff_method}"{alias}'
+
+
+def _make(method: type[GradientMethod], name: str, options: dict[str, Any]) -> GradientMethod:
+    known = list(method.__dataclass_fields__)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        takes = f"takes {known}" if known else "takes no options"
+        raise DifferentiationError(f'diff_method="{name}" got the options {unknown}; it {takes}.')
+    return method(**options)
+
+
+def _check_possible(method: GradientMethod, name: str, native: bool, shots: int | None) -> None:
+    if method.is_native and not native:
+        why = f"with shots={shots}" if shots is not None else "on this device, which has no derivative of its own"
+        raise DifferentiationError(f'diff_method="{name}" is impossible {why}. {_possible(native)}')
+
+
+def _possible(native: bool) -> str:
+    names = [n for n, m in _METHODS.items() if native or not m.is_native]
+    return f"Possible here: {', '.join(map(repr, ['best', *names]))} or None."

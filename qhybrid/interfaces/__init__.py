@@ -1,0 +1,62 @@
+"""Hosts: binding a :class:`~qhybrid.execution.Function` to a reverse-mode graph.
+
+``apply(host, function, tensors)`` evaluates a function on the tensors of a host, which is ``"numpy"``, ``"autograd"``
+or ``"torch"``, and gives a tuple of the host's tensors. ``host_of(leaves)`` says which host some values belong to.
+Every host module has ``apply(function, *tensors)``; none knows how a circuit is differentiated.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from qhybrid.execution import Function
+
+#: Names of the hosts.
+HOSTS = ("numpy", "autograd", "torch")
+
+
+def host_of(leaves: Iterable[Any]) -> str:
+    """The host that ``leaves`` belong to: torch if any is a torch tensor, autograd if any is traced by it.
+
+    >>> host_of([1.0, np.zeros(2)])
+    'numpy'
+    """
+    torch = sys.modules.get("torch")
+    found = "numpy"
+    for leaf in leaves:
+        if torch is not None and isinstance(leaf, torch.Tensor):
+            return "torch"
+        if type(leaf).__module__.startswith(("autograd.", "pennylane.numpy")):
+            found = "autograd"
+    return found
+
+
+def apply(host: str, function: Function, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    """``function`` as a node of the graph of ``host``.
+
+    Args:
+        host: one of :data:`HOSTS`
+        function: what to evaluate
+        tensors: its inputs, tensors of the host
+
+    Returns:
+        its outputs, tensors of the host
+
+    Raises:
+        ValueError: the host is not known
+    """
+    if host == "torch":
+        from qhybrid.interfaces import torch
+
+        return torch.apply(function, *tensors)
+    if host == "autograd":
+        from qhybrid.interfaces import autograd
+
+        return autograd.apply(function, *tensors)
+    if host == "numpy":
+        return function(*map(np.asarray, tensors))
+    raise ValueError(f"Unknown host {host!r}; known are {', '.join(HOSTS)}.")

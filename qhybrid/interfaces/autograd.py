@@ -1,0 +1,69 @@
+"""Functions as nodes of autograd's graph.
+
+autograd's gradient of a real function of ``z = x + iy`` is ``dL/dx - i dL/dy``, the conjugate of the cotangent of
+:class:`~qhybrid.execution.Function`, so cotangents are conjugated on the way in and out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.extend import defvjp_argnums, primitive
+from numpy.typing import NDArray
+
+from qhybrid.execution import Function
+
+
+@primitive
+def _node(call: _Call, *inputs: NDArray) -> tuple[NDArray, ...]:
+    """Evaluate ``call.function``."""
+    arrays = [np.asarray(x) for x in inputs]
+    outputs, call.residual = call.function.forward(*arrays)
+    return outputs
+
+
+class _Call:
+    """One evaluation of a function, and what its derivative may reuse."""
+
+    __slots__ = ("function", "residual")
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.residual: Any = None
+
+
+def _pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict) -> Callable[[Any], tuple]:
+    del ans, kwargs
+    call, *inputs = args
+    needs = tuple(k + 1 in argnums for k in range(len(inputs)))
+    pullback = call.function.pullback(needs, call.residual)
+
+    def vjp(cotangents: Any) -> tuple:
+        """Cotangents of the needed inputs, themselves nodes of the graph."""
+        conjugated = [_conj(c) for c in cotangents]
+        return tuple(_conj(g) for g in apply(pullback, *inputs, *conjugated))
+
+    return vjp
+
+
+def _conj(value: Any) -> Any:
+    return anp.conj(value) if anp.iscomplexobj(value) else value
+
+
+defvjp_argnums(_node, _pullback)
+
+
+def apply(function: Function, *inputs: Any) -> tuple[Any, ...]:
+    """``function`` as a node of autograd's graph, differentiable as often as the function is.
+
+    Args:
+        function: what to evaluate
+        inputs: arrays, boxes or PennyLane tensors
+
+    Returns:
+        its outputs: plain arrays, or boxes while autograd differentiates
+    """
+    return tuple(_node(_Call(function), *inputs))

@@ -1,0 +1,118 @@
+"""Functions as nodes of PyTorch's graph: one ``autograd.Function`` for all.
+
+Backward applies the same node to the function's pullback, so a derivative is differentiable as often as the function
+is, and everything that works on the node (``torch.func``, hooks on saved tensors, several threads) works on its
+derivatives. Complex gradients follow PyTorch's convention, which is that of :class:`~qhybrid.execution.Function`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import lru_cache, reduce
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch.autograd import forward_ad
+
+from qhybrid.errors import DifferentiationError
+from qhybrid.execution import Function
+
+
+class _Call:
+    """One evaluation of a function, and what its derivative may reuse."""
+
+    __slots__ = ("function", "residual", "wants_residual")
+
+    def __init__(self, function: Function, wants_residual: bool) -> None:
+        self.function, self.wants_residual = function, wants_residual
+        self.residual: Any = None
+
+
+class _Node(torch.autograd.Function):
+    """Evaluates ``call.function``; the tensors are its inputs."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(call: _Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs, on the device and in the precision of the inputs."""
+        return _evaluate(call, tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[torch.Tensor, ...]) -> None:
+        """Save the inputs; outputs that are not floating point have no derivative."""
+        call, *tensors = inputs
+        ctx.call = call
+        ctx.save_for_backward(*tensors)
+        ctx.mark_non_differentiable(*(y for y in output if not (y.is_floating_point() or y.is_complex())))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The pullback, as a node again."""
+        needs = tuple(ctx.needs_input_grad[1:])
+        pullback = ctx.call.function.pullback(needs, ctx.call.residual)
+        found = iter(apply(pullback, *ctx.saved_tensors, *cotangents))
+        return (None, *(next(found) if n else None for n in needs))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, call: _Call, *tensors: torch.Tensor) -> tuple:
+        """The function's own batching rule: mapped elements are lanes of one execution."""
+        dims = in_dims[1:]
+        moved = [t if d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
+        outputs = apply(call.function.vmap(info.batch_size, tuple(d is not None for d in dims)), *moved)
+        return outputs, (0,) * len(outputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Refuse forward mode."""
+        raise DifferentiationError(
+            "Forward-mode derivatives (torch.func.jvp, jacfwd, hessian) of a circuit are not available. Use reverse "
+            "mode: torch.func.vjp, torch.func.jacrev, or jacrev(jacrev(f)) for a Hessian."
+        )
+
+
+# PyTorch inspects the signature at every call, which takes longer than the rest of it, unless it is written down.
+_Node.forward.__signature__ = inspect.signature(_Node.forward)  # type: ignore[attr-defined]
+
+
+def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """``function`` as a node of PyTorch's graph, differentiable as often as the function is.
+
+    Args:
+        function: what to evaluate
+        tensors: its inputs, on any device; real or complex
+
+    Returns:
+        its outputs: on the device of the inputs, in their promoted precision
+    """
+    in_graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    call = _Call(function, in_graph)
+    if in_graph or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return _Node.apply(call, *tensors)
+    return _evaluate(call, tensors)
+
+
+def _evaluate(call: _Call, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    arrays = [t.float().numpy(force=True) if t.dtype is torch.bfloat16 else t.numpy(force=True) for t in tensors]
+    if call.wants_residual:
+        outputs, call.residual = call.function.forward(*arrays)
+    else:
+        outputs = call.function(*arrays)
+    real = _widest(tuple(t.dtype for t in tensors))
+    device = next((t.device for t in tensors if not t.is_cpu), None)
+    return tuple(_to_torch(y, real, device) for y in outputs)
+
+
+@lru_cache(maxsize=256)
+def _widest(dtypes: tuple[torch.dtype, ...]) -> torch.dtype:
+    """The precision of results, as a real dtype, for inputs of these dtypes."""
+    real = [d.to_real() for d in dtypes if d.is_floating_point or d.is_complex]
+    return reduce(torch.promote_types, real) if real else torch.get_default_dtype()
+
+
+def _to_torch(array: NDArray, real: torch.dtype, device: torch.device | None) -> torch.Tensor:
+    flags = array.flags
+    tensor = torch.from_numpy(array if flags.c_contiguous and flags.writeable else array.copy())
+    dtype = tensor.dtype if array.dtype.kind not in "fc" else real.to_complex() if array.dtype.kind == "c" else real
+    return tensor if tensor.dtype is dtype and device is None else tensor.to(device or tensor.device, dtype)
