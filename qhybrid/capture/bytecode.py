@@ -11,6 +11,7 @@ import types
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from qhybrid.capture.libraries import is_changing, is_library
 from qhybrid.errors import CaptureError
 
 
@@ -76,12 +77,15 @@ def _reads_of(code: types.CodeType, outer: types.CodeType, owners: Collection[st
             else:
                 continue
         elif op in _LOCAL_READS:
-            wanted = [n for n in (name if isinstance(name, tuple) else (name,)) if n in owners]
-            for n in wanted[:-1] if op in _LOCAL_READS_LAST else wanted if op != "LOAD_FAST" else ():
-                yield Read("owner", n, ())
-            if not wanted or (op != "LOAD_FAST" and op not in _LOCAL_READS_LAST):
+            loaded = name if isinstance(name, tuple) else (name,)
+            if op.startswith("STORE") and loaded[0] in owners:
+                raise CaptureError(f"{outer.co_name} assigns to {loaded[0]}")
+            for local in loaded[:-1]:
+                if local in owners:
+                    yield Read("owner", local, ())
+            if loaded[-1] not in owners:
                 continue
-            kind, name = "owner", wanted[-1]
+            kind, name = "owner", loaded[-1]
         else:
             _check_instruction(op, name, outer, owners)
             continue
@@ -113,9 +117,7 @@ def _check_instruction(op: str, name: object, outer: types.CodeType, owners: Col
 
 
 def _check_import(module: str, where: str) -> None:
-    from qhybrid.capture.guards import CHANGING_MODULES, is_library
-
-    if module.split(".")[0] in CHANGING_MODULES or not module or not is_library(module.split(".")[0]):
+    if is_changing(module) or not module or not is_library(module.split(".")[0]):
         raise CaptureError(f"{where} imports {module or 'a neighbouring module'}; import it at the top of the module")
 
 
@@ -125,10 +127,6 @@ _CELL_READS = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DER
 _LOCAL_READS = frozenset({
     "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_AND_CLEAR", "LOAD_FAST_LOAD_FAST", "STORE_FAST_LOAD_FAST",
     "LOAD_FAST_BORROW", "LOAD_FAST_BORROW_LOAD_FAST_BORROW",
-})  # fmt: skip
-_LOCAL_READS_LAST = frozenset({
-    "LOAD_FAST_LOAD_FAST", "STORE_FAST_LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW",
-    "LOAD_FAST_BORROW_LOAD_FAST_BORROW",
 })  # fmt: skip
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _HARMLESS = frozenset({

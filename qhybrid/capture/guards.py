@@ -17,10 +17,8 @@ import decimal
 import enum
 import fractions
 import functools
-import os
 import pathlib
 import sys
-import sysconfig
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +30,7 @@ from pennylane.measurements import MeasurementProcess
 from pennylane.operation import Operator
 
 from qhybrid.capture.bytecode import reads, written_attributes
+from qhybrid.capture.libraries import from_library, is_changing, is_library
 from qhybrid.capture.tracer import concrete, is_functorch
 from qhybrid.errors import CaptureError
 
@@ -42,17 +41,10 @@ MAX_TERMS, MAX_DEPTH = 2048, 8
 
 SCALARS = (int, float, complex, bool, str, bytes, type(None), np.generic, enum.Enum, range, slice, type(Ellipsis))
 EQUATABLE = (frozenset, set, fractions.Fraction, decimal.Decimal, pathlib.PurePath, np.dtype)
-CHANGING_MODULES = frozenset({
-    "random", "secrets", "time", "datetime", "uuid", "os", "sys", "posix", "io", "subprocess", "socket", "threading",
-    "contextvars", "gc", "inspect", "importlib", "ctypes",
-})  # fmt: skip
 CHANGING_BUILTINS = frozenset({
     "eval", "exec", "compile", "globals", "locals", "vars", "input", "open", "id", "hash", "__import__", "super",
 })  # fmt: skip
 TORCH_RANDOM = frozenset({"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"})
-LIBRARIES = frozenset({
-    "pennylane", "qhybrid", "qhybrid_devices", "numpy", "scipy", "torch", "autograd", "autoray", "numba", "builtins",
-})  # fmt: skip
 
 Guard = Callable[[], bool]
 
@@ -248,27 +240,11 @@ def _methods(value: Any) -> Iterator[tuple[str, types.FunctionType]]:
         for name, member in vars(base).items():
             member = member.fget if isinstance(member, property) else member
             member = getattr(member, "__func__", member)
-            if isinstance(member, types.FunctionType) and not _is_library_file(member.__code__.co_filename):
+            if isinstance(member, types.FunctionType) and not from_library(member):
                 yield name, member
 
 
 # ------------------------------------------------------------------ what is library code
-
-_PATHS = tuple({os.path.realpath(sysconfig.get_paths()[k]) for k in ("stdlib", "platstdlib", "purelib", "platlib")})
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_library_file(path: str | None) -> bool:
-    return path is None or path.startswith("<frozen") or os.path.realpath(path).startswith(_PATHS) or "site-packages" in path
-
-
-def is_library(module: str | None) -> bool:
-    """Whether a module, given by name, is installed code rather than the user's."""
-    if module is None or module.split(".")[0] in LIBRARIES:
-        return True
-    found = sys.modules.get(module)
-    return found is not None and module != "__main__" and _is_library_file(getattr(found, "__file__", None))
-
 
 def _is_code(value: Any) -> bool:
     return isinstance(value, types.FunctionType | types.BuiltinFunctionType | type | np.ufunc) or (
@@ -278,7 +254,7 @@ def _is_code(value: Any) -> bool:
 
 def _check_module(module: types.ModuleType, attribute: str, where: str) -> None:
     name = module.__name__
-    if name.split(".")[0] in CHANGING_MODULES or "random" in name.split("."):
+    if is_changing(name) or is_changing(f"{name}.{attribute}"):
         raise CaptureError(f"{where}: it changes from call to call")
     if name.split(".")[0] == "torch" and attribute in TORCH_RANDOM:
         raise CaptureError(f"{where}: it draws random numbers")
@@ -287,7 +263,7 @@ def _check_module(module: types.ModuleType, attribute: str, where: str) -> None:
 def _check_code(value: Any, where: str) -> None:
     """Refuse library functions and classes that answer differently from call to call."""
     module = (value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)) or ""
-    if module.split(".")[0] in CHANGING_MODULES or "random" in module.split("."):
+    if is_changing(module):
         raise CaptureError(f"{where}: it changes from call to call")
     owner = getattr(value, "__self__", None)
     if owner is not None and not isinstance(owner, types.ModuleType | type):
@@ -300,7 +276,7 @@ def _check_code(value: Any, where: str) -> None:
 
 def _has_plain_attributes(value: Any) -> bool:
     """Whether attributes are read one by one; otherwise the object as a whole is watched."""
-    if isinstance(value, np.ndarray | list | dict | tuple | set | SCALARS):
+    if isinstance(value, (np.ndarray, list, dict, tuple, set, *SCALARS)):
         return False
     if isinstance(value, type):
         return not is_library(value.__module__)
@@ -384,7 +360,10 @@ def _library_function(scan: _Scan, expression: str, value: Any, where: str) -> N
     _check_code(value, where)
     scan.same(expression, value)
     for i, cell in enumerate(getattr(value, "__closure__", None) or ()):
-        content = cell.cell_contents
+        try:
+            content = cell.cell_contents
+        except ValueError:  # a variable that the library has not set yet
+            continue
         if isinstance(content, types.FunctionType | types.MethodType | functools.partial):
             scan.value(f"{scan.bind(value)}.__closure__[{i}].cell_contents", content, where)
 
@@ -396,7 +375,7 @@ def _user_function(scan: _Scan, expression: str, value: types.FunctionType, wher
 
 def _method(scan: _Scan, expression: str, value: types.MethodType, where: str) -> None:
     scan.require(f"{expression} == {scan.bind(value)}")
-    if isinstance(value.__func__, types.FunctionType) and not _is_library_file(value.__func__.__code__.co_filename):
+    if isinstance(value.__func__, types.FunctionType) and not from_library(value.__func__):
         scan.function(value.__func__, value.__self__)
     else:
         scan.value(f"{expression}.__self__", value.__self__, where)
@@ -458,8 +437,12 @@ def _library_object(scan: _Scan, expression: str, value: Any, where: str) -> Non
 
 
 def _user_class(scan: _Scan, expression: str, value: type, where: str) -> None:
-    scan.same(expression, value)
     scan.escape(value)
+    _class_attributes(scan, expression, value, where)
+
+
+def _class_attributes(scan: _Scan, expression: str, value: type, where: str) -> None:
+    scan.same(expression, value)
     for name, member in vars(value).items():
         if not name.startswith("__") and isinstance(member, (*SCALARS, np.ndarray, list, tuple, dict)):
             scan.value(f"{expression}.{name}", member, where)
@@ -481,7 +464,7 @@ def _user_object(scan: _Scan, expression: str, value: Any, where: str) -> None:
         scan.value(f"{expression}.{name}", getattr(value, name), where)
     for base in type(value).__mro__:
         if not is_library(base.__module__):
-            _user_class(scan, scan.bind(base), base, where)
+            _class_attributes(scan, scan.bind(base), base, where)
 
 
 def _refuse_box(scan: _Scan, expression: str, value: Any, where: str) -> None:
@@ -498,7 +481,7 @@ def _is_torch_module(value: Any) -> bool:
 
 def _is_library_function(value: Any) -> bool:
     if isinstance(value, types.FunctionType):
-        return _is_library_file(value.__code__.co_filename) or is_library(value.__module__)
+        return from_library(value)
     if isinstance(value, type):
         return is_library(value.__module__)
     return isinstance(value, types.BuiltinFunctionType | np.ufunc | types.ModuleType | types.MethodDescriptorType)

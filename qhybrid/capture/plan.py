@@ -569,7 +569,8 @@ class _Scheduler:
                 elements = Elements(*(np.concatenate(p) for p in parts))
                 operands.append(self.vector(elements) if flat else self.matrix(elements))
             self._place(group)
-            steps.append(Elementwise(name, tuple(operands), "vector" if flat else "matrix", None if flat else self.batch_size))
+            store, columns = ("vector", None) if flat else ("matrix", self.batch_size)
+            steps.append(Elementwise(name, tuple(operands), store, columns))
         for p in pending:
             if p.name is None:
                 steps.append(self._replay(p))
@@ -644,7 +645,8 @@ class _Scheduler:
         rows = np.concatenate(order) if order else np.zeros(0, int)
         positions = None if np.array_equal(rows, np.arange(rows.size)) else self._keep(np.argsort(rows))
         constants = self._affine_constants(_narrow(scale), _narrow(offset))
-        return Gather(tuple(pieces), positions, *constants, columns=self.batch_size if len(pieces) > 1 or widen else None)
+        columns = self.batch_size if len(pieces) > 1 or widen else None
+        return Gather(tuple(pieces), positions, *constants, columns)
 
     def _row_kind(self, ids: NDArray) -> int:
         """0: a row of the matrix, 1: one number for all samples, 2: anything else."""

@@ -100,7 +100,7 @@ def evaluate(kind: str, function: Any, args: tuple, kwargs: dict, host: str) -> 
         return _torch_on_numpy(function, args, kwargs)
     namespace: Any = np if host == "numpy" else anp
     if kind == PACK:
-        return namespace.reshape(namespace.stack([*map(namespace.asarray, args[0])]) if host == "numpy" else anp.array(list(args[0])), function)  # fmt: skip
+        return namespace.reshape(namespace.array(list(args[0])), function)
     return functools.reduce(getattr, function.split("."), namespace)(*args, **kwargs)
 
 

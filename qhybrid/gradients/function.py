@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from qhybrid.execution import Circuit, Function, Needs
 from qhybrid.gradients.base import GradientMethod, second_order
 from qhybrid.gradients.lanes import all_batched, without_samples
 from qhybrid.gradients.ports import LaneMap, Port, entry, gather, result_ports, slot_ports
-from qhybrid.program import Slots
+from qhybrid.program import Program, Slots
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ class CircuitFunction(Function):
         self, circuit: Circuit, method: GradientMethod, signature: _Signature | None = None, residual: Any = None
     ) -> None:
         self.circuit, self.method, self._residual = circuit, method, residual
-        slots = slot_ports(circuit.program)
-        self._signature = signature or _Signature(slots, result_ports(circuit.program), starts=(len(slots),) * 2)
+        self._signature = signature or _primal(circuit.program)
         self._pullbacks: dict[tuple[bool, ...], CircuitFunction] = {}
 
     # ---------------------------------------------------------------- derived functions
@@ -200,6 +199,13 @@ class CircuitFunction(Function):
         varying = {p.index for p in sig.inputs + sig.outputs if p.role == "array" and any(p.carries)}
         no_angles = not (program.num_shared or program.num_batched)
         return tuple(a.batched or no_angles or i in varying for i, a in enumerate(program.arrays))
+
+
+@lru_cache(maxsize=256)
+def _primal(program: Program) -> _Signature:
+    """The signature of the results themselves."""
+    slots = slot_ports(program)
+    return _Signature(slots, result_ports(program), starts=(len(slots), len(slots)))
 
 
 def _double(cotangent: NDArray) -> NDArray:

@@ -55,7 +55,7 @@ def _reference_at(case: Case, angles: tuple[float, ...]):
 
     if case.host == "torch":
         t = torch.tensor(angles, dtype=torch.float64)
-        return flat(t).numpy(), torch.autograd.functional.jacobian(flat, t).numpy() if angles else None
+        return qml.math.toarray(flat(t)), torch.autograd.functional.jacobian(flat, t).numpy() if angles else None
     x = pnp.array(angles, requires_grad=True)
     return np.asarray(flat(x)), np.asarray(qml.jacobian(flat)(x))
 

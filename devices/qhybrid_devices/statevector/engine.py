@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from qhybrid_devices.statevector._jit import num_threads, parallel
 from qhybrid_devices.statevector.externals import Values, external_cotangent, external_matrix
 from qhybrid_devices.statevector.matrices import chain, compose
-from qhybrid_devices.statevector.plan import External, Plan
-from qhybrid_devices.statevector.sweeps import sweep_backward, sweep_forward, tile_backward, tile_forward
+from qhybrid_devices.statevector.plan import External, Plan, Sweep
+from qhybrid_devices.statevector.sweeps import backward, forward
 from qhybrid_devices.statevector.table import LANES
 
 
@@ -97,35 +97,33 @@ def coefficients(plan: Plan, layout: Layout, values: Values, inverse: bool) -> C
 
 def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, reverse: bool = False) -> None:
     """All operations on ``psi`` in place; in reverse order for ``coef`` of the inverses."""
-    total = len(plan.operations)
-    if total == 0:
-        return
-    workers = layout.workers(total)
-    if layout.tile:
-        o0, o1 = (total, 0) if reverse else (0, total)
-
-        def task(worker: int, c0: int, c1: int) -> None:
-            buffer = np.empty((plan.buffer_rows, layout.lanes), layout.dtype)
-            rows = plan.sweeps[0].rows
-            tile_forward(psi, c0, c1, plan.ops, o0, o1, plan.bits, rows, coef.shared, coef.lanes, buffer)
-
-        parallel(task, layout.chunks, workers)
-        return
-    flat, ml = psi.reshape(psi.shape[:3]), coef.lanes.reshape(coef.lanes.shape[:2])
+    workers = layout.workers(len(plan.operations))
     for sweep in reversed(plan.sweeps) if reverse else plan.sweeps:
-        o0, o1 = (sweep.stop, sweep.start) if reverse else (sweep.start, sweep.stop)
-        rows, lanes, tiles = sweep.rows, sweep.lanes, sweep.tiles
-        if o0 == o1:
-            continue
+        order = np.arange(sweep.start, sweep.stop)
+        if len(order):
+            _forward(plan, layout, sweep, psi, coef, order[::-1].copy() if reverse else order, workers)
 
-        def sweep_task(worker: int, i0: int, i1: int, o0=o0, o1=o1, rows=rows, lanes=lanes, tiles=tiles) -> None:
-            scratch = np.empty((4, len(rows), len(lanes)), layout.dtype)
-            buffer = np.empty((plan.buffer_rows, len(lanes)), layout.dtype)
-            sweep_forward(
-                flat, i0, i1, plan.ops, o0, o1, plan.bits, rows, lanes, tiles, coef.shared, ml, scratch, buffer
-            )
 
-        parallel(sweep_task, layout.chunks * len(tiles), workers)
+def _forward(
+    plan: Plan, layout: Layout, sweep: Sweep, psi: NDArray, coef: Coefficients, order: NDArray, workers: int
+) -> None:
+    rows, lanes, tiles = sweep.rows, sweep.lanes, sweep.tiles
+
+    def task(worker: int, i0: int, i1: int) -> None:
+        scratch, buffer = _scratch(plan, layout, sweep)
+        forward(
+            psi, i0, i1, plan.ops, order, plan.bits, rows, lanes, tiles, coef.shared, coef.lanes, layout.tile,
+            scratch, buffer,
+        )  # fmt: skip
+
+    parallel(task, layout.chunks * len(tiles), workers)
+
+
+def _scratch(plan: Plan, layout: Layout, sweep: Sweep) -> tuple[NDArray, NDArray]:
+    """The tiles and the rows that one thread works in."""
+    shape = (4, 0, 0) if layout.tile else (4, len(sweep.rows), len(sweep.lanes))
+    lanes = layout.lanes if layout.tile else len(sweep.lanes)
+    return np.empty(shape, layout.dtype), np.empty((plan.buffer_rows, lanes), layout.dtype)
 
 
 @dataclass(frozen=True)
@@ -136,69 +134,28 @@ class MatrixCotangents:
     lanes: NDArray
 
 
-def backward(
+def reverse_plan(
     plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, inverse: Coefficients, want: NDArray, stop: int
 ) -> MatrixCotangents:
     """Un-compute both states down to operation ``stop``, in place, and collect the wanted matrix cotangents."""
     workers = layout.workers(3 * (len(plan.operations) - stop))
-    run = _backward_tile if layout.tile else _backward_sweeps
-    return run(plan, layout, psi, lam, inverse, want, stop, workers)
-
-
-def _backward_tile(
-    plan: Plan,
-    layout: Layout,
-    psi: NDArray,
-    lam: NDArray,
-    inverse: Coefficients,
-    want: NDArray,
-    stop: int,
-    workers: int,
-) -> MatrixCotangents:
     gs = np.zeros((workers, plan.num_shared_cotangents))
-    gl = np.zeros((layout.chunks, plan.num_lane_cotangents, layout.lanes), layout.dtype)
-
-    def task(worker: int, c0: int, c1: int) -> None:
-        buffer = np.empty((plan.buffer_rows, layout.lanes), layout.dtype)
-        rows = plan.sweeps[0].rows
-        tile_backward(
-            psi, lam, c0, c1, plan.ops, stop, want, plan.bits, rows, inverse.shared, inverse.lanes,
-            gs[worker], gl, buffer,
-        )  # fmt: skip
-
-    parallel(task, layout.chunks, workers)
-    return MatrixCotangents(gs.sum(0), gl)
-
-
-def _backward_sweeps(
-    plan: Plan,
-    layout: Layout,
-    psi: NDArray,
-    lam: NDArray,
-    inverse: Coefficients,
-    want: NDArray,
-    stop: int,
-    workers: int,
-) -> MatrixCotangents:
-    gs = np.zeros((workers, plan.num_shared_cotangents))
-    gl = np.zeros((workers, layout.chunks, plan.num_lane_cotangents))
-    flat, adjoint = psi.reshape(psi.shape[:3]), lam.reshape(lam.shape[:3])
-    ml = inverse.lanes.reshape(inverse.lanes.shape[:2])
+    gc = np.zeros((workers, layout.chunks, 0 if layout.tile else plan.num_lane_cotangents))
+    gl = np.zeros((layout.chunks, plan.num_lane_cotangents if layout.tile else 0, layout.lanes), layout.dtype)
     for sweep in reversed(plan.sweeps):
-        if sweep.stop <= stop or sweep.start == sweep.stop:
+        order = np.arange(sweep.stop - 1, max(stop, sweep.start) - 1, -1)
+        if not len(order):
             continue
 
-        def task(worker: int, i0: int, i1: int, sweep=sweep) -> None:
-            rows, lanes, tiles = sweep.rows, sweep.lanes, sweep.tiles
-            scratch = np.empty((4, len(rows), len(lanes)), layout.dtype)
-            buffer = np.empty((plan.buffer_rows, len(lanes)), layout.dtype)
-            sweep_backward(
-                flat, adjoint, i0, i1, plan.ops, max(stop, sweep.start), sweep.stop, want, plan.bits,
-                rows, lanes, tiles, inverse.shared, ml, gs[worker], gl[worker], scratch, buffer,
+        def task(worker: int, i0: int, i1: int, sweep: Sweep = sweep, order: NDArray = order) -> None:
+            scratch, buffer = _scratch(plan, layout, sweep)
+            backward(
+                psi, lam, i0, i1, plan.ops, order, want, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
+                inverse.shared, inverse.lanes, gs[worker], gc[worker], gl, layout.tile, scratch, buffer,
             )  # fmt: skip
 
         parallel(task, layout.chunks * len(sweep.tiles), workers)
-    return MatrixCotangents(gs.sum(0), gl.sum(0)[..., None])
+    return MatrixCotangents(gs.sum(0), gl if layout.tile else gc.sum(0)[..., None])
 
 
 def chain_rule(

@@ -23,7 +23,7 @@ from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import apply_words, moments
 from qhybrid_devices.statevector.operations import Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
-from qhybrid_devices.statevector.sweeps import tile_cotangent
+from qhybrid_devices.statevector.sweeps import outer_lanes
 
 Word = tuple[int, int, int]
 
@@ -71,11 +71,11 @@ class WordSum:
 
 @dataclass(frozen=True)
 class MatrixFactor:
-    """An array slot in a term: the other matrices of the term, and the operation whose cotangent is the slot's."""
+    """An array slot in a term: the bits it acts on, and the other matrices of the term."""
 
     ref: ArrayRef
     others: Plan
-    probe: Plan
+    bits: NDArray
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def _plan_matrix_term(
         return build_plan(_unswapped(part, bits, arrays), len(bits), options)
 
     slots = tuple(
-        MatrixFactor(m, plan(gates[:i] + gates[i + 1 :]), build_plan(_unswapped([gates[i]], bits, arrays), len(bits), None))
-        for i, (_, m) in enumerate(term.matrices)
+        MatrixFactor(m, plan(gates[:i] + gates[i + 1 :]), np.array([bits[w] for w in wires], np.int64))
+        for i, (wires, m) in enumerate(term.matrices)
         if isinstance(m, ArrayRef)
     )
     return MatrixTerm(term.coefficient, tabulate_words([word_of(term, bits)])[0], plan(gates), slots)
@@ -243,20 +243,20 @@ def observable_cotangents(
             ket = layout.empty()
             partial = with_matrices(slot.others, layout, values, psi)
             add_words(term.word, layout, partial, ket, np.ones((1, 1)), add=False)
-            g = _outer(slot.probe, layout, chi, ket)
+            g = _outer(slot.bits, layout, chi, ket)
             c = g.conj() * np.reshape(values.number(term.number) * scale, (-1, 1, 1))
             c = (c + np.swapaxes(c, -1, -2).conj()) / 2  # the part along Hermitian directions
             target = into.arrays[slot.ref.index]
             target += c if target.ndim == 3 else c.sum(0)
 
 
-def _outer(probe: Plan, layout: Layout, chi: NDArray, ket: NDArray) -> NDArray:
-    """``sum conj(chi_a) ket_b`` over all bits but the targets of the probe's one operation, ``(B, d, d)``."""
-    external = probe.externals[0]
-    out = np.zeros((layout.chunks, 2 * external.dim**2, layout.lanes), layout.dtype)
-    tile_cotangent(ket, chi, probe.ops, probe.bits, np.arange(1 << layout.num_wires), out, np.zeros(0))
+def _outer(bits: NDArray, layout: Layout, chi: NDArray, ket: NDArray) -> NDArray:
+    """``sum conj(chi_a) ket_b`` over all bits but ``bits``, the first one most significant, ``(B, d, d)``."""
+    dim = 1 << len(bits)
+    out = np.zeros((layout.chunks, 2 * dim**2, layout.lanes), layout.dtype)
+    outer_lanes(chi, ket, bits, len(bits), out, np.zeros(0))
     rows = out.transpose(0, 2, 1).reshape(layout.width, -1)[: layout.count]
-    return np.ascontiguousarray(rows, float).view(complex).reshape(-1, external.dim, external.dim)
+    return np.ascontiguousarray(rows, float).view(complex).reshape(-1, dim, dim)
 
 
 def add_number(number: float | Angle, cotangent: NDArray, into: Values) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import (
     dense_cotangent,
@@ -25,10 +27,10 @@ from qhybrid_devices.statevector.table import (
     FLIP,
     FORM,
     KIND,
+    LANES,
     NUM_Y,
     PARAM,
     PAULI,
-    SHARED,
     TARGET,
     U2,
     WIDTH,
@@ -81,77 +83,30 @@ def cotangent_one(op, bits, re, im, lr, li, rows, tile, shared, totals, out, buf
         dense_cotangent(re, im, lr, li, bits, target, op[WIDTH], out, o, shared, totals, cmask, cval, rows, tile)
 
 
-# ------------------------------------------------------------------ tile mode: lanes are samples
-
-
-@kernel
-def tile_forward(psi, c0, c1, ops, o0, o1, bits, rows, ms, ml, buffer):
-    """Operations ``o0 .. o1 - 1`` on the chunks ``c0 .. c1 - 1`` of ``psi``, in place; in reverse order if o0 > o1.
-
-    Args:
-        psi: ``(C, 2, N, L)``
-        ops, bits: tables of the plan
-        rows: ``arange(N)``
-        ms: shared coefficients ``(K,)``
-        ml: coefficients of each sample ``(C, K, L)``
-        buffer: scratch rows, ``(rows, L)``
-    """
-    for c in range(c0, c1):
-        if o0 <= o1:
-            for i in range(o0, o1):
-                apply_one(ops[i], bits, psi[c, 0], psi[c, 1], rows, 0, ops[i, FORM] == SHARED, ms, ml[c], buffer)
+@row_kernel
+def reverse_one(op, bits, re, im, lr, li, rows, tile, wanted, shared, m, ml, totals, out, buffer):
+    """Un-compute one operation on psi and lambda and, if wanted, add its matrix cotangent."""
+    for step in range(2):
+        # A Pauli rotation's cotangent takes both states on the same side of the gate, the others' psi before it.
+        if wanted and step == (0 if op[KIND] == PAULI else 1):
+            cotangent_one(op, bits, re, im, lr, li, rows, tile, shared, totals, out, buffer)
+        if step == 0:
+            apply_one(op, bits, re, im, rows, tile, shared, m, ml, buffer)
         else:
-            for i in range(o0 - 1, o1 - 1, -1):
-                apply_one(ops[i], bits, psi[c, 0], psi[c, 1], rows, 0, ops[i, FORM] == SHARED, ms, ml[c], buffer)
+            apply_one(op, bits, lr, li, rows, tile, shared, m, ml, buffer)
 
 
-@kernel
-def tile_backward(psi, lam, c0, c1, ops, stop, want, bits, rows, ms, ml, gs, gl, buffer):
-    """Un-compute ``psi`` and ``lam`` down to operation ``stop`` and add the wanted matrix cotangents.
-
-    Args:
-        psi, lam: ``(C, 2, N, L)``, both changed in place
-        want: for each operation whether its cotangent is wanted
-        ms, ml: coefficients of the inverse gates
-        gs: shared cotangents ``(K,)``
-        gl: cotangents of each sample ``(C, K, L)``
-    """
-    for c in range(c0, c1):
-        re, im, lr, li = psi[c, 0], psi[c, 1], lam[c, 0], lam[c, 1]
-        for i in range(ops.shape[0] - 1, stop - 1, -1):
-            shared = ops[i, FORM] == SHARED
-            apply_one(ops[i], bits, re, im, rows, 0, shared, ms, ml[c], buffer)
-            if want[i]:
-                cotangent_one(ops[i], bits, re, im, lr, li, rows, 0, shared, gs, gl[c], buffer)
-            apply_one(ops[i], bits, lr, li, rows, 0, shared, ms, ml[c], buffer)
-
-
-@kernel
-def tile_cotangent(psi, lam, ops, bits, rows, out, totals):
-    """Matrix cotangent of one dense operation on whole states, per lane, added to ``out`` of shape ``(C, K, L)``.
-
-    ``totals`` is not used: the row kernels take it for shared operations.
-    """
-    target, k = ops[0, TARGET], ops[0, WIDTH]
-    for c in range(psi.shape[0]):
-        re, im, lr, li = psi[c, 0], psi[c, 1], lam[c, 0], lam[c, 1]
-        if ops[0, KIND] == U2:
-            u2_cotangent_lanes(re, im, lr, li, target, out[c], 0, 0, 0, rows, 0)
-        else:
-            dense_cotangent(re, im, lr, li, bits, target, k, out[c], 0, False, totals, 0, 0, rows, 0)
-
-
-# ------------------------------------------------------------------ sweep mode: lanes are qubits
+# ------------------------------------------------------------------ tiles of a state
 
 
 @row_kernel
 def gather(state, base, rows, lanes, re, im):
-    """Copy one tile out of the planes ``state`` of shape ``(2, N)``."""
+    """Copy one tile out of the planes ``state`` of shape ``(2, N, 1)``."""
     for a in range(rows.shape[0]):
         o = base + rows[a]
         for t in range(lanes.shape[0]):
-            re[a, t] = state[0, o + lanes[t]]
-            im[a, t] = state[1, o + lanes[t]]
+            re[a, t] = state[0, o + lanes[t], 0]
+            im[a, t] = state[1, o + lanes[t], 0]
 
 
 @row_kernel
@@ -160,51 +115,85 @@ def scatter(state, base, rows, lanes, re, im):
     for a in range(rows.shape[0]):
         o = base + rows[a]
         for t in range(lanes.shape[0]):
-            state[0, o + lanes[t]] = re[a, t]
-            state[1, o + lanes[t]] = im[a, t]
+            state[0, o + lanes[t], 0] = re[a, t]
+            state[1, o + lanes[t], 0] = im[a, t]
+
+
+# ------------------------------------------------------------------ entry points
 
 
 @kernel
-def sweep_forward(psi, i0, i1, ops, o0, o1, bits, rows, lanes, tiles, ms, ml, scratch, buffer):
-    """One sweep over work items ``i0 .. i1 - 1``, each a tile of a sample; in reverse order if ``o0 > o1``.
+def forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, ms, ml, whole, scratch, buffer):
+    """Operations on the work items ``i0 .. i1 - 1`` of ``psi``, in place.
 
     Args:
-        psi: ``(C, 2, N)``, one sample a chunk
-        rows, lanes, tiles: index offsets of the active bits, the lane bits and the other bits
-        ml: coefficients of each sample ``(C, K)``
-        scratch: ``(4, R, L)``
+        psi: ``(C, 2, N, L)``
+        ops, bits: tables of the plan
+        order: the operations to apply, in this order
+        rows, lanes, tiles: index offsets of the row bits, lane bits and other bits; item ``c * len(tiles) + i`` is
+            tile ``i`` of chunk ``c``
+        ms: shared coefficients ``(K,)``
+        ml: coefficients of each sample ``(C, K, L)``
+        whole: whether a tile is a whole chunk, its lanes samples; otherwise ``L`` is 1 and tiles are copied
+        scratch: ``(4, R, lanes)``, not used if ``whole``
+        buffer: scratch rows ``(rows, lanes)``
     """
-    re, im = scratch[0], scratch[1]
     for item in range(i0, i1):
         c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
-        gather(psi[c], tile, rows, lanes, re, im)
-        if o0 <= o1:
-            for i in range(o0, o1):
-                m = ms if ops[i, FORM] == SHARED else ml[c]
-                apply_one(ops[i], bits, re, im, rows, tile, True, m, re, buffer)
-        else:
-            for i in range(o0 - 1, o1 - 1, -1):
-                m = ms if ops[i, FORM] == SHARED else ml[c]
-                apply_one(ops[i], bits, re, im, rows, tile, True, m, re, buffer)
-        scatter(psi[c], tile, rows, lanes, re, im)
+        flat = ml[c].reshape(ml.shape[1] * ml.shape[2])
+        re, im = psi[c, 0], psi[c, 1]
+        if not whole:
+            re, im = scratch[0], scratch[1]
+            gather(psi[c], tile, rows, lanes, re, im)
+        for i in order:
+            own = ops[i, FORM] == LANES
+            apply_one(ops[i], bits, re, im, rows, tile, not (own and whole), flat if own else ms, ml[c], buffer)
+        if not whole:
+            scatter(psi[c], tile, rows, lanes, re, im)
 
 
 @kernel
-def sweep_backward(
-    psi, lam, i0, i1, ops, o0, o1, want, bits, rows, lanes, tiles, ms, ml, gs, gl, scratch, buffer
+def backward(
+    psi, lam, i0, i1, ops, order, want, bits, rows, lanes, tiles, ms, ml, gs, gc, gl, whole, scratch, buffer
 ):
-    """One sweep in reverse over psi and lambda together; arguments as above, ``gl`` is ``(C, K)``."""
-    re, im, lr, li = scratch[0], scratch[1], scratch[2], scratch[3]
+    """Un-compute ``psi`` and ``lam`` together, in place, and add the wanted matrix cotangents.
+
+    Args:
+        lam: ``(C, 2, N, L)``
+        order: the operations to undo, the last one first
+        want: for each operation whether its cotangent is wanted
+        ms, ml: coefficients of the inverse operations
+        gs: cotangents of shared operations ``(K,)``
+        gc: cotangents of each chunk's own operations ``(C, K)``, if not ``whole``
+        gl: cotangents of each sample's operations ``(C, K, L)``, if ``whole``
+        others: as for :func:`forward`
+    """
     for item in range(i0, i1):
         c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
-        gather(psi[c], tile, rows, lanes, re, im)
-        gather(lam[c], tile, rows, lanes, lr, li)
-        for i in range(o1 - 1, o0 - 1, -1):
-            m = ms if ops[i, FORM] == SHARED else ml[c]
-            g = gs if ops[i, FORM] == SHARED else gl[c]
-            apply_one(ops[i], bits, re, im, rows, tile, True, m, re, buffer)
-            if want[i]:
-                cotangent_one(ops[i], bits, re, im, lr, li, rows, tile, True, g, re, buffer)
-            apply_one(ops[i], bits, lr, li, rows, tile, True, m, re, buffer)
-        scatter(psi[c], tile, rows, lanes, re, im)
-        scatter(lam[c], tile, rows, lanes, lr, li)
+        flat = ml[c].reshape(ml.shape[1] * ml.shape[2])
+        re, im, lr, li = psi[c, 0], psi[c, 1], lam[c, 0], lam[c, 1]
+        if not whole:
+            re, im, lr, li = scratch[0], scratch[1], scratch[2], scratch[3]
+            gather(psi[c], tile, rows, lanes, re, im)
+            gather(lam[c], tile, rows, lanes, lr, li)
+        for i in order:
+            own = ops[i, FORM] == LANES
+            m, totals = (flat, gc[c]) if own else (ms, gs)
+            shared = not (own and whole)
+            reverse_one(ops[i], bits, re, im, lr, li, rows, tile, want[i], shared, m, ml[c], totals, gl[c], buffer)
+        if not whole:
+            scatter(psi[c], tile, rows, lanes, re, im)
+            scatter(lam[c], tile, rows, lanes, lr, li)
+
+
+@kernel
+def outer_lanes(bra, ket, bits, k, out, totals):
+    """Add ``sum conj(bra_a) ket_b`` over all bits but ``bits[:k]``, per lane, to ``out`` of shape ``(C, K, L)``.
+
+    ``totals`` is not used: the row kernel takes it for sums over lanes.
+    """
+    rows = np.arange(bra.shape[2])
+    for c in range(bra.shape[0]):
+        dense_cotangent(
+            ket[c, 0], ket[c, 1], bra[c, 0], bra[c, 1], bits, 0, k, out[c], 0, False, totals, 0, 0, rows, 0
+        )

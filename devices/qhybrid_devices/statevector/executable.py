@@ -1,0 +1,308 @@
+"""The executable of the state-vector device: exact results, their derivatives, and samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid.execution import Executable, Needs
+from qhybrid.program import Angle, Program, Slots, State
+from qhybrid_devices.statevector import memory
+from qhybrid_devices.statevector._jit import num_threads
+from qhybrid_devices.statevector.engine import Layout, apply_plan, chain_rule, coefficients, reverse_plan
+from qhybrid_devices.statevector.externals import Values
+from qhybrid_devices.statevector.measurements import MeasurementPlan, plan_measurements, results, seed
+from qhybrid_devices.statevector.operations import Operation, lower_gates
+from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+
+#: Below this many bytes a run is not checked against the available memory.
+UNCHECKED_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Everything about one program in one mode."""
+
+    plan: Plan
+    bits: tuple[int, ...]
+    measurements: MeasurementPlan
+
+
+@dataclass(frozen=True)
+class Residual:
+    """The final state of a run, kept for the derivative. Never changed."""
+
+    layout: Layout
+    psi: NDArray
+
+
+class StateVectorExecutable(Executable):
+    """A program compiled for the CPU.
+
+    Args:
+        program: the circuit
+        c_dtype: ``numpy.complex128`` or ``numpy.complex64``
+        options: sizes of the memory layout
+
+    Example:
+        >>> import numpy as np
+        >>> from qhybrid.program import Expectation, Gate, Observable, PauliRotation, Term
+        >>> rx = Gate("RX", (0,), PauliRotation("X", Angle(0)))
+        >>> z = Observable((Term(1.0, ((0, "Z"),)),))
+        >>> exe = StateVectorExecutable(Program(1, (rx,), (Expectation(z),), num_shared=1))
+        >>> exe.run(Slots(shared=np.array([np.pi / 3])))[0].round(6)
+        array([0.5])
+    """
+
+    has_vjp = True
+
+    def __init__(self, program: Program, c_dtype: Any = np.complex128, options: PlanOptions | None = None) -> None:
+        super().__init__(program)
+        self.c_dtype = np.dtype(c_dtype)
+        self.options = options or PlanOptions()
+        self._compiled: dict[bool, Compiled] = {}
+
+    def __reduce__(self) -> tuple:
+        return (StateVectorExecutable, (self.program, self.c_dtype, self.options))
+
+    @property
+    def real_dtype(self) -> np.dtype:
+        """The dtype of results and of the planes of a state."""
+        return np.dtype(np.float32 if self.c_dtype == np.complex64 else np.float64)
+
+    # ------------------------------------------------------------------ running
+
+    def run(self, slots: Slots) -> tuple[NDArray, ...]:
+        """The exact results."""
+        return self.run_with_residual(slots, keep=False)[0]
+
+    def run_with_residual(self, slots: Slots, keep: bool = True) -> tuple[tuple[NDArray, ...], Residual | None]:
+        """The exact results, and the final state if it is small enough to keep for :meth:`vjp`.
+
+        Args:
+            slots: parameters of all samples
+            keep: whether to keep the state
+        """
+        values, count = self._values(slots)
+        groups = self._groups(count, states=1)
+        parts, residual = [], None
+        for start, stop in groups:
+            part = _part(values, self.program, start, stop)
+            layout, psi = self._forward(part, stop - start)
+            parts.append(results(self._compile(layout.tile).measurements, layout, part, psi))
+            if keep and len(groups) == 1 and psi.nbytes <= self.options.residual_bytes:
+                residual = Residual(layout, psi)
+        return self._joined(parts), residual
+
+    def vjp(
+        self, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Residual | None = None
+    ) -> Slots:
+        """Cotangents of the slots.
+
+        Args:
+            slots: parameters of all samples
+            cotangents: shaped like the results of :meth:`run`
+            needs: which cotangents are wanted
+            residual: from :meth:`run_with_residual` on the same slots; saves the forward run and is not changed
+        """
+        values, count = self._values(slots)
+        if not self.program.is_batched:
+            cotangents = tuple(np.asarray(c)[None] for c in cotangents)
+        total = _zeros_like(values)
+        for start, stop in self._groups(count, states=2):
+            part, into = _part(values, self.program, start, stop), _part(total, self.program, start, stop)
+            self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, residual, into)
+        wanted = needs.arrays or (False,) * len(self.program.arrays)
+        return Slots(
+            total.shared.astype(self.real_dtype, copy=False) if needs.shared else None,
+            total.batched.astype(self.real_dtype, copy=False) if needs.batched and slots.batched is not None else None,
+            tuple(a.astype(self.c_dtype, copy=False) if w else None for a, w in zip(total.arrays, wanted, strict=True)),
+            slots.batch_size,
+        )
+
+    def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:
+        """Results estimated from ``shots`` samples a measurement basis."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ one group of samples
+
+    def _forward(self, values: Values, count: int) -> tuple[Layout, NDArray]:
+        layout = self._layout(count)
+        plan = self._compile(layout.tile).plan
+        psi = self._initial(layout, values)
+        apply_plan(plan, layout, psi, coefficients(plan, layout, values, inverse=False))
+        return layout, psi
+
+    def _vjp_group(
+        self,
+        values: Values,
+        count: int,
+        cotangents: list[NDArray],
+        needs: Needs,
+        residual: Residual | None,
+        into: Values,
+    ) -> None:
+        if residual is not None:
+            layout, psi = residual.layout, residual.psi
+        else:
+            layout, psi = self._forward(values, count)
+        compiled = self._compile(layout.tile)
+        plan = compiled.plan
+        lam = seed(compiled.measurements, layout, values, psi, cotangents, into, _any(needs))
+        want = np.array([_wants(op, needs) for op in plan.operations], np.bool_)
+        prepared = self.program.preparation is not None and _wants_array(self.program.preparation.amplitudes.index, needs)
+        if not want.any() and not prepared:
+            return
+        stop = 0 if prepared else int(np.argmax(want))
+        if residual is not None:
+            psi = psi.copy()
+        g = reverse_plan(plan, layout, psi, lam, coefficients(plan, layout, values, inverse=True), want, stop)
+        chain_rule(plan, layout, values, g, want, into)
+        if prepared:
+            self._preparation_cotangent(layout, lam, into)
+
+    def _initial(self, layout: Layout, values: Values) -> NDArray:
+        psi = np.zeros(layout.shape, layout.dtype)
+        preparation = self.program.preparation
+        if preparation is None:
+            psi[:, 0, 0, :] = 1
+            return psi
+        amplitudes = np.atleast_2d(values.arrays[preparation.amplitudes.index])
+        for plane, part in ((0, amplitudes.real), (1, amplitudes.imag)):
+            rows = np.broadcast_to(part.T, (part.shape[1], layout.count))
+            psi[:, plane, self._prepared_rows()] = layout.to_lanes(rows)
+        return psi
+
+    def _prepared_rows(self) -> NDArray | slice:
+        """Rows of the prepared amplitudes, in their order."""
+        assert self.program.preparation is not None
+        n, wires = self.program.num_wires, self.program.preparation.wires
+        if wires == tuple(range(n)):
+            return slice(None)
+        rows = np.zeros(1, np.int64)
+        for w in wires:
+            rows = (rows[:, None] | np.array([0, 1 << (n - 1 - w)])).reshape(-1)
+        return rows
+
+    def _preparation_cotangent(self, layout: Layout, lam: NDArray, into: Values) -> None:
+        assert self.program.preparation is not None
+        kept = lam[:, :, self._prepared_rows()]  # (C, 2, K, L)
+        c = 2 * (kept[:, 0] + 1j * kept[:, 1]).transpose(0, 2, 1).reshape(layout.width, -1)[: layout.count]
+        target = into.arrays[self.program.preparation.amplitudes.index]
+        target += c if target.ndim == 2 else c.sum(0)
+
+    # ------------------------------------------------------------------ layout
+
+    def _compile(self, tile: bool) -> Compiled:
+        compiled = self._compiled.get(tile)
+        if compiled is None:
+            n, options = self.program.num_wires, None if tile else self.options
+            max_flips = n if tile else max(1, min(self.options.active, n - self.options.lane_bits))
+            operations, bits = lower_gates(
+                self.program.gates, range(n - 1, -1, -1), self.program.arrays, max_flips
+            )
+            compiled = Compiled(
+                build_plan(operations, n, options), bits, plan_measurements(self.program, bits, options)
+            )
+            self._compiled[tile] = compiled
+        return compiled
+
+    def _layout(self, count: int) -> Layout:
+        n, o = self.program.num_wires, self.options
+        tile = n < o.sweep_wires or (n <= o.tile_wires and count >= o.tile_batch)
+        if not tile:
+            return Layout(n, count, count, 1, False, self.real_dtype, o.parallel_work)
+        if count <= 2:
+            return Layout(n, count, 1, count, True, self.real_dtype, o.parallel_work)
+        most = max(8, o.tile_bytes // ((2 * self.real_dtype.itemsize) << n) // 8 * 8)
+        chunks = -(-count // most)
+        if (count << n) * 16 > o.parallel_work:
+            chunks = max(chunks, min(num_threads(), -(-count // 8)))
+        lanes = -(-count // chunks)
+        lanes += -lanes % 8
+        return Layout(n, count, -(-count // lanes), lanes, True, self.real_dtype, o.parallel_work)
+
+    def _groups(self, count: int, states: int) -> list[tuple[int, int]]:
+        """Ranges of samples whose states are in memory together; refuses what cannot fit."""
+        if count == 0:
+            return []
+        sample = (2 * self.real_dtype.itemsize) << self.program.num_wires
+        size = max(1, self.options.group_bytes // sample)
+        needed = sample * min(size, count) * states
+        if needed > UNCHECKED_BYTES:
+            what = "the state and its adjoint" if states == 2 else "the state"
+            memory.require(needed, self.program.num_wires, what)
+        return [(i, min(i + size, count)) for i in range(0, count, size)]
+
+    # ------------------------------------------------------------------ slots and results
+
+    def _values(self, slots: Slots) -> tuple[Values, int]:
+        program = self.program
+        count = 1
+        if program.is_batched:
+            assert slots.batch_size is not None
+            count = slots.batch_size
+        shared = np.zeros(0) if slots.shared is None else np.ascontiguousarray(slots.shared, float)
+        if slots.batched is None:
+            batched = np.zeros((0, count))
+        else:
+            batched = np.ascontiguousarray(slots.batched, float)
+        return Values(shared, batched, tuple(np.asarray(a, complex) for a in slots.arrays)), count
+
+    def _joined(self, parts: list[tuple[NDArray, ...]]) -> tuple[NDArray, ...]:
+        if not self.program.is_batched:
+            return tuple(r[0] for r in parts[0])
+        if len(parts) == 1:
+            return parts[0]
+        if parts:
+            return tuple(np.concatenate(r) for r in zip(*parts, strict=True))
+        n = self.program.num_wires
+        tensors = [
+            np.zeros((0, 1 << n), self.c_dtype)
+            if isinstance(m, State)
+            else np.zeros((0, 1 << len(m.wires)), self.real_dtype)
+            for m in self.program.tensors
+        ]
+        return (np.zeros((0, len(self.program.scalars)), self.real_dtype), *tensors)
+
+
+def _zeros_like(values: Values) -> Values:
+    return Values(
+        np.zeros_like(values.shared), np.zeros_like(values.batched), tuple(np.zeros_like(a) for a in values.arrays)
+    )
+
+
+def _part(values: Values, program: Program, start: int, stop: int) -> Values:
+    """The slots of some samples, as views."""
+    if not program.is_batched or (start == 0 and stop == values.batched.shape[1]):
+        return values
+    return replace(
+        values,
+        batched=values.batched[:, start:stop],
+        arrays=tuple(a[start:stop] if s.batched else a for a, s in zip(values.arrays, program.arrays, strict=True)),
+    )
+
+
+def _wants_array(index: int, needs: Needs) -> bool:
+    return bool(needs.arrays) and needs.arrays[index]
+
+
+def _wants_angle(angle: Angle, needs: Needs) -> bool:
+    return needs.batched if angle.batched else needs.shared
+
+
+def _any(needs: Needs) -> bool:
+    return needs.shared or needs.batched or any(needs.arrays)
+
+
+def _wants(op: Operation, needs: Needs) -> bool:
+    """Whether a parameter of an operation is wanted."""
+    if op.external is None:
+        return any(f.angle is not None and _wants_angle(f.angle, needs) for f in op.factors)
+    gate_angles = getattr(op.external, "coefficients", None)
+    if gate_angles is None:
+        return _wants_array(op.external.ref.index, needs)
+    return any(isinstance(a, Angle) and _wants_angle(a, needs) for a in (op.external.time, *gate_angles))

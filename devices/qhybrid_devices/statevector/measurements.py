@@ -1,0 +1,320 @@
+"""All measurements of a program: results of a final state, and the seed of the reverse sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid.program import (
+    Angle,
+    Expectation,
+    Observable,
+    Probabilities,
+    Program,
+    Samples,
+    State,
+    Term,
+)
+from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
+from qhybrid_devices.statevector.externals import Values
+from qhybrid_devices.statevector.measure import marginals, weigh_outcomes
+from qhybrid_devices.statevector.observables import (
+    ObservablePlan,
+    WordTable,
+    add_number,
+    add_words,
+    apply_observable,
+    expectation,
+    observable_cotangents,
+    plan_observable,
+    tabulate_words,
+    word_moments,
+    word_of,
+)
+from qhybrid_devices.statevector.operations import lower_gates
+from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Scalars that are moments of single Pauli words: entry ``i`` uses row ``rows[i]`` for scalar ``scalars[i]``."""
+
+    scalars: NDArray
+    rows: NDArray
+    numbers: tuple[float | Angle, ...]
+    constants: NDArray
+    is_constant: bool
+
+    @classmethod
+    def of(cls, items: Sequence[tuple[int, float | Angle]], rows: Sequence[int]) -> Entries:
+        numbers = tuple(n for _, n in items)
+        return cls(
+            np.array([s for s, _ in items], np.int64),
+            np.array(rows, np.int64),
+            numbers,
+            np.array([0.0 if isinstance(n, Angle) else n for n in numbers])[:, None],
+            not any(isinstance(n, Angle) for n in numbers),
+        )
+
+    def values(self, values: Values) -> NDArray:
+        """The coefficients, ``(E, 1)`` or ``(E, B)``."""
+        if self.is_constant:
+            return self.constants
+        batched = any(isinstance(n, Angle) and n.batched for n in self.numbers)
+        out = np.repeat(self.constants, values.batched.shape[1] if batched else 1, axis=1)
+        for i, n in enumerate(self.numbers):
+            if isinstance(n, Angle):
+                out[i] = values.number(n)
+        return out
+
+
+@dataclass(frozen=True)
+class ProbabilityPlan:
+    """Outcomes of ``bits`` (the most significant first) after the gates of ``basis``."""
+
+    bits: NDArray
+    basis: Plan | None
+
+
+@dataclass(frozen=True)
+class MeasurementPlan:
+    """How each measurement of a program is made from its final state.
+
+    Args:
+        table: Pauli words of ``means`` and ``variances``
+        means: expectation values of Pauli words
+        variances: variances of one Pauli word
+        matrix_means: scalar index and terms with matrices of expectation values
+        general_variances: scalar index and observable of all other variances
+        tensors: one entry a tensor measurement, ``None`` for the state
+        axes: transposes a state of shape ``(2,) * n`` from bits to wires; ``None`` if it is in order
+    """
+
+    num_scalars: int
+    table: WordTable
+    means: Entries
+    variances: Entries
+    matrix_means: tuple[tuple[int, ObservablePlan], ...]
+    general_variances: tuple[tuple[int, ObservablePlan], ...]
+    tensors: tuple[ProbabilityPlan | None, ...]
+    axes: tuple[int, ...] | None
+
+
+def plan_measurements(program: Program, bits: Sequence[int], options: PlanOptions | None) -> MeasurementPlan:
+    """Plan the measurements of a program whose wire ``w`` ends at bit ``bits[w]``; ``options`` as for ``build_plan``."""
+    means: list[tuple[int, Term]] = []
+    variances: list[tuple[int, Term]] = []
+    matrix_means, general = [], []
+    for s, m in enumerate(program.scalars):
+        terms = m.observable.terms
+        if isinstance(m, Expectation):
+            means += [(s, t) for t in terms if not t.matrices]
+            rest = Observable(tuple(t for t in terms if t.matrices))
+            if rest.terms:
+                matrix_means.append((s, plan_observable(rest, bits, program.arrays, options)))
+        elif len(terms) == 1 and not terms[0].matrices:
+            variances.append((s, terms[0]))
+        else:
+            general.append((s, plan_observable(m.observable, bits, program.arrays, options)))
+    table, rows = tabulate_words([word_of(t, bits) for _, t in means + variances])
+    n = program.num_wires
+    axes = tuple(n - 1 - b for b in bits)
+    return MeasurementPlan(
+        len(program.scalars),
+        table,
+        Entries.of([(s, t.coefficient) for s, t in means], rows[: len(means)]),
+        Entries.of([(s, t.coefficient) for s, t in variances], rows[len(means) :]),
+        tuple(matrix_means),
+        tuple(general),
+        tuple(None if isinstance(m, State) else plan_outcomes(program, m, bits, options) for m in program.tensors),
+        None if axes == tuple(range(n)) else axes,
+    )
+
+
+def plan_outcomes(
+    program: Program, m: Probabilities | Samples, bits: Sequence[int], options: PlanOptions | None
+) -> ProbabilityPlan:
+    """Plan the outcomes of some wires."""
+    operations, after = lower_gates(m.basis, bits, program.arrays, max_flips=len(bits))
+    basis = build_plan(operations, program.num_wires, options) if operations else None
+    return ProbabilityPlan(np.array([after[w] for w in m.wires], np.int64), basis)
+
+
+# ------------------------------------------------------------------ results
+
+
+def results(plan: MeasurementPlan, layout: Layout, values: Values, psi: NDArray) -> tuple[NDArray, ...]:
+    """The results of a final state, each with the samples in front: ``(B, S)``, then one array a tensor."""
+    scalars = np.zeros((plan.num_scalars, layout.count))
+    if len(plan.table):
+        moments = word_moments(plan.table, layout, psi, psi)
+        if len(plan.means.scalars):
+            np.add.at(scalars, plan.means.scalars, plan.means.values(values) * moments[plan.means.rows])
+        if len(plan.variances.scalars):
+            scalars[plan.variances.scalars] = plan.variances.values(values) ** 2 * (
+                1 - moments[plan.variances.rows] ** 2
+            )
+    for s, observable in plan.matrix_means:
+        scalars[s] += expectation(observable, layout, values, psi)
+    for s, observable in plan.general_variances:
+        o_psi = np.zeros_like(psi)
+        apply_observable(observable, layout, values, psi, o_psi, np.ones(1))
+        scalars[s] = overlap(layout, o_psi, o_psi) - overlap(layout, psi, o_psi) ** 2
+    tensors = [
+        state_vector(plan, layout, psi) if p is None else probabilities(p, layout, values, psi).T for p in plan.tensors
+    ]
+    return (scalars.T.astype(layout.dtype), *(t if t.dtype.kind == "c" else t.astype(layout.dtype) for t in tensors))
+
+
+def overlap(layout: Layout, a: NDArray, b: NDArray) -> NDArray:
+    """``Re <a|b>`` of each sample, ``(B,)``."""
+    return np.einsum("cpnl,cpnl->cl", a, b, dtype=float).reshape(-1)[: layout.count]
+
+
+def state_vector(plan: MeasurementPlan, layout: Layout, psi: NDArray) -> NDArray:
+    """The state vectors in wire order, complex ``(B, 2**n)``."""
+    n = layout.num_wires
+    out = np.empty((layout.chunks, layout.lanes, 1 << n), np.result_type(layout.dtype, 1j))
+    for plane, target in ((0, out.real), (1, out.imag)):
+        part = psi[:, plane]
+        if plan.axes is not None:
+            part = _permuted(part, n, plan.axes)
+        target[...] = part.transpose(0, 2, 1)
+    return out.reshape(layout.width, -1)[: layout.count]
+
+
+def _permuted(part: NDArray, n: int, axes: Sequence[int]) -> NDArray:
+    cube = part.reshape(part.shape[0], *(2,) * n, part.shape[2])
+    return cube.transpose(0, *(a + 1 for a in axes), n + 1).reshape(part.shape)
+
+
+def rotated(p: ProbabilityPlan, layout: Layout, values: Values, psi: NDArray) -> NDArray:
+    """The state in the basis of a measurement; ``psi`` itself if that has no gates."""
+    if p.basis is None:
+        return psi
+    out = psi.copy()
+    apply_plan(p.basis, layout, out, coefficients(p.basis, layout, values, inverse=False))
+    return out
+
+
+def probabilities(p: ProbabilityPlan, layout: Layout, values: Values, psi: NDArray) -> NDArray:
+    """Probabilities of outcomes, ``(2**k, B)``."""
+    out = np.zeros((1 << len(p.bits), layout.width))
+    marginals(rotated(p, layout, values, psi), 0, layout.chunks, p.bits, out)
+    return out[:, : layout.count]
+
+
+# ------------------------------------------------------------------ the seed of the reverse sweep
+
+
+def seed(
+    plan: MeasurementPlan,
+    layout: Layout,
+    values: Values,
+    psi: NDArray,
+    cotangents: Sequence[NDArray],
+    into: Values,
+    want_observables: bool,
+) -> NDArray:
+    """``lambda`` with ``dL = 2 Re <lambda|dpsi>`` at the end of the circuit.
+
+    Args:
+        psi: the final state, not changed
+        cotangents: of the results, samples in front
+        into: receives the cotangents of coefficients and Hermitian arrays
+        want_observables: whether those are wanted at all
+    """
+    g = np.ascontiguousarray(np.asarray(cotangents[0], float).T)  # (S, B)
+    lam = layout.empty()
+    _seed_words(plan, layout, values, psi, g, lam, into, want_observables)
+    for s, observable in plan.matrix_means:
+        apply_observable(observable, layout, values, psi, lam, g[s])
+        if want_observables:
+            observable_cotangents(observable, layout, values, psi, psi, g[s], into)
+    for s, observable in plan.general_variances:
+        _seed_variance(observable, layout, values, psi, g[s], lam, into, want_observables)
+    for p, c in zip(plan.tensors, cotangents[1:], strict=True):
+        if p is None:
+            _seed_state(plan, layout, np.asarray(c), lam)
+        else:
+            _seed_probabilities(p, layout, values, psi, np.asarray(c, float), lam)
+    return lam
+
+
+def _seed_words(
+    plan: MeasurementPlan,
+    layout: Layout,
+    values: Values,
+    psi: NDArray,
+    g: NDArray,
+    lam: NDArray,
+    into: Values,
+    want_observables: bool,
+) -> None:
+    """Write the part of Pauli words to ``lam``: ``g c P psi`` for a mean, ``-2 g c^2 <P> P psi`` for a variance."""
+    if not len(plan.table):
+        lam[...] = 0
+        return
+    means, variances = plan.means, plan.variances
+    weights = np.zeros((len(plan.table), layout.count))
+    np.add.at(weights, means.rows, means.values(values) * g[means.scalars])
+    numbers = want_observables and not (means.is_constant and variances.is_constant)
+    if len(variances.scalars) or numbers:
+        moments = word_moments(plan.table, layout, psi, psi)
+    if len(variances.scalars):
+        c, m = variances.values(values), moments[variances.rows]
+        np.add.at(weights, variances.rows, -2 * c**2 * m * g[variances.scalars])
+        if numbers:
+            for number, row in zip(variances.numbers, 2 * c * (1 - m**2) * g[variances.scalars], strict=True):
+                add_number(number, row, into)
+    if numbers:
+        for number, row in zip(means.numbers, moments[means.rows] * g[means.scalars], strict=True):
+            add_number(number, row, into)
+    add_words(plan.table, layout, psi, lam, weights, add=False)
+
+
+def _seed_variance(
+    observable: ObservablePlan,
+    layout: Layout,
+    values: Values,
+    psi: NDArray,
+    g: NDArray,
+    lam: NDArray,
+    into: Values,
+    want_observables: bool,
+) -> None:
+    """Add ``g O (O psi - 2 <O> psi)``; the cotangent of ``O`` is that of ``Re <chi|dO|psi>``, ``chi = 2 g (O - <O>) psi``."""
+    o_psi = np.zeros_like(psi)
+    apply_observable(observable, layout, values, psi, o_psi, np.ones(1))
+    mean = layout.pad(overlap(layout, psi, o_psi)[None]).reshape(layout.chunks, 1, 1, layout.lanes)
+    mean = mean.astype(layout.dtype)
+    if want_observables:
+        observable_cotangents(observable, layout, values, o_psi - mean * psi, psi, 2 * g, into)
+    o_psi -= 2 * mean * psi
+    apply_observable(observable, layout, values, o_psi, lam, g)
+
+
+def _seed_state(plan: MeasurementPlan, layout: Layout, c: NDArray, lam: NDArray) -> None:
+    n = layout.num_wires
+    padded = np.zeros((layout.width, 1 << n), np.result_type(layout.dtype, 1j))
+    padded[: layout.count] = c
+    for plane, part in ((0, padded.real), (1, padded.imag)):
+        part = part.reshape(layout.chunks, layout.lanes, -1).transpose(0, 2, 1)
+        if plan.axes is not None:
+            part = _permuted(np.ascontiguousarray(part), n, np.argsort(plan.axes).tolist())
+        lam[:, plane] += part / 2
+
+
+def _seed_probabilities(
+    p: ProbabilityPlan, layout: Layout, values: Values, psi: NDArray, c: NDArray, lam: NDArray
+) -> None:
+    state = psi.copy() if p.basis is None else rotated(p, layout, values, psi)
+    weigh_outcomes(state, 0, layout.chunks, p.bits, layout.pad(np.ascontiguousarray(c.T)))
+    if p.basis is not None:
+        inverse = coefficients(p.basis, layout, values, inverse=True)
+        apply_plan(p.basis, layout, state, inverse, reverse=True)
+    lam += state
+
