@@ -9,6 +9,19 @@ class CircuitError(QHybridError, ValueError):
     """The quantum function is not a circuit that can run: bad wire, shape, state, matrix or return."""
 
 
+class NotFiniteError(CircuitError):
+    """An angle or coefficient is NaN or infinite.
+
+    Args:
+        message: what is wrong, without the argument that it comes from
+        batched, index: the row of the slots that holds it
+    """
+
+    def __init__(self, message: str, batched: bool, index: int) -> None:
+        super().__init__(message)
+        self.batched, self.index = batched, index
+
+
 class DifferentiationError(QHybridError, ValueError):
     """A derivative was asked for that cannot be given correctly; the message names what can."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pennylane as qml
+from pennylane.math import Interface
 from pennylane.transforms.core import CompilePipeline
 
 from qhybrid.capture.lowering import lower
@@ -22,7 +23,7 @@ from qhybrid.capture.trace import Trace, audit, trace
 from qhybrid.capture.tracer import is_functorch
 from qhybrid.circuit import CompiledCircuit, gradient_executions, run_tape
 from qhybrid.backend import CompilingDevice
-from qhybrid.errors import CaptureError, FallbackWarning
+from qhybrid.errors import CaptureError, FallbackWarning, NotFiniteError
 from qhybrid.explanation import Explanation
 from qhybrid.gradients import GradientMethod, resolve
 
@@ -136,12 +137,15 @@ class QNode(qml.QNode):
         if not isinstance(self.device, CompilingDevice):
             return f"device {self.device.name!r} does not run compiled circuits"
         if len(self._compile_pipeline):
-            informative = self._compile_pipeline.is_informative
-            return "" if informative else "the QNode carries PennyLane transforms"
+            # A transform that ends a pipeline, such as a metric tensor, is not a circuit that could be compiled.
+            final = self._compile_pipeline.is_informative or self._compile_pipeline.has_final_transform
+            return "" if final else "the QNode carries PennyLane transforms"
         if qml.capture.enabled():
             return "PennyLane's program capture is switched on"
         if "shots" in kwargs and not self._qfunc_uses_shots_arg:
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
+        if self._interface.value in {"jax", "jax-jit", "tf", "tf-autograph"}:
+            return f"the interface {self._interface.value!r} is PennyLane's"
         if _is_pennylane_method(self._method):
             return f"diff_method {self._method!r} is PennyLane's"
         return None
@@ -160,11 +164,14 @@ class QNode(qml.QNode):
         return self._recorded_call(args, kwargs)
 
     def _run_entry(self, entry: _Entry, leaves: list) -> Any:
-        values = entry.trace.slot_values(leaves)
-        restore = entry.trace.restore
-        parts = [
-            restore(entry.circuit.measured(values, self._resolve(s), s)) for s in self._each_shots()
-        ]
+        found = entry.trace
+        values = found.slot_values(leaves)
+        try:
+            parts = [found.restore(entry.circuit.measured(values, self._resolve(s), s)) for s in self._each_shots()]
+        except NotFiniteError as error:
+            source = found.prologue.describe_row(error.batched, error.index)
+            message = f"{error} It comes from {source}: look for a division by zero or a diverging optimizer."
+            raise NotFiniteError(message, error.batched, error.index) from None
         return self._finish(parts)
 
     def _recorded_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -173,7 +180,8 @@ class QNode(qml.QNode):
         return self._finish([recording.restore(p) for p in parts])
 
     def _finish(self, parts: list) -> Any:
-        return tuple(parts) if self._shots.has_partitioned_shots else parts[0]
+        result = tuple(parts) if self._shots.has_partitioned_shots else parts[0]
+        return result if self._interface is Interface.AUTO else _converted(result, self._interface)
 
     # ------------------------------------------------------------------ traces
 
@@ -336,6 +344,18 @@ class QNode(qml.QNode):
             )
         settings = {k: v for k, v in self._init_args.items() if k != "func"}
         return (_rebuild, (module, name, settings, self._shots if self._shots_override_device else None))
+
+
+def _converted(result: Any, interface: Interface) -> Any:
+    """Results as values of the interface that was asked for by name."""
+    if isinstance(result, list | tuple):
+        return type(result)(_converted(r, interface) for r in result)
+    if isinstance(result, dict):
+        return {k: _converted(r, interface) for k, r in result.items()}
+    if interface is Interface.NUMPY:
+        return qml.math.unwrap([result])[0]
+    host = interface.get_like()
+    return result if qml.math.get_interface(result) == host else qml.math.asarray(result, like=host)
 
 
 def _is_pennylane_method(diff_method: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.errors import CircuitError
+from qhybrid.errors import CircuitError, NotFiniteError
 from qhybrid.program import Angle, ArrayRef, Diagonal, Matrix, Program, Slots
 
 NORM_TOLERANCE = 1e-5
@@ -21,7 +21,7 @@ def check_slots(program: Program, slots: Slots) -> None:
         slots: values of its parameters
 
     Raises:
-        CircuitError: names the gate, the wires and what was got
+        CircuitError: names the gate, the wires and what was got; a :class:`NotFiniteError` for an angle
     """
     for values, batched in ((slots.shared, False), (slots.batched, True)):
         if values is not None and not np.isfinite(values.sum()) and not np.isfinite(values).all():
@@ -40,10 +40,8 @@ def _raise_not_finite(program: Program, angle: Angle, value: NDArray) -> None:
             break
     else:
         where = "a coefficient of an observable"
-    raise CircuitError(
-        f"{where} is {bad}{samples}. Angles and coefficients must be finite: check the argument that it comes from, "
-        "for example for a division by zero or a diverging optimizer."
-    )
+    message = f"{where} is {bad}{samples}. Angles and coefficients must be finite."
+    raise NotFiniteError(message[0].upper() + message[1:], angle.batched, angle.index)
 
 
 def _check_arrays(program: Program, slots: Slots) -> None:

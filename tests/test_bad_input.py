@@ -92,7 +92,7 @@ def test_gradient_of_an_integer_argument():
         qml.RX(x, wires=0)
         return qml.expval(qml.Z(0))
 
-    with pytest.raises((DifferentiationError, TypeError), match=r"int"):
+    with pytest.raises((DifferentiationError, ValueError), match=r"int"):
         qml.grad(_node(circuit))(pnp.array(1, requires_grad=True))
 
 
@@ -124,7 +124,8 @@ def test_state_with_shots():
 
 def test_too_many_wires_are_refused_before_allocation():
     def circuit():
-        qml.Hadamard(39)
+        for w in range(40):
+            qml.Hadamard(w)
         return qml.expval(qml.Z(0))
 
     with pytest.raises(DeviceError, match=r"40 .*wires.*GiB"):

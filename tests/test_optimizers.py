@@ -35,7 +35,7 @@ STEPPERS = {
     "SPSA": (lambda: qml.SPSAOptimizer(maxiter=150, a=0.6), 150),
     "QNG": (lambda: qml.QNGOptimizer(0.2), 60),
     "MomentumQNG": (lambda: qml.MomentumQNGOptimizer(0.1, momentum=0.5), 60),
-    "QNSPSA": (lambda: qml.QNSPSAOptimizer(5e-2, seed=3), 250),
+    "QNSPSA": (lambda: qml.QNSPSAOptimizer(5e-2, seed=3, blocking=False), 250),
 }
 
 
@@ -111,6 +111,7 @@ def test_shot_adaptive():
     assert _rotation()(x) == pytest.approx(-1, abs=0.1)
 
 
+@pytest.mark.filterwarnings("ignore::qhybrid.FallbackWarning")  # it makes a new circuit at every step
 def test_adaptive():
     @qhybrid.qnode(qml.device("qhybrid.statevector", wires=2))
     def circuit():
@@ -126,6 +127,7 @@ def test_adaptive():
     assert energies[-1] == pytest.approx(-np.sqrt(2), abs=5e-2)
 
 
+@pytest.mark.filterwarnings("ignore::qhybrid.FallbackWarning")  # it makes a new circuit at every step
 def test_riemannian():
     @qhybrid.qnode(qml.device("qhybrid.statevector", wires=1))
     def circuit():

@@ -28,6 +28,7 @@ _PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "
 _WIDEST_MATRIX = 3
 
 
+@np.errstate(all="ignore")  # values that are not finite are refused where they are used
 def disagreement(traced: Program, traced_slots: Slots, plain: Program, plain_slots: Slots) -> str | None:
     """What differs between two programs once their slots are filled in, ``None`` if nothing does.
 

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pennylane as qml
 from autograd.tracer import Box
 from pennylane.measurements import MeasurementProcess
 from pennylane.operation import Operator
@@ -426,8 +427,7 @@ def _measurement(scan: _Scan, expression: str, value: Any, where: str) -> None:
 def _library_object(scan: _Scan, expression: str, value: Any, where: str) -> None:
     """PennyLane's and torch's immutable objects by identity; anything else of a library is refused."""
     top = type(value).__module__.split(".")[0]
-    names = {c.__name__ for c in type(value).__mro__}
-    if top in ("torch", "pennylane", "qhybrid", "qhybrid_devices") and "QNode" not in names:
+    if top in ("torch", "pennylane", "qhybrid", "qhybrid_devices"):
         scan.same(expression, value)
         return
     if isinstance(value, types.SimpleNamespace):
@@ -471,6 +471,10 @@ def _refuse_box(scan: _Scan, expression: str, value: Any, where: str) -> None:
     raise CaptureError(f"{where}, a value that autograd differentiates; pass it as an argument")
 
 
+def _refuse_qnode(scan: _Scan, expression: str, value: Any, where: str) -> None:
+    raise CaptureError(f"{where}, another QNode; call it outside and pass its result as an argument")
+
+
 def _is_tensor(value: Any) -> bool:
     return "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor)
 
@@ -501,6 +505,7 @@ def _of(*kinds: type) -> Callable[[Any], bool]:
 _RULES: tuple[tuple[Callable[[Any], bool], Callable[[_Scan, str, Any, str], None]], ...] = (
     (_of(*SCALARS), _scalar),
     (_of(Box), _refuse_box),
+    (_of(qml.QNode), _refuse_qnode),
     (_of(*EQUATABLE), _equatable),
     (_of(np.ndarray), _array),
     (_is_tensor, _tensor),

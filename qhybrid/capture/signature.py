@@ -2,7 +2,7 @@
 
 ``flatten(args, kwargs) -> (key, leaves)`` is what a cached trace is looked up with; ``unflatten(key, leaves)`` gives
 ``(args, kwargs)`` with other leaves, for example tracers, in their places. ``leaf_names(key, function)`` names the
-leaves for messages, ``static_objects(key)`` lists the arguments that a key knows by identity only, so that
+leaves for messages, ``trainable(leaves)`` copies them for a plain recording, ``static_objects(key)`` lists the arguments that a key knows by identity only, so that
 :func:`qhybrid.capture.guards.environment_guard` can watch what is inside them.
 
 Traced are floating-point and complex arrays and tensors of any host and Python and NumPy floats; everything else is
@@ -111,6 +111,20 @@ def static_objects(key: Key) -> list[Any]:
     """The arguments that the key knows by identity only: functions, modules, objects of the user's classes."""
     items, named = key
     return [obj for item in (*items, *(i for _, i in named)) for obj in _walk_objects(item)]
+
+
+def trainable(leaves: Sequence[Any]) -> list[Any]:
+    """Copies of the leaves that require gradients, with the leaves' values.
+
+    A plain recording must use them to be comparable with a trace: PennyLane drops gates of untrainable zero angles.
+    """
+    copies: list[Any] = []
+    for leaf in leaves:
+        if hasattr(leaf, "requires_grad_"):
+            copies.append(sys.modules["torch"].as_tensor(concrete(leaf)).clone().requires_grad_())
+        else:
+            copies.append(PennyLaneTensor(np.array(concrete(leaf)), requires_grad=True))
+    return copies
 
 
 # ------------------------------------------------------------------ one handler a type

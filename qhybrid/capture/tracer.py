@@ -576,6 +576,8 @@ def record_torch(graph: Graph, function: Callable, args: tuple, kwargs: dict[str
         raise graph.refuse(f"the function calls the in-place torch function {name}")
     if name in _TORCH_VALUES:
         raise graph.refuse(f"the function reads values of a tensor with {name}")
+    if name in ("batch_norm", "instance_norm") and any(a is True for a in args):
+        raise graph.refuse(f"the function updates the statistics of {name}")
     if any(word in name for word in _TORCH_RANDOM):
         raise graph.refuse(f"the function draws random numbers with torch's {name}")
     if not sys.modules["torch"].is_grad_enabled():
@@ -631,7 +633,7 @@ _ABSENT = {
     "requires_grad_", "data", "grad", "grad_fn", "is_leaf", "batch_size", "wires", "name", "unwrap", "backward",
     "register_hook", "retain_grad", "toarray", "todense", "is_cuda", "layout", "base", "is_quantized",
 }  # fmt: skip
-_TORCH_VALUES = {"item", "numpy", "tolist", "data_ptr", "__float__", "__int__", "__index__", "__complex__", "__array__"}
+_TORCH_VALUES = {"item", "numpy", "tensor", "tolist", "data_ptr", "__float__", "__int__", "__index__", "__complex__", "__array__"}
 _TORCH_RANDOM = ("rand", "dropout", "bernoulli", "multinomial", "normal_", "poisson", "binomial", "gumbel", "rrelu")
 
 

@@ -16,6 +16,7 @@ from qhybrid.gradients.base import GradientMethod, second_order
 from qhybrid.gradients.lanes import all_batched, without_samples
 from qhybrid.gradients.ports import LaneMap, Port, entry, gather, result_ports, slot_ports
 from qhybrid.program import Program, Slots
+from qhybrid.validation import check_slots
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class CircuitFunction(Function):
         first, second = sig.starts
         slots = gather(sig.inputs[:first], inputs[:first], num_arrays)
         if sig.level == 0:
+            check_slots(self.circuit.program, slots)
             return _Point(slots)
         tangents = gather(sig.inputs[second:], inputs[second:], num_arrays) if sig.level == 2 else None
         return _Point(slots, tuple(map(_double, inputs[first:second])), tangents)
@@ -182,6 +184,7 @@ class CircuitFunction(Function):
         circuit = self.circuit.rewritten(all_batched(program, lanes.array_lanes))
         slots = lanes.slots(sig.inputs[:first], inputs[:first])
         if sig.level == 0:
+            check_slots(circuit.program, slots)
             return tuple(lanes.restore(r, p) for r, p in zip(circuit.run(slots), sig.outputs, strict=True))
         cotangents = tuple(lanes.flatten(_double(c), p) for c, p in zip(inputs[first:second], sig.results, strict=True))
         tangents = lanes.slots(sig.inputs[second:], inputs[second:]) if sig.level == 2 else None

@@ -109,7 +109,7 @@ class Untied:
         """Values of the rows, ``(rows, batch)`` (batch 1 if the program has none); missing angles give zeros."""
         values = np.zeros((len(self.sources), batch_of(slots)))
         for (rows, index), source in zip(self._index, (slots.shared, slots.batched), strict=True):
-            if source is not None and len(rows):
+            if source is not None and len(source) and len(rows):
                 values[rows] = source[index] if source.ndim == 2 else source[index, None]
         return values
 

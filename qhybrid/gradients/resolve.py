@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def resolve(
 
 
 def _make(method: type[GradientMethod], name: str, options: dict[str, Any]) -> GradientMethod:
-    known = list(method.__dataclass_fields__)
+    known = [f.name for f in fields(method)]
     unknown = sorted(set(options) - set(known))
     if unknown:
         takes = f"takes {known}" if known else "takes no options"

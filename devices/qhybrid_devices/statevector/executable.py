@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.execution import Executable, Needs
-from qhybrid.program import Angle, Program, Slots, State
+from qhybrid.program import Angle, Program, Samples, Slots, State
 from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector._jit import num_threads
 from qhybrid_devices.statevector.engine import Layout, apply_plan, chain_rule, coefficients, reverse_plan
@@ -17,6 +18,7 @@ from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measurements import MeasurementPlan, plan_measurements, results, seed
 from qhybrid_devices.statevector.operations import Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling, sample_results
 
 #: Below this many bytes a run is not checked against the available memory.
 UNCHECKED_BYTES = 1 << 26
@@ -29,6 +31,13 @@ class Compiled:
     plan: Plan
     bits: tuple[int, ...]
     measurements: MeasurementPlan
+    program: Program
+    options: PlanOptions | None
+
+    @cached_property
+    def sampling(self) -> SamplingPlan:
+        """How the measurements are sampled; made when it is first asked for."""
+        return plan_sampling(self.program, self.bits, self.options)
 
 
 @dataclass(frozen=True)
@@ -124,8 +133,26 @@ class StateVectorExecutable(Executable):
         )
 
     def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:
-        """Results estimated from ``shots`` samples a measurement basis."""
-        raise NotImplementedError
+        """Results estimated from ``shots`` samples of each group of compatible measurements.
+
+        Raises:
+            CircuitError: a measurement is only known exactly, or the variance of a sum needs several bases
+        """
+        values, count = self._values(slots)
+        parts = []
+        for start, stop in self._groups(count, states=2):
+            part = _part(values, self.program, start, stop)
+            layout, psi = self._forward(part, stop - start)
+            plan = self._compile(layout.tile).sampling
+            parts.append(sample_results(plan, self.program, layout, part, psi, shots, rng))
+        if parts:
+            return self._joined(parts)
+        scalars, *tensors = self._joined([])
+        empty = [
+            np.zeros((0, shots, len(m.wires)), np.int64) if isinstance(m, Samples) else t
+            for m, t in zip(self.program.tensors, tensors, strict=True)
+        ]
+        return (scalars, *empty)
 
     # ------------------------------------------------------------------ one group of samples
 
@@ -205,7 +232,11 @@ class StateVectorExecutable(Executable):
                 self.program.gates, range(n - 1, -1, -1), self.program.arrays, max_flips
             )
             compiled = Compiled(
-                build_plan(operations, n, options), bits, plan_measurements(self.program, bits, options)
+                build_plan(operations, n, options),
+                bits,
+                plan_measurements(self.program, bits, options),
+                self.program,
+                options,
             )
             self._compiled[tile] = compiled
         return compiled

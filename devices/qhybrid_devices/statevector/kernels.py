@@ -328,13 +328,16 @@ def dense_rows(re, im, bits, first, k, m, p, shared, ml, cmask, cval, rows, tile
             continue
         for b in range(dim):
             j = base | spread(b, bits, first, k)
-            buffer[2 * b] = re[j]
-            buffer[2 * b + 1] = im[j]
+            x, y, r0, i0 = buffer[2 * b], buffer[2 * b + 1], re[j], im[j]
+            for t in range(re.shape[1]):
+                x[t] = r0[t]
+                y[t] = i0[t]
         for a in range(dim):
             j = base | spread(a, bits, first, k)
             r0, i0 = re[j], im[j]
-            r0[:] = 0
-            i0[:] = 0
+            for t in range(re.shape[1]):
+                r0[t] = 0
+                i0[t] = 0
             for b in range(dim):
                 q = p + 2 * (a * dim + b)
                 x, y = buffer[2 * b], buffer[2 * b + 1]

@@ -126,14 +126,12 @@ def compose(comps, factors, constants, shared, batched, ms, ml, inverse):
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
         inverse: whether to store the coefficients of the inverse gates
     """
-    chunks, lanes = ml.shape[0], ml.shape[2]
+    lanes, width = ml.shape[2], ml.shape[0] * ml.shape[2]
     for i in range(comps.shape[0]):
-        if comps[i, COMP_FORM] == SHARED:
-            compose_one(comps[i], factors, constants, shared, batched, 0, ms, 0, inverse)
-            continue
-        for c in range(chunks):
-            for t in range(lanes):
-                compose_one(comps[i], factors, constants, shared, batched, c * lanes + t, ml[c], t, inverse)
+        shared_form = comps[i, COMP_FORM] == SHARED
+        for b in range(1 if shared_form else width):
+            out, lane = (ms, b) if shared_form else (ml[b // lanes], b % lanes)
+            compose_one(comps[i], factors, constants, shared, batched, b, out, lane, inverse)
 
 
 # ------------------------------------------------------------------ back to angles
@@ -221,9 +219,7 @@ def chain(comps, factors, constants, shared, batched, want, gs, gl, d_shared, d_
     for i in range(comps.shape[0]):
         if not want[comps[i, COMP_OP]]:
             continue
-        if comps[i, COMP_FORM] == SHARED:
-            chain_one(comps[i], factors, constants, shared, batched, 0, gs, 0, d_shared, d_batched)
-            continue
-        for b in range(count):
-            g, t = gl[b // lanes], b % lanes
-            chain_one(comps[i], factors, constants, shared, batched, b, g, t, d_shared, d_batched)
+        shared_form = comps[i, COMP_FORM] == SHARED
+        for b in range(1 if shared_form else count):
+            g, lane = (gs, b) if shared_form else (gl[b // lanes], b % lanes)
+            chain_one(comps[i], factors, constants, shared, batched, b, g, lane, d_shared, d_batched)

@@ -254,7 +254,7 @@ def _outer(bits: NDArray, layout: Layout, chi: NDArray, ket: NDArray) -> NDArray
     """``sum conj(chi_a) ket_b`` over all bits but ``bits``, the first one most significant, ``(B, d, d)``."""
     dim = 1 << len(bits)
     out = np.zeros((layout.chunks, 2 * dim**2, layout.lanes), layout.dtype)
-    outer_lanes(chi, ket, bits, len(bits), out, np.zeros(0))
+    outer_lanes(chi, ket, bits, out)
     rows = out.transpose(0, 2, 1).reshape(layout.width, -1)[: layout.count]
     return np.ascontiguousarray(rows, float).view(complex).reshape(-1, dim, dim)
 

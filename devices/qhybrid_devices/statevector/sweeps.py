@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import (
+    bits_of,
     dense_cotangent,
     dense_rows,
     diagonal_cotangent,
@@ -13,6 +12,8 @@ from qhybrid_devices.statevector.kernels import (
     flip,
     pauli_cotangent,
     pauli_rows,
+    spread,
+    target_mask,
     u2_cotangent,
     u2_cotangent_lanes,
     u2_lanes,
@@ -187,13 +188,17 @@ def backward(
 
 
 @kernel
-def outer_lanes(bra, ket, bits, k, out, totals):
-    """Add ``sum conj(bra_a) ket_b`` over all bits but ``bits[:k]``, per lane, to ``out`` of shape ``(C, K, L)``.
-
-    ``totals`` is not used: the row kernel takes it for sums over lanes.
-    """
-    rows = np.arange(bra.shape[2])
+def outer_lanes(bra, ket, bits, out):
+    """Add ``sum conj(bra_a) ket_b`` over all bits but ``bits``, per lane, to ``out`` of shape ``(C, K, L)``."""
+    k = bits.shape[0]
+    dim, mask = 1 << k, target_mask(bits, 0, k)
     for c in range(bra.shape[0]):
-        dense_cotangent(
-            ket[c, 0], ket[c, 1], bra[c, 0], bra[c, 1], bits, 0, k, out[c], 0, False, totals, 0, 0, rows, 0
-        )
+        for j in range(bra.shape[2]):
+            a = bits_of(j, bits, 0, k)
+            for b in range(dim):
+                h = (j & ~mask) | spread(b, bits, 0, k)
+                u, v = out[c, 2 * (a * dim + b)], out[c, 2 * (a * dim + b) + 1]
+                p0, q0, r0, i0 = bra[c, 0, j], bra[c, 1, j], ket[c, 0, h], ket[c, 1, h]
+                for t in range(bra.shape[3]):
+                    u[t] += p0[t] * r0[t] + q0[t] * i0[t]
+                    v[t] += p0[t] * i0[t] - q0[t] * r0[t]

@@ -1,0 +1,262 @@
+"""Measurements estimated from samples: one rotated copy of the state for each group of compatible measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid.errors import CircuitError
+from qhybrid.program import (
+    Angle,
+    ArrayRef,
+    ArraySlot,
+    Constant,
+    Expectation,
+    Fixed,
+    Gate,
+    Matrix,
+    Program,
+    Samples,
+    State,
+    Term,
+)
+from qhybrid_devices.statevector._jit import kernel
+from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
+from qhybrid_devices.statevector.externals import Values
+from qhybrid_devices.statevector.measure import marginals
+from qhybrid_devices.statevector.operations import lower_gates
+from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+
+_TO_Z = {
+    "X": np.array([[1, 1], [1, -1]]) / np.sqrt(2),
+    "Y": np.array([[1, -1j], [1, 1j]]) / np.sqrt(2),
+}
+
+
+@dataclass(frozen=True)
+class TermOutcome:
+    """Eigenvalues of a term from outcomes: the parity of ``mask`` times those of its diagonalised matrices.
+
+    ``matrices`` pairs bits (the most significant first) with the number of the diagonalised matrix.
+    """
+
+    number: float | Angle
+    mask: int
+    matrices: tuple[tuple[tuple[int, ...], int], ...]
+    group: int
+
+
+@dataclass(frozen=True)
+class BitsOutcome:
+    """Outcomes of some bits, the most significant first."""
+
+    bits: tuple[int, ...]
+    group: int
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """Groups of compatible measurements and how each measurement is read from its group's outcomes.
+
+    Args:
+        groups: for each group the rotations into its eigenbasis
+        matrices: matrices to diagonalise before the rotations
+        scalars: for each scalar its terms
+        tensors: for each tensor its bits
+    """
+
+    groups: tuple[Plan, ...]
+    matrices: tuple[Constant | ArrayRef, ...]
+    scalars: tuple[tuple[TermOutcome, ...], ...]
+    tensors: tuple[BitsOutcome, ...]
+
+
+class _Groups:
+    """Greedy grouping: a measurement joins the first group whose bases agree with its own on all common wires."""
+
+    def __init__(self) -> None:
+        self.bases: list[dict[int, Hashable]] = []
+        self.gates: list[list[Gate]] = []
+        self.seen: list[set[Hashable]] = []
+
+    def join(self, parts: Sequence[tuple[tuple[int, ...], Hashable, Sequence[Gate]]]) -> int:
+        """Add a measurement made of parts (wires, key of the basis, gates into the basis); the group's index."""
+        wanted = {w: key for wires, key, _ in parts for w in wires}
+        for group, basis in enumerate(self.bases):
+            if all(basis.get(w, key) == key for w, key in wanted.items()):
+                break
+        else:
+            group = len(self.bases)
+            self.bases.append({})
+            self.gates.append([])
+            self.seen.append(set())
+        self.bases[group].update(wanted)
+        for wires, key, gates in parts:
+            if (wires, key) not in self.seen[group]:
+                self.seen[group].add((wires, key))
+                self.gates[group] += gates
+        return group
+
+
+def plan_sampling(program: Program, bits: Sequence[int], options: PlanOptions | None) -> SamplingPlan:
+    """Plan the samples of a program whose wire ``w`` ends at bit ``bits[w]``; ``options`` as for ``build_plan``.
+
+    Raises:
+        CircuitError: a measurement is only known exactly
+    """
+    groups, matrices = _Groups(), list[Constant | ArrayRef]()
+    scalars = []
+    for m in program.scalars:
+        outcomes = tuple(_plan_term(t, bits, groups, matrices, len(program.arrays)) for t in m.observable.terms)
+        if not isinstance(m, Expectation) and len({o.group for o in outcomes}) > 1:
+            raise CircuitError(
+                "The variance of a sum whose terms need different measurement bases cannot be sampled. Measure the "
+                "terms separately, or remove the shots."
+            )
+        scalars.append(outcomes)
+    tensors = []
+    for t in program.tensors:
+        if isinstance(t, State):
+            raise CircuitError("The state is only known exactly, not from shots. Remove the shots from the circuit.")
+        parts: list[tuple[tuple[int, ...], Hashable, Sequence[Gate]]] = [((w,), "Z", ()) for w in t.wires]
+        if t.basis:
+            touched = {w for g in t.basis for w in (*g.wires, *g.controls)} | set(t.wires)
+            parts = [(tuple(sorted(touched)), t.basis, t.basis)]
+        tensors.append(BitsOutcome(tuple(bits[w] for w in t.wires), groups.join(parts)))
+    slots = (*program.arrays, *(_eigenvector_slot(m, program.arrays) for m in matrices))
+    plans = []
+    for gates in groups.gates:
+        operations = lower_gates(gates, bits, slots, max_flips=len(bits), relabel=False)[0]
+        plans.append(build_plan(operations, program.num_wires, options))
+    return SamplingPlan(tuple(plans), tuple(matrices), tuple(scalars), tuple(tensors))
+
+
+def _eigenvector_slot(matrix: Constant | ArrayRef, arrays: Sequence[ArraySlot]) -> ArraySlot:
+    return arrays[matrix.index] if isinstance(matrix, ArrayRef) else ArraySlot(matrix.array.shape)
+
+
+def _plan_term(
+    term: Term, bits: Sequence[int], groups: _Groups, matrices: list[Constant | ArrayRef], num_arrays: int
+) -> TermOutcome:
+    parts: list[tuple[tuple[int, ...], Hashable, Sequence[Gate]]] = []
+    for wire, letter in term.word:
+        gates = () if letter == "Z" else (Gate(letter, (wire,), Fixed(Constant(_TO_Z[letter]))),)
+        parts.append(((wire,), letter, gates))
+    diagonalised = []
+    for wires, matrix in term.matrices:
+        if matrix not in matrices:
+            matrices.append(matrix)
+        number = matrices.index(matrix)
+        gate = Gate("eigenbasis", wires, Matrix(ArrayRef(num_arrays + number), adjoint=True))
+        parts.append((wires, (wires, number), (gate,)))
+        diagonalised.append((tuple(bits[w] for w in wires), number))
+    mask = sum(1 << bits[w] for w, _ in term.word)
+    return TermOutcome(term.coefficient, mask, tuple(diagonalised), groups.join(parts))
+
+
+# ------------------------------------------------------------------ drawing
+
+
+@kernel
+def accumulate(weights):
+    """Cumulative sums down each column of ``weights``, in place."""
+    for j in range(1, weights.shape[0]):
+        for b in range(weights.shape[1]):
+            weights[j, b] += weights[j - 1, b]
+
+
+@kernel
+def draw(cumulative, uniforms, out):
+    """Outcomes by inverse distribution function.
+
+    Args:
+        cumulative: ``(N, W)``, column ``b`` for sample ``b``; need not end at 1
+        uniforms: numbers in ``[0, 1)``, ``(B, shots)``
+        out: receives the outcomes ``(B, shots)``
+    """
+    last = cumulative.shape[0] - 1
+    for b in range(uniforms.shape[0]):
+        for s in range(uniforms.shape[1]):
+            u = uniforms[b, s] * cumulative[last, b]
+            low, high = 0, last
+            while low < high:
+                middle = (low + high) >> 1
+                if cumulative[middle, b] > u:
+                    high = middle
+                else:
+                    low = middle + 1
+            while low > 0 and cumulative[low, b] == cumulative[low - 1, b]:  # never an outcome of probability zero
+                low -= 1
+            out[b, s] = low
+
+
+def sample_results(
+    plan: SamplingPlan, program: Program, layout: Layout, values: Values, psi: NDArray, shots: int, rng: np.random.Generator
+) -> tuple[NDArray, ...]:
+    """Results estimated from a final state, each with the samples in front.
+
+    Args:
+        psi: the final state, not changed
+        shots: outcomes drawn for each group and sample
+        rng: source of the outcomes
+    """
+    eigen = [np.linalg.eigh(m.array if isinstance(m, Constant) else values.arrays[m.index]) for m in plan.matrices]
+    extended = replace(values, arrays=(*values.arrays, *(vectors for _, vectors in eigen)))
+    outcomes = [_outcomes(group, layout, extended, psi, shots, rng) for group in plan.groups]
+    spectra = [e for e, _ in eigen]
+    scalars = np.zeros((layout.count, len(program.scalars)))
+    for i, (m, terms) in enumerate(zip(program.scalars, plan.scalars, strict=True)):
+        drawn = [_eigenvalues(t, values, spectra, outcomes[t.group]) for t in terms]
+        if isinstance(m, Expectation):
+            scalars[:, i] = sum((d.mean(1) for d in drawn), np.zeros(layout.count))
+        else:
+            scalars[:, i] = np.var(sum(drawn, np.zeros((layout.count, 1))), axis=1)
+    tensors = []
+    for m, read in zip(program.tensors, plan.tensors, strict=True):
+        if isinstance(m, Samples):
+            tensors.append(outcomes[read.group][:, :, None] >> np.array(read.bits, np.int64) & 1)
+        else:
+            tensors.append(_histogram(_read(outcomes[read.group], read.bits), 1 << len(read.bits)))
+    return (scalars.astype(layout.dtype), *(t.astype(layout.dtype) if t.dtype.kind == "f" else t for t in tensors))
+
+
+def _outcomes(
+    group: Plan, layout: Layout, values: Values, psi: NDArray, shots: int, rng: np.random.Generator
+) -> NDArray:
+    """Indices of basis states, ``(B, shots)``."""
+    if len(group.operations):
+        psi = psi.copy()
+        apply_plan(group, layout, psi, coefficients(group, layout, values, inverse=False))
+    weights = np.zeros((1 << layout.num_wires, layout.width))
+    marginals(psi, 0, layout.chunks, np.arange(layout.num_wires)[::-1].copy(), weights)
+    accumulate(weights)
+    out = np.empty((layout.count, shots), np.int64)
+    draw(weights, rng.random((layout.count, shots)), out)
+    return out
+
+
+def _read(outcomes: NDArray, bits: Sequence[int]) -> NDArray:
+    """The bits of outcomes as numbers, the first bit most significant."""
+    out = np.zeros_like(outcomes)
+    for b in bits:
+        out = (out << 1) | (outcomes >> b & 1)
+    return out
+
+
+def _eigenvalues(term: TermOutcome, values: Values, spectra: Sequence[NDArray], outcomes: NDArray) -> NDArray:
+    """``coefficient * eigenvalue`` of each outcome, ``(B, shots)``."""
+    out = 1.0 - 2.0 * (np.bitwise_count(outcomes & term.mask) & 1)
+    for bits, number in term.matrices:
+        index, spectrum = _read(outcomes, bits), spectra[number]
+        out = out * (spectrum[index] if spectrum.ndim == 1 else np.take_along_axis(spectrum, index, axis=1))
+    return out * np.reshape(values.number(term.number), (-1, 1))
+
+
+def _histogram(outcomes: NDArray, size: int) -> NDArray:
+    """Relative frequencies ``(B, size)``."""
+    count, shots = outcomes.shape
+    flat = (outcomes + size * np.arange(count)[:, None]).reshape(-1)
+    return np.bincount(flat, minlength=count * size).reshape(count, size) / shots
