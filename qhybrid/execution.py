@@ -37,8 +37,6 @@ class Executable(ABC):
 
     #: Whether :meth:`vjp` exists: an exact derivative in one pass.
     has_vjp: bool = False
-    #: Whether :meth:`run_with_residual` exists and :meth:`vjp` takes a ``residual``.
-    has_residual: bool = False
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -52,14 +50,14 @@ class Executable(ABC):
         """Results estimated from ``shots`` samples a measurement basis, drawn from ``rng``."""
 
     def run_with_residual(self, slots: Slots) -> tuple[tuple[NDArray, ...], Any]:
-        """The exact results, and what :meth:`vjp` at the same slots need not compute again (read-only, reusable)."""
-        raise NotImplementedError(f"{type(self).__name__} keeps nothing for its derivative")
+        """The exact results, and what :meth:`vjp` at the same slots need not compute again; ``None``: nothing."""
+        return self.run(slots), None
 
     def vjp(self, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs) -> Slots:
         """Cotangents of the slots, given cotangents shaped like the results of :meth:`run`.
 
-        With :attr:`has_residual`, it also takes ``residual``: ``None``, or what :meth:`run_with_residual` gave at
-        these slots.
+        An executable whose :meth:`run_with_residual` gives a residual also takes it here, as ``residual``: read-only,
+        as often as wanted, and only at the slots that it came from.
         """
         raise NotImplementedError(f"{type(self).__name__} has no native derivative")
 

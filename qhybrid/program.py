@@ -28,7 +28,7 @@ class Constant:
     __slots__ = ("_key", "array")
 
     def __init__(self, array: NDArray) -> None:
-        self.array = np.array(array)
+        self.array = np.array(array, order="C")
         self.array.flags.writeable = False
         self._key = (self.array.shape, self.array.dtype.str, self.array.tobytes())
 

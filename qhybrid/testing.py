@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.execution import Function
+
+Path = Callable[[float], Any]
 
 #: Allowed error relative to the size of the derivative, and step of the central differences, by precision.
 TOLERANCES = {np.dtype(np.float32): (3e-2, 3e-2), np.dtype(np.float64): (1e-8, 1e-3)}
@@ -19,7 +21,7 @@ def check_vjp(
     inputs: Sequence[NDArray],
     *,
     needs: tuple[bool, ...] | None = None,
-    directions: Sequence[NDArray | None] | None = None,
+    paths: Mapping[int, Path] | None = None,
     order: int = 1,
     precision: Any = np.float64,
     seed: int = 0,
@@ -30,8 +32,8 @@ def check_vjp(
         function: what to check
         inputs: where
         needs: which inputs' cotangents to check; all by default
-        directions: for each input ``None`` or the direction along which to vary it, for inputs that may not vary freely
-            (the entries of a unitary, a normalised state); random by default
+        paths: for inputs that may not vary freely (a unitary, a normalised state), by position, a curve that passes
+            through the input at 0
         order: 2 also checks the pullback of the pullback
         precision: of the device, a key of :data:`TOLERANCES`
         seed: of the random numbers
@@ -42,38 +44,44 @@ def check_vjp(
     rng = np.random.default_rng(seed)
     needs = needs or (True,) * len(inputs)
     tolerance, step = TOLERANCES[np.dtype(precision)]
-    given = directions or (None,) * len(inputs)
-    moves = [
-        (_random_like(x, rng) if d is None else d) if n else np.zeros_like(x)
-        for x, n, d in zip(inputs, needs, given, strict=True)
-    ]
+    straight = [_straight(x, rng, n) for x, n in zip(inputs, needs, strict=True)]
+    moves = [(paths or {}).get(k, s) if needs[k] else s for k, s in enumerate(straight)]
     outputs = function(*inputs)
     cotangents = [_random_like(y, rng) if y.dtype.kind in "fc" else np.zeros(y.shape) for y in outputs]
 
-    def value(h: float) -> float:
-        moved = function(*(x + h * d for x, d in zip(inputs, moves, strict=True)))
-        return sum(_inner(c, y) for c, y in zip(cotangents, moved, strict=True))
+    def value(h: float) -> Any:
+        return sum(_inner(c, y) for c, y in zip(cotangents, function(*(m(h) for m in moves)), strict=True))
 
-    expected = (8 * (value(step) - value(-step)) - (value(2 * step) - value(-2 * step))) / (12 * step)
+    expected = _slope(value, step)
     pullback = function.pullback(needs)
-    needed = [d for d, n in zip(moves, needs, strict=True) if n]
-    got = sum(_inner(g, d) for g, d in zip(pullback(*inputs, *cotangents), needed, strict=True))
+    tangents = [_slope(m, step) for m, n in zip(moves, needs, strict=True) if n]
+    got = sum(_inner(g, t) for g, t in zip(pullback(*inputs, *cotangents), tangents, strict=True))
     if not abs(got - expected) <= tolerance * max(1.0, abs(expected)):
         raise AssertionError(f"the pullback gives {got:.10g} along a direction, central differences {expected:.10g}")
     if order > 1:
+        active = tuple(y.dtype.kind in "fc" for y in outputs)
         try:
-            more = None if directions is None else [*given, *(None for _ in cotangents)]
             check_vjp(
                 pullback,
                 (*inputs, *cotangents),
-                needs=(*needs, *(y.dtype.kind in "fc" for y in outputs)),
-                directions=more,
+                needs=needs + active,
+                paths=paths,
                 order=order - 1,
                 precision=precision,
                 seed=seed + 1,
             )
         except AssertionError as wrong:
             raise AssertionError(f"at the next order, {wrong}") from wrong
+
+
+def _straight(start: NDArray, rng: np.random.Generator, moves: bool) -> Path:
+    direction = _random_like(start, rng) * moves
+    return lambda h: start + h * direction
+
+
+def _slope(path: Path, step: float) -> Any:
+    """Fourth-order central difference at 0."""
+    return (8 * (path(step) - path(-step)) - (path(2 * step) - path(-2 * step))) / (12 * step)
 
 
 def _random_like(array: NDArray, rng: np.random.Generator) -> NDArray:

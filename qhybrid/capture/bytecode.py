@@ -49,7 +49,8 @@ def reads(code: types.CodeType, owners: Collection[str] = ()) -> tuple[list[Read
 
 def written_attributes(code: types.CodeType) -> set[str]:
     """Names of the attributes that the code sets or deletes."""
-    return {i.argval for part in _nested(code) for i in _instructions(part) if i.opname in ("STORE_ATTR", "DELETE_ATTR")}
+    writes = ("STORE_ATTR", "DELETE_ATTR")
+    return {i.argval for part in _nested(code) for i in _instructions(part) if i.opname in writes}
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -113,7 +114,8 @@ def _check_instruction(op: str, name: object, outer: types.CodeType, owners: Col
         _check_import(str(name), where)
         return
     if op == "IMPORT_STAR" or op not in _HARMLESS:
-        raise CaptureError(f"{where} uses the instruction {op}, which is not understood on Python {sys.version_info[:2]}")
+        version = "{}.{}".format(*sys.version_info)
+        raise CaptureError(f"{where} uses the instruction {op}, which is not understood on Python {version}")
 
 
 def _check_import(module: str, where: str) -> None:

@@ -38,6 +38,8 @@ from qhybrid.validation import check_phases, check_unitary
 MAX_DENSE_WIRES = 8
 #: Widest parameter-free operation that is a matrix rather than its decomposition.
 MAX_FIXED_WIRES = 3
+#: Widest one-parameter operation that is taken from the spectrum of its generator.
+MAX_SPECTRAL_WIRES = 4
 
 PAULI_WORDS = {"RX": "X", "RY": "Y", "RZ": "Z", "IsingXX": "XX", "IsingYY": "YY", "IsingZZ": "ZZ"}
 
@@ -277,11 +279,11 @@ def _qubit_unitary(op: Operator, wire_map: WireMap, slots: SlotTable) -> list[Ga
 def _is_spectral(op: Operator) -> bool:
     return (
         op.num_params == 1
-        and op.ndim_params == (0,)
-        and len(op.wires) <= 4
+        and len(op.wires) <= MAX_SPECTRAL_WIRES
         and op.has_generator
         and op.has_matrix
-        and not op.name.startswith(("Pow(", "Exp("))
+        and math.ndim(op.data[0]) <= 1
+        and op.ndim_params == (0,)
     )
 
 
@@ -340,10 +342,9 @@ def spectrum(hermitian: np.ndarray) -> tuple[tuple[float, ...], np.ndarray]:
 Rule = Callable[[Any, WireMap, SlotTable], list[Gate]]
 
 _STRUCTURAL: tuple[tuple[Any, Rule], ...] = (
-    ((qml.Barrier, qml.Identity, qml.WireCut), _nothing),
+    ((qml.Barrier, qml.Identity, qml.WireCut, qml.Snapshot), _nothing),
     (qml.ops.MidMeasure, _refused),
     (qml.ops.Conditional, _refused),
-    (qml.Snapshot, _refused),
     (Controlled, _controlled),
     (Adjoint, _adjoint),
     (Pow, _pow),

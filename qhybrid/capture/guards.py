@@ -1,4 +1,4 @@
-"""Has anything changed that a quantum function reads besides its arguments?
+"""Guards: whether anything changed that a quantum function reads besides its arguments.
 
     guard = environment_guard(function, static_objects(key))   # CaptureError if that cannot be watched
     guard()                                                    # True while a trace of the function stays valid
@@ -32,7 +32,7 @@ from pennylane.operation import Operator
 
 from qhybrid.capture.bytecode import reads, written_attributes
 from qhybrid.capture.libraries import from_library, is_changing, is_library
-from qhybrid.capture.tracer import concrete, is_functorch
+from qhybrid.capture.values import concrete, is_functorch, is_tensor
 from qhybrid.errors import CaptureError
 
 #: Largest array from outside whose content is compared on every call; larger ones should be arguments.
@@ -108,7 +108,7 @@ class _Scan:
             "  except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError):\n    return False\n"
         )
         namespace = dict(self.bound)
-        exec(source, namespace)  # noqa: S102
+        exec(source, namespace)
         return namespace["check"]
 
     def value(self, expression: str, value: Any, where: str) -> None:
@@ -188,9 +188,7 @@ class _Scan:
                 through_library = is_library(value.__name__)
                 if not through_library:
                     self.same(expression, value)
-            elif not _has_plain_attributes(value):
-                break
-            elif isinstance(getattr(type(value), attribute, None), property):
+            elif not _has_plain_attributes(value) or isinstance(getattr(type(value), attribute, None), property):
                 break
             if not hasattr(value, attribute):
                 raise CaptureError(f"{where}, which does not exist yet")
@@ -475,10 +473,6 @@ def _refuse_qnode(scan: _Scan, expression: str, value: Any, where: str) -> None:
     raise CaptureError(f"{where}, another QNode; call it outside and pass its result as an argument")
 
 
-def _is_tensor(value: Any) -> bool:
-    return "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor)
-
-
 def _is_torch_module(value: Any) -> bool:
     return "torch" in sys.modules and isinstance(value, sys.modules["torch"].nn.Module)
 
@@ -508,7 +502,7 @@ _RULES: tuple[tuple[Callable[[Any], bool], Callable[[_Scan, str, Any, str], None
     (_of(qml.QNode), _refuse_qnode),
     (_of(*EQUATABLE), _equatable),
     (_of(np.ndarray), _array),
-    (_is_tensor, _tensor),
+    (is_tensor, _tensor),
     (_of(types.ModuleType), _user_module),
     (_is_library_function, _library_function),
     (_of(types.FunctionType), _user_function),
@@ -522,5 +516,5 @@ _RULES: tuple[tuple[Callable[[Any], bool], Callable[[_Scan, str, Any, str], None
     (_of(type), _user_class),
     (lambda v: isinstance(getattr(v, "__wrapped__", None), types.FunctionType), _wrapper),
     (lambda v: is_library(type(v).__module__), _library_object),
-    (lambda v: True, _user_object),
+    (_of(object), _user_object),
 )

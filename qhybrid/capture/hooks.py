@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pennylane as qml
-from pennylane.numpy import tensor as PennyLaneTensor
+from pennylane import numpy as pnp
 
 from qhybrid.capture.replay import CALL, set_items
 
@@ -47,7 +47,7 @@ def _replace(original: Callable, replacement: Callable) -> None:
                     setattr(module, attribute, replacement)
 
 
-def _requires_grad(tracer_type: type) -> Callable:
+def _requires_grad(tracer_type: Any) -> Callable:
     original = qml.math.requires_grad
 
     @functools.wraps(original)
@@ -57,11 +57,11 @@ def _requires_grad(tracer_type: type) -> Callable:
     return requires_grad
 
 
-def _first_tracer(tracer_type: type, *values: Any) -> Any:
+def _first_tracer(tracer_type: Any, *values: Any) -> Any:
     return next((v for v in values if type(v) is tracer_type), None)
 
 
-def _set_index(tracer_type: type) -> Callable:
+def _set_index(tracer_type: Any) -> Callable:
     original = qml.math.set_index
 
     @functools.wraps(original)
@@ -74,7 +74,7 @@ def _set_index(tracer_type: type) -> Callable:
     return set_index
 
 
-def _scatter_element_add(tracer_type: type) -> Callable:
+def _scatter_element_add(tracer_type: Any) -> Callable:
     original = qml.math.scatter_element_add
 
     @functools.wraps(original)
@@ -87,7 +87,7 @@ def _scatter_element_add(tracer_type: type) -> Callable:
     return scatter_element_add
 
 
-def _scatter(tracer_type: type) -> Callable:
+def _scatter(tracer_type: Any) -> Callable:
     original = qml.math.scatter
 
     @functools.wraps(original)
@@ -99,7 +99,7 @@ def _scatter(tracer_type: type) -> Callable:
     return scatter
 
 
-def _expm(tracer_type: type) -> Callable:
+def _expm(tracer_type: Any) -> Callable:
     original = qml.math.expm
 
     @functools.wraps(original)
@@ -112,12 +112,12 @@ def _expm(tracer_type: type) -> Callable:
 
 
 def _leave_arithmetic_to(tracer_type: type) -> None:
-    original = PennyLaneTensor.__array_ufunc__
+    original = pnp.tensor.__array_ufunc__
 
     @functools.wraps(original)
-    def __array_ufunc__(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if any(type(value) is tracer_type for value in inputs):
             return NotImplemented
         return original(self, ufunc, method, *inputs, **kwargs)
 
-    PennyLaneTensor.__array_ufunc__ = __array_ufunc__
+    pnp.tensor.__array_ufunc__ = array_ufunc

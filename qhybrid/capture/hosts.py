@@ -1,3 +1,5 @@
+# ruff: noqa: D102
+
 """The few array operations that a compiled prologue is made of, in each host's framework."""
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import numpy as np
 from autograd import numpy as anp
 from autograd.extend import defvjp, primitive
 
-from qhybrid.capture.replay import TORCH_NAMES
-from qhybrid.capture.tracer import concrete
+from qhybrid.capture.replay import TORCH_NAMES, plain_torch
+from qhybrid.capture.values import concrete
 
 if TYPE_CHECKING:
     from qhybrid.capture.plan import Plan
@@ -113,8 +115,16 @@ def _scatter_rows(rows: Any, index: Any, size: int) -> Any:
     return out
 
 
-defvjp(_gather, lambda ans, array, index: lambda g: _scatter(g, index, array.shape[0]), None)
-defvjp(_scatter, lambda ans, rows, index, size: lambda g: _gather(g, index), None, None)
+def _gather_vjp(answer: Any, array: Any, index: Any) -> Callable:
+    return lambda g: _scatter(g, index, array.shape[0])
+
+
+def _scatter_vjp(answer: Any, rows: Any, index: Any, size: int) -> Callable:
+    return lambda g: _gather(g, index)
+
+
+defvjp(_gather, _gather_vjp, None)
+defvjp(_scatter, _scatter_vjp, None, None)
 
 
 class AutogradHost(Host):
@@ -168,10 +178,11 @@ class TorchHost(Host):
         self.torch: Any = sys.modules["torch"]
         self.device = device
         self.dtype = getattr(self.torch, plan.dtype.name)
-        self.constants = [
-            self.torch.as_tensor(c, device=device, dtype=self.dtype if c.dtype.kind == "f" else None)
-            for c in plan.constants
-        ]
+        with plain_torch():
+            self.constants = [
+                self.torch.as_tensor(c, device=device, dtype=self.dtype if c.dtype.kind == "f" else None)
+                for c in plan.constants
+            ]
 
     def array(self, value: Any) -> Any:
         if isinstance(value, self.torch.Tensor):

@@ -13,7 +13,9 @@ CHANGING_MODULES = frozenset({
     "random", "secrets", "time", "datetime", "uuid", "os", "sys", "posix", "io", "subprocess", "socket", "threading",
     "contextvars", "gc", "inspect", "importlib", "ctypes",
 })  # fmt: skip
-RANDOM_MODULES = frozenset({"numpy.random", "torch.random", "pennylane.numpy.random", "autograd.numpy.random", "scipy.stats"})
+RANDOM_MODULES = frozenset({
+    "numpy.random", "torch.random", "pennylane.numpy.random", "autograd.numpy.random", "scipy.stats",
+})  # fmt: skip
 LIBRARIES = frozenset({
     "pennylane", "qhybrid", "qhybrid_devices", "numpy", "scipy", "torch", "autograd", "autoray", "numba", "builtins",
 })  # fmt: skip

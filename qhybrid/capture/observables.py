@@ -13,6 +13,7 @@ from pennylane.measurements import (
     ExpectationMP,
     MeasurementProcess,
     ProbabilityMP,
+    SampleMeasurement,
     SampleMP,
     StateMeasurement,
     VarianceMP,
@@ -108,8 +109,6 @@ def _products(obs: Operator, wire_map: WireMap) -> list[_Product]:
     if isinstance(obs, Prod):
         return _multiplied(obs, wire_map)
     wires = wire_indices(obs.wires, wire_map)
-    if isinstance(obs, qml.Hadamard):
-        return [_Product(0.5**0.5, ((wires[0], letter),)) for letter in "XZ"]
     if isinstance(obs, qml.ops.qubit.observables.BasisStateProjector):
         outcomes = {0: np.diag([1.0, 0.0]), 1: np.diag([0.0, 1.0])}
         return [_Product(1.0, (), tuple(((w,), outcomes[int(b)]) for w, b in zip(wires, obs.data[0], strict=True)))]
@@ -162,18 +161,20 @@ class TensorOutput:
         index: which tensor, the scalars not counted
         measurement: the PennyLane measurement that makes its value from the tensor, ``None`` if the tensor is it
         wire_order: wire labels of the tensor
+        from_samples: whether the tensor holds samples; otherwise it is the state
     """
 
     index: int
     measurement: MeasurementProcess | None = None
     wire_order: tuple = ()
+    from_samples: bool = False
 
     def value(self, tensor: Any) -> Any:
         """The value of the measurement, in the host that ``tensor`` belongs to."""
         if self.measurement is None:
             return tensor
         wires = qml.wires.Wires(self.wire_order)
-        if isinstance(self.measurement, SampleMP | CountsMP):
+        if self.from_samples:
             return self.measurement.process_samples(math.toarray(tensor), wire_order=wires)
         return self.measurement.process_state(tensor, wire_order=wires)
 
@@ -203,11 +204,11 @@ class MeasurementTable:
             return ScalarOutput(len(self.scalars) - 1)
         if isinstance(mp, ProbabilityMP):
             return TensorOutput(self._tensor(Probabilities(self._wires(mp), self._basis(mp))))
-        if isinstance(mp, SampleMP | CountsMP):
-            if not self.with_shots:
-                raise CircuitError(f"{mp} needs shots. Set them with qml.set_shots(circuit, shots=1000).")
+        if isinstance(mp, SampleMeasurement) and self.with_shots:
             index = self._tensor(Samples(self._wires(mp), self._basis(mp)))
-            return TensorOutput(index, mp, tuple(mp.wires) or tuple(self.wire_map))
+            return TensorOutput(index, mp, tuple(mp.wires) or tuple(self.wire_map), from_samples=True)
+        if isinstance(mp, SampleMP | CountsMP):
+            raise CircuitError(f"{mp} needs shots. Set them with qml.set_shots(circuit, shots=1000).")
         if isinstance(mp, StateMeasurement) and not self.with_shots:
             wires = tuple(self.wire_map)
             plain = type(mp) is qml.measurements.StateMP and not mp.wires

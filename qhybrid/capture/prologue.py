@@ -5,7 +5,7 @@
     prologue.branches_hold(leaves)                               # whether every traced branch goes the same way again
     prologue.describe_row(batched=False, index=3)                # "weights[1, 2]", for messages
 
-The work is done by :mod:`qhybrid.capture.plan`; this module chooses the host and puts the results together.
+The work is done by a :class:`~qhybrid.capture.plan.Plan`; this module chooses the host and puts the results together.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from autograd.tracer import Box
 
 from qhybrid.capture.assembly import SlotValues
 from qhybrid.capture.hosts import AutogradHost, Host, NumpyHost, TorchHost
-from qhybrid.capture.plan import Plan, compile_plan
-from qhybrid.capture.tracer import Graph, Tracer, as_root, concrete, is_batched
+from qhybrid.capture.plan import Plan
+from qhybrid.capture.scheduling import compile_plan
+from qhybrid.capture.tracer import Graph, Tracer, as_root
+from qhybrid.capture.values import concrete, is_batched, is_tensor
 from qhybrid.errors import CaptureError
 
 
@@ -48,7 +50,7 @@ class Prologue:
         if graph.poison:
             raise CaptureError(graph.poison)
         self._names = tuple(names)
-        self._host_name = graph.host
+        self._host_name, self._device = graph.host, graph.device
         roots = [_root(graph, value) for value in (*shared, *batched)]
         for root in roots:
             if np.asarray(root._value if isinstance(root, Tracer) else root).dtype.kind == "c":
@@ -99,7 +101,7 @@ class Prologue:
     def _host(self, leaves: Sequence[Any]) -> Host:
         key: Any = self._host_name
         if key == "torch":
-            key = next((leaf.device for leaf in leaves if hasattr(leaf, "device") and hasattr(leaf, "is_leaf")), None)
+            key = next((leaf.device for leaf in leaves if is_tensor(leaf)), self._device)
         elif key == "autograd":
             key = any(isinstance(leaf, Box) for leaf in leaves)
         host = self._hosts.get(key)

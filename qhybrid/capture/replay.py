@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import autoray
@@ -81,7 +82,10 @@ def set_items(array: Any, index: Any, value: Any, add: bool = False) -> Any:
 
 def numpy_function(name: str) -> Callable:
     """The NumPy function of that dotted name, as in ``linalg.norm``."""
-    return functools.reduce(getattr, name.split("."), np)
+    function: Any = np
+    for part in name.split("."):
+        function = getattr(function, part)
+    return function
 
 
 def evaluate(kind: str, function: Any, args: tuple, kwargs: dict, host: str) -> Any:
@@ -109,6 +113,14 @@ def evaluate(kind: str, function: Any, args: tuple, kwargs: dict, host: str) -> 
 
 def _torch() -> Any:
     return sys.modules["torch"]
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Torch without gradients, without overrides and outside ``torch.func``, for values that are kept."""
+    torch = _torch()
+    with torch._C.DisableTorchFunction(), torch._C._DisableFuncTorch(), torch.no_grad():
+        yield
 
 
 def torch_dtype(dtype: Any) -> Any:
@@ -248,6 +260,15 @@ def _einsum(torch: Any, equation: str, *operands: Any, **_: Any) -> Any:
     return torch.einsum(equation, *[o.to(dtype) for o in operands])
 
 
+def _take(torch: Any, array: Any, indices: Any, axis: Any = None, mode: str = "raise") -> Any:
+    indices = torch.as_tensor(indices, device=array.device)
+    if axis is None:
+        return torch.take(array, indices)
+    rest = array.shape[axis % array.ndim + 1 :]
+    shape = (*array.shape[: axis % array.ndim], *indices.shape, *rest)
+    return array.index_select(axis, indices.reshape(-1)).reshape(shape)
+
+
 def _identity(torch: Any, array: Any, *_: Any, **__: Any) -> Any:
     return torch.as_tensor(array)
 
@@ -270,16 +291,14 @@ _TORCH_SPECIAL: dict[str, Callable] = {
     "array": _identity,
     "asarray": _identity,
     "copy": _identity,
-    "prod": lambda torch, a, axis=None: a.prod() if axis is None else a.prod(axis),
-    "cumsum": lambda torch, a, axis=None: a.reshape(-1).cumsum(0) if axis is None else a.cumsum(axis),
+    "prod": lambda torch, a, axis=None: torch.prod(a) if axis is None else torch.prod(a, axis),
+    "cumsum": lambda torch, a, axis=None: torch.cumsum(a.reshape(-1) if axis is None else a, axis or 0),
     "imag": lambda torch, a: a.imag if a.is_complex() else torch.zeros_like(a),
     "atleast_1d": lambda torch, a: torch.atleast_1d(torch.as_tensor(a)),
     "repeat": lambda torch, a, repeats, axis=None: torch.repeat_interleave(a, repeats, axis),
-    "take": lambda torch, a, indices, axis=None, **_: torch.take(a, torch.as_tensor(indices)) if axis is None
-    else a.index_select(axis, torch.as_tensor(indices).reshape(-1)).reshape(
-        *a.shape[:axis], *torch.as_tensor(indices).shape, *a.shape[axis % a.ndim + 1:]),
-    "max": lambda torch, a, axis=None, keepdims=False: a.max() if axis is None else a.amax(axis, keepdims),
-    "min": lambda torch, a, axis=None, keepdims=False: a.min() if axis is None else a.amin(axis, keepdims),
+    "take": _take,
+    "max": lambda torch, a, axis=None, keepdims=False: torch.max(a) if axis is None else torch.amax(a, axis, keepdims),
+    "min": lambda torch, a, axis=None, keepdims=False: torch.min(a) if axis is None else torch.amin(a, axis, keepdims),
     "trace": lambda torch, a: torch.diagonal(a).sum(),
     "ascontiguousarray": _identity,
 }  # fmt: skip
@@ -287,8 +306,7 @@ _TORCH_SPECIAL: dict[str, Callable] = {
 
 def _torch_on_numpy(function: Callable, args: tuple, kwargs: dict) -> Any:
     """A torch function on NumPy values, without gradients: what the shadow values and branches need."""
-    torch = _torch()
-    with torch._C.DisableTorchFunction(), torch.no_grad():
+    with plain_torch():
         result = function(
             *(_to_torch(a, None) for a in args), **{k: _to_torch(v, None) for k, v in kwargs.items()}
         )  # fmt: skip

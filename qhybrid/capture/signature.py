@@ -2,8 +2,9 @@
 
 ``flatten(args, kwargs) -> (key, leaves)`` is what a cached trace is looked up with; ``unflatten(key, leaves)`` gives
 ``(args, kwargs)`` with other leaves, for example tracers, in their places. ``leaf_names(key, function)`` names the
-leaves for messages, ``trainable(leaves)`` copies them for a plain recording, ``static_objects(key)`` lists the arguments that a key knows by identity only, so that
-:func:`qhybrid.capture.guards.environment_guard` can watch what is inside them.
+leaves for messages, ``trainable(leaves)`` copies them for a plain recording, and ``static_objects(key)`` lists the
+arguments that a key knows by identity only, so that :func:`qhybrid.capture.guards.environment_guard` can watch what is
+inside them.
 
 Traced are floating-point and complex arrays and tensors of any host and Python and NumPy floats; everything else is
 static, a part of the key. A key is a pair: one item for each positional argument, one ``(name, item)`` pair for each
@@ -23,11 +24,13 @@ from typing import Any
 import numpy as np
 from autograd.builtins import DictBox, SequenceBox
 from autograd.tracer import Box
-from pennylane.numpy import tensor as PennyLaneTensor
+from pennylane import numpy as pnp
 from pennylane.operation import Operator
 from pennylane.wires import Wires
 
-from qhybrid.capture.tracer import Tracer, concrete, is_functorch
+from qhybrid.capture.replay import plain_torch
+from qhybrid.capture.tracer import Tracer
+from qhybrid.capture.values import concrete, is_functorch
 from qhybrid.errors import CaptureError
 
 #: Tags of traced leaves: the host that the leaf belongs to.
@@ -121,9 +124,10 @@ def trainable(leaves: Sequence[Any]) -> list[Any]:
     copies: list[Any] = []
     for leaf in leaves:
         if hasattr(leaf, "requires_grad_"):
-            copies.append(sys.modules["torch"].as_tensor(concrete(leaf)).clone().requires_grad_())
+            with plain_torch():
+                copies.append(sys.modules["torch"].as_tensor(concrete(leaf)).clone().requires_grad_())
         else:
-            copies.append(PennyLaneTensor(np.array(concrete(leaf)), requires_grad=True))
+            copies.append(pnp.tensor(np.array(concrete(leaf)), requires_grad=True))
     return copies
 
 
@@ -161,7 +165,7 @@ def _pennylane_tensor(array: Any, leaves: list) -> Item:
     if dtype.kind in "fc":
         leaves.append(array)
         return (AUTOGRAD, array.shape, dtype)
-    return _static_array(array, PennyLaneTensor)
+    return _static_array(array, pnp.tensor)
 
 
 def _static_array(array: np.ndarray, kind: type) -> Item:
@@ -240,7 +244,7 @@ _HANDLERS: dict[type, Handler] = _Handlers(
         float: _scalar,
         complex: _scalar,
         np.ndarray: _array,
-        PennyLaneTensor: _pennylane_tensor,
+        pnp.tensor: _pennylane_tensor,
         list: _sequence,
         tuple: _sequence,
         dict: _mapping,
@@ -294,7 +298,7 @@ def _rebuild(item: Item, leaves: Iterator[Any]) -> Any:
         return item[1]((k, _rebuild(i, leaves)) for k, i in item[2])
     if tag == ARRAY:
         array = np.frombuffer(item[4], dtype=item[2]).reshape(item[3]).copy()
-        return array if item[1] is np.ndarray else PennyLaneTensor(array, requires_grad=False)
+        return array if item[1] is np.ndarray else pnp.tensor(array, requires_grad=False)
     if tag == TENSOR:
         torch = sys.modules["torch"]
         count = int(np.prod(item[2]))

@@ -28,7 +28,7 @@ import autoray
 import numpy as np
 import pennylane as qml
 from autograd.tracer import Box
-from pennylane.numpy import tensor as PennyLaneTensor
+from pennylane import numpy as pnp
 from pennylane.operation import Operator
 
 from qhybrid.capture import hooks
@@ -43,8 +43,10 @@ from qhybrid.capture.replay import (
     cast,
     evaluate,
     numpy_function,
+    plain_torch,
     substitute,
 )
+from qhybrid.capture.values import concrete, is_batched, is_functorch, is_tensor
 from qhybrid.errors import CaptureError
 
 _LOCAL = threading.local()
@@ -89,9 +91,9 @@ class Graph:
             CaptureError: the value of a leaf cannot be read
         """
         for leaf in leaves:
-            if _is_tensor(leaf):
+            if is_tensor(leaf):
                 self.host, self.device = "torch", leaf.device
-            elif self.host == "numpy" and isinstance(leaf, Box | PennyLaneTensor):
+            elif self.host == "numpy" and isinstance(leaf, Box | pnp.tensor):
                 self.host = "autograd"
         self._sampled = any(is_batched(leaf) for leaf in leaves)
         return [self._add(INPUT, i, (), {}, concrete(leaf)) for i, leaf in enumerate(leaves)]
@@ -138,8 +140,7 @@ class Graph:
         key = _memo_key((kind, function, stored, named))
         if key is not None and key in self._memo:
             return self._memo[key]
-        shadow = lambda i: self.nodes[i].value  # noqa: E731
-        value = evaluate(kind, function, substitute(stored, shadow), substitute(named, shadow), "numpy")
+        value = evaluate(kind, function, self._shadow(stored), self._shadow(named), "numpy")
         if value is None:
             raise self.refuse(f"{_name(function)} changes its argument in place")
         if isinstance(value, str | np.dtype | type):
@@ -173,6 +174,9 @@ class Graph:
         self.nodes.append(Node(kind, function, args, kwargs, value))
         return Tracer(self, len(self.nodes) - 1, value)
 
+    def _shadow(self, stored: Any) -> Any:
+        return substitute(stored, lambda i: self.nodes[i].value)
+
     def _store(self, argument: Any) -> Any:
         """An argument as it is kept in a node: tracers as references, constants as copies."""
         kind = type(argument)
@@ -186,7 +190,7 @@ class Graph:
             return np.array(argument)
         if isinstance(argument, Box):
             raise self.refuse("a value that autograd differentiates is read from outside; pass it as an argument")
-        if _is_tensor(argument):
+        if is_tensor(argument):
             if argument.requires_grad or is_functorch(argument):
                 return Ref(self.capture(argument)._index)
             return concrete(argument).copy()
@@ -214,7 +218,7 @@ def as_root(graph: Graph, value: Any) -> Tracer | None:
         return value
     if isinstance(value, Box):
         raise graph.refuse("a value that autograd differentiates is read from outside; pass it as an argument")
-    if _is_tensor(value):
+    if is_tensor(value):
         return graph.capture(value) if value.requires_grad or is_functorch(value) else None
     if isinstance(value, list | tuple):
         value = np.array(value, dtype=object) if any(isinstance(v, Tracer) for v in _flat(value)) else np.empty(0)
@@ -238,73 +242,15 @@ def pack(graph: Graph, array: np.ndarray) -> Tracer:
     return graph.record(PACK, array.shape, (list(array.flat),))
 
 
-# ------------------------------------------------------------------ values of leaves
-
-
-def _is_tensor(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def is_functorch(value: Any) -> bool:
-    """Whether a value is a tensor wrapped by ``torch.func``."""
-    return _is_tensor(value) and sys.modules["torch"]._C._functorch.is_functorch_wrapped_tensor(value)
-
-
-def is_batched(value: Any) -> bool:
-    """Whether a value stands for many samples under ``torch.func.vmap``."""
-    functorch = sys.modules["torch"]._C._functorch if _is_tensor(value) else None
-    while functorch is not None and functorch.is_functorch_wrapped_tensor(value):
-        if functorch.is_batchedtensor(value):
-            return True
-        value = functorch.get_unwrapped(value)
-    return False
-
-
-def concrete(leaf: Any) -> Any:
-    """The value of a leaf without its gradient: a NumPy array or a number.
-
-    Under ``torch.func.vmap`` it is the value of the first sample.
-
-    Raises:
-        CaptureError: the value cannot be read, for example of a fake tensor
-    """
-    if isinstance(leaf, Box):
-        return concrete(leaf._value)
-    if isinstance(leaf, np.ndarray):
-        return leaf.view(np.ndarray)
-    if not _is_tensor(leaf):
-        return leaf
-    torch = sys.modules["torch"]
-    with torch._C.DisableTorchFunction(), torch.no_grad():
-        try:
-            return _tensor_value(torch, leaf)
-        except (RuntimeError, TypeError, NotImplementedError) as error:
-            raise CaptureError(f"the values of a torch tensor cannot be read: {error}") from error
-
-
-def _tensor_value(torch: Any, tensor: Any) -> np.ndarray:
-    functorch = torch._C._functorch
-    if functorch.is_batchedtensor(tensor):
-        axis = functorch.maybe_get_bdim(tensor)
-        samples = _tensor_value(torch, functorch.get_unwrapped(tensor))
-        if samples.shape[axis] == 0:
-            return np.zeros(tuple(tensor.shape), samples.dtype)
-        return samples.take(0, axis)
-    if functorch.is_functorch_wrapped_tensor(tensor):
-        return _tensor_value(torch, functorch.get_unwrapped(tensor))
-    return tensor.detach().resolve_conj().resolve_neg().cpu().numpy()
-
-
 # ------------------------------------------------------------------ small helpers
 
 
 def _random_state() -> tuple:
     """The global random states that a trace must not advance."""
-    numpy_state = np.random.get_state(legacy=False)["state"]
+    numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
     state: tuple = (random.getstate(), numpy_state["pos"], numpy_state["key"].tobytes())
     if (torch := sys.modules.get("torch")) is not None:
-        with torch._C.DisableTorchFunction():
+        with plain_torch():
             state += (torch.get_rng_state().numpy().tobytes(),)
     return state
 
@@ -490,8 +436,9 @@ class Tracer:
         if name in _IN_PLACE or kwargs.get("out") is not None:
             raise self.refuse(f"{name} writes into an existing array")
         if name in _STATIC:
-            shadows = lambda a: substitute(self._graph._store(a), lambda i: self._graph.nodes[i].value)  # noqa: E731
-            return function(*map(shadows, args), **{k: shadows(v) for k, v in kwargs.items()})
+            graph = self._graph
+            shadows = [graph._shadow(graph._store(a)) for a in (args, kwargs)]
+            return function(*shadows[0], **shadows[1])
         return self._graph.record(NUMPY, name, args, kwargs)
 
     @classmethod
@@ -633,7 +580,9 @@ _ABSENT = {
     "requires_grad_", "data", "grad", "grad_fn", "is_leaf", "batch_size", "wires", "name", "unwrap", "backward",
     "register_hook", "retain_grad", "toarray", "todense", "is_cuda", "layout", "base", "is_quantized",
 }  # fmt: skip
-_TORCH_VALUES = {"item", "numpy", "tensor", "tolist", "data_ptr", "__float__", "__int__", "__index__", "__complex__", "__array__"}
+_TORCH_VALUES = {
+    "item", "numpy", "tensor", "tolist", "data_ptr", "__float__", "__int__", "__index__", "__complex__", "__array__",
+}  # fmt: skip
 _TORCH_RANDOM = ("rand", "dropout", "bernoulli", "multinomial", "normal_", "poisson", "binomial", "gumbel", "rrelu")
 
 

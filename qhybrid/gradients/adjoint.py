@@ -29,9 +29,7 @@ class Adjoint(GradientMethod):
 
     def forward(self, circuit: Circuit, slots: Slots) -> tuple[tuple[NDArray, ...], Any]:
         """Results, and what the device keeps for the reverse sweep."""
-        if circuit.executable.has_residual:
-            return circuit.executable.run_with_residual(slots)
-        return circuit.executable.run(slots), None
+        return circuit.executable.run_with_residual(slots)
 
     def vjp(
         self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None

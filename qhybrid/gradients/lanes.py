@@ -21,7 +21,19 @@ from qhybrid.gradients.shift_rules import (
     frequencies,
     shift_rule,
 )
-from qhybrid.program import Angle, Evolution, Gate, Observable, Program, Samples, Scalar, Slots, Variance
+from qhybrid.program import (
+    Angle,
+    Evolution,
+    Gate,
+    Observable,
+    PauliRotation,
+    Program,
+    Samples,
+    Scalar,
+    Slots,
+    SpectralRotation,
+    Variance,
+)
 
 #: Numbers that the lanes of one device call may hold, in and out; more lanes are split over several calls.
 MAX_NUMBERS_A_CALL = 2**25
@@ -39,14 +51,14 @@ def rename_angles(program: Program, rename: Rename) -> tuple[tuple[Gate, ...], t
 
 
 def _rename_gate(gate: Gate, rename: Rename) -> Gate:
-    if not gate.angles:
-        return gate
     op = gate.operator
+    if isinstance(op, PauliRotation | SpectralRotation):
+        return replace(gate, operator=replace(op, angle=rename(op.angle)))
     if isinstance(op, Evolution):
         time = rename(op.time) if isinstance(op.time, Angle) else op.time
         coefficients = tuple(rename(c) if isinstance(c, Angle) else c for c in op.coefficients)
         return replace(gate, operator=replace(op, time=time, coefficients=coefficients))
-    return replace(gate, operator=replace(op, angle=rename(op.angle)))  # type: ignore[union-attr, call-arg]
+    return gate
 
 
 def _rename_observable(observable: Observable, rename: Rename) -> Observable:

@@ -64,7 +64,7 @@ class _Node(torch.autograd.Function):
         return outputs, (0,) * len(outputs)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
+    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ARG004 - the signature is PyTorch's
         """Refuse forward mode."""
         raise DifferentiationError(
             "Forward-mode derivatives (torch.func.jvp, jacfwd, hessian) of a circuit are not available. Use reverse "

@@ -59,9 +59,12 @@ class TorchLayer(nn.Module):
         super().__init__()
         shapes = {name: _shape(size) for name, size in weight_shapes.items()}
         self._check_signature(qnode, shapes)
-        if getattr(qnode, "interface", "auto") not in ("auto", "torch", "pytorch"):
-            raise ValueError(f"The QNode has interface={qnode.interface!r}; a TorchLayer needs 'auto' or 'torch'.")
+        interface = getattr(qnode, "interface", "auto")
+        if interface not in ("auto", "torch", "pytorch"):
+            raise ValueError(f"The QNode has interface={interface!r}; a TorchLayer needs 'auto' or 'torch'.")
         self.qnode = qnode
+        #: The QNode, once it is known to return a sequence, which it can then give as one tensor.
+        self._several: Callable | None = None
         self._shapes = shapes
         for name, shape in shapes.items():
             self.register_parameter(name, nn.Parameter(_initial_value(name, shape, init_method)))
@@ -102,15 +105,19 @@ class TorchLayer(nn.Module):
         flat = inputs if inputs.ndim < 2 else inputs.reshape(leading.numel(), inputs.shape[-1])
         batch = flat.shape[:-1]
         arguments = {self.input_arg: flat, **self._weights(flat)}
-        result = self._stacked(arguments)
-        if result is None:
-            result = _joined(self.qnode(**arguments), batch)
-        return _cast(result, inputs.dtype).reshape(*leading, *result.shape[len(batch) :])
+        result = self._evaluate(arguments, batch)
+        return _cast(result, inputs.dtype).reshape((*leading, *result.shape[len(batch) :]))
 
-    def _stacked(self, arguments: dict[str, Tensor]) -> Tensor | None:
-        """All values along the last axis in one tensor, if the QNode can give them so."""
-        stacked = getattr(self.qnode, "stacked", None)
-        return None if stacked is None else stacked(**arguments)
+    def _evaluate(self, arguments: dict[str, Tensor], batch: torch.Size) -> Tensor:
+        """One call of the QNode, its values along the last axis if there are several."""
+        if self._several is self.qnode:
+            values = self.qnode.stacked(**arguments)  # type: ignore[attr-defined]
+            if values is not None and values.ndim > len(batch):
+                return _joined(values, batch)
+        result = self.qnode(**arguments)
+        if isinstance(result, list | tuple) and callable(getattr(self.qnode, "stacked", None)):
+            self._several = self.qnode
+        return _joined(result, batch)
 
     def _weights(self, inputs: Tensor) -> dict[str, Tensor]:
         weights = {name: getattr(self, name) for name in self._shapes}
@@ -194,8 +201,8 @@ def _joined(result: Any, batch: torch.Size) -> Tensor:
     if isinstance(result, Tensor):
         if result.shape[: len(batch)] != batch:
             raise ValueError(
-                f"The QNode gave a result of shape {tuple(result.shape)} for a batch of {batch[0]} samples. Let it read "
-                "features from the last axis, inputs[..., i]: in a batch, inputs[i] is a sample, not a feature."
+                f"The QNode gave a result of shape {tuple(result.shape)} for a batch of {batch[0]} samples. Let it "
+                "read features from the last axis, inputs[..., i]: in a batch, inputs[i] is a sample, not a feature."
             )
         return result
     parts = list(result.values()) if isinstance(result, Mapping) else list(result)

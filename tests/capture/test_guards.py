@@ -1,3 +1,4 @@
+# ruff: noqa: ARG005, NPY002
 """A guard notices every change of what a quantum function reads, and refuses what it cannot watch."""
 
 import functools
@@ -265,7 +266,7 @@ def test_an_object_in_a_closure_is_followed_into_its_methods(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, values",
+    ("name", "values"),
     [("read_scalar", {"scale": 2.0}), ("read_list", {"angles": [0.3]}), ("read_vector", {"vector": np.zeros(2)})],
 )
 def test_a_changed_closure_is_noticed(name, values):
@@ -421,7 +422,7 @@ REFUSED = {
     "torch.randn": lambda x: x * torch.randn(1),
     "time": lambda x: x * time.time(),
     "eval": lambda x: eval("x"),
-    "open": lambda x: open("/dev/null"),
+    "open": lambda x: open("/dev/null"),  # noqa: SIM115
     "id": lambda x: id(x),
     "globals": lambda x: globals()["SCALE"] * x,
     "sys": lambda x: len(sys.argv) * x,

@@ -46,10 +46,10 @@ class Traced:
                 raise CaptureError(graph.poison)
         self.gates = gates(tape)
         self.roots = [p if r is None else r for p, r in zip(parameters(tape), roots, strict=True)]
-        shapes = [np.shape(r._value if isinstance(r, Tracer) else plain(r)) for r in self.roots]
-        sizes = {s[0] for s in shapes if len(s) == 1}
-        self.kinds = ["shared" if s == () else "batched" if len(s) == 1 and len(sizes) == 1 else "array" for s in shapes]
-        by_kind = {k: [r for r, kind in zip(self.roots, self.kinds) if kind == k] for k in ("shared", "batched", "array")}
+        values = [np.asarray(r._value if isinstance(r, Tracer) else plain(r)) for r in self.roots]
+        self.kinds = [_kind(v) for v in values]
+        pairs = list(zip(self.roots, self.kinds, strict=True))
+        by_kind = {k: [r for r, kind in pairs if kind == k] for k in ("shared", "batched", "array")}
         self.prologue = Prologue(graph, *by_kind.values(), leaf_names(self.key, function))
 
     def tape(self, args):
@@ -69,7 +69,15 @@ class Traced:
         return [next(rows[kind]) for kind in self.kinds]
 
 
+def _kind(value):
+    if value.dtype.kind == "c" or value.ndim > 1:
+        return "array"
+    return "batched" if value.ndim else "shared"
+
+
 def _decomposed(op):
+    if isinstance(op, qml.ops.op_math.Controlled):
+        return [op]  # its decomposition depends on the value
     if isinstance(op, qml.operation.Operation) and op.has_decomposition and len(op.wires) > 1 and op.num_params:
         with qml.QueuingManager.stop_recording():
             return op.decomposition()

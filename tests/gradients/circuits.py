@@ -78,7 +78,9 @@ ANGLES: dict[str, Program] = {
     ),
     "coefficients": expval(rx(S(0)), observable=COEFFICIENT, num_shared=2),
     "variance": Program(2, (*BASE, rx(S(0)), HALF), (Variance(ZZ), Expectation(ZZ)), num_shared=1, num_batched=1),
-    "variance of coefficients": Program(2, (*BASE, rx(S(0)), HALF), (Variance(COEFFICIENT),), num_shared=2, num_batched=1),
+    "variance of coefficients": Program(
+        2, (*BASE, rx(S(0)), HALF), (Variance(COEFFICIENT),), num_shared=2, num_batched=1
+    ),
     "probabilities": Program(
         2, (*BASE, rx(S(0)), HALF), (), (Probabilities((1,)), Probabilities((1, 0), (HADAMARD,))), None, 1, 1
     ),

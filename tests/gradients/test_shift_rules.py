@@ -23,7 +23,17 @@ def test_agrees_with_pennylane(found):
 
 @pytest.mark.parametrize(
     "found",
-    [(), (0.5,), (0.5, 1.0, 1.5, 2.0), (1.0, 3.0), (1.0, 1.01), (1.0, 1.7), (1.0, 2.0, 4.0), (0.3, 1.0, 2.2, 2.5, 4.7), tuple(np.arange(1, 30.0))],
+    [
+        (),
+        (0.5,),
+        (0.5, 1.0, 1.5, 2.0),
+        (1.0, 3.0),
+        (1.0, 1.01),
+        (1.0, 1.7),
+        (1.0, 2.0, 4.0),
+        (0.3, 1.0, 2.2, 2.5, 4.7),
+        tuple(np.arange(1, 30.0)),
+    ],
 )
 def test_differentiates_every_trigonometric_polynomial(found):
     rng = np.random.default_rng(0)

@@ -12,7 +12,18 @@ from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Function
 from qhybrid.gradients import Adjoint, CircuitFunction, ParameterShift
 from qhybrid.program import Program, Samples
-from tests.gradients.circuits import ANGLES, ARRAYS, BASE, HALF, S, compile_reference, expval, function, random_inputs, rx
+from tests.gradients.circuits import (
+    ANGLES,
+    ARRAYS,
+    BASE,
+    HALF,
+    S,
+    compile_reference,
+    expval,
+    function,
+    random_inputs,
+    rx,
+)
 
 METHODS = [Adjoint(), ParameterShift()]
 MIXED = ANGLES["batched and shared"]
@@ -80,13 +91,17 @@ def test_hessian_and_jacobian():
         for k in range(x.numel()):
             step = torch.zeros_like(x).view(-1)
             step[k] = 1e-5
-            up, down = ([y.detach() + s * step.view(x.shape) if j == i else y.detach() for j, y in enumerate(xs)] for s in (1, -1))
+            up, down = (
+                [y.detach() + s * step.view(x.shape) if j == i else y.detach() for j, y in enumerate(xs)]
+                for s in (1, -1)
+            )
             for j in range(len(xs)):
                 grads = [torch.autograd.functional.jacobian(value, tuple(p))[j] for p in (up, down)]
                 got = hessian[j][i].reshape(*xs[j].shape, -1)[..., k]
                 torch.testing.assert_close(got, (grads[0] - grads[1]) / 2e-5, atol=1e-8, rtol=1e-6)
     jacobian = torch.autograd.functional.jacobian(lambda x: node(MIXED)(x, xs[1])[0], xs[0], create_graph=True)
-    assert jacobian.requires_grad and jacobian.grad_fn is not None
+    assert jacobian.requires_grad
+    assert jacobian.grad_fn is not None
 
 
 def test_twice_backward_with_retain_graph():
@@ -138,7 +153,11 @@ def looped(f, args, which, size=3):
 
 @pytest.mark.parametrize("name", ["batched and shared", "state and more", "probabilities"])
 @pytest.mark.parametrize("which", [{0}, {1}, {0, 1}])
-@pytest.mark.parametrize("derive", [lambda f: f, lambda f: torch.func.grad(f, argnums=(0, 1)), torch.func.hessian], ids=["value", "grad", "hessian"])
+@pytest.mark.parametrize(
+    "derive",
+    [lambda f: f, lambda f: torch.func.grad(f, argnums=(0, 1)), torch.func.hessian],
+    ids=["value", "grad", "hessian"],
+)
 def test_vmap(name, which, derive):
     if derive is torch.func.hessian:
         derive = lambda f: torch.func.jacrev(torch.func.jacrev(f))  # noqa: E731
@@ -153,7 +172,9 @@ def test_vmap(name, which, derive):
 def test_vmap_with_arrays(name, which):
     f = torch.func.grad(loss(ARRAYS[name]), argnums=(0, 1))
     args = tensors(ARRAYS[name], requires_grad=False)
-    stacks = [torch.stack([torch.as_tensor(random_inputs(ARRAYS[name], seed)[k]) for seed in range(3)]) for k in range(2)]
+    stacks = [
+        torch.stack([torch.as_tensor(random_inputs(ARRAYS[name], seed)[k]) for seed in range(3)]) for k in range(2)
+    ]
     args = [stacks[k] if k in which else a for k, a in enumerate(args)]
     got = torch.func.vmap(f, in_dims=tuple(0 if k in which else None for k in range(2)))(*args)
     torch.testing.assert_close(got, looped(f, args, which))
@@ -182,7 +203,8 @@ def test_nested_vmap_and_other_dimensions_are_one_execution():
         return interfaces.apply("torch", f, (x, b))[0]
 
     got = torch.func.vmap(torch.func.vmap(call, (1, None)), (None, 0))(x, b)
-    assert got.shape == (4, 5, 3, 1) and calls == [4 * 5 * 3]
+    assert got.shape == (4, 5, 3, 1)
+    assert calls == [4 * 5 * 3]
     torch.testing.assert_close(got[2, 3], call(x[:, 3], b[2]))
 
 
@@ -223,7 +245,9 @@ def test_hooks_on_saved_tensors_fire():
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         (scalars,) = node(MIXED)(x, b)
     scalars.sum().backward()
-    assert x.shape in packed and b.shape in packed and packed == unpacked
+    assert x.shape in packed
+    assert b.shape in packed
+    assert packed == unpacked
 
 
 def test_weights_changed_through_data_do_not_change_the_gradient_saved_by_a_residual():
@@ -239,7 +263,6 @@ def test_weights_changed_through_data_do_not_change_the_gradient_saved_by_a_resi
 class Residual(type(compile_reference(MIXED))):
     """Keeps the slots, and checks that they come back with equal values."""
 
-    has_residual = True
     used = 0
 
     def run_with_residual(self, slots):
@@ -315,7 +338,9 @@ def test_no_derivative_work_when_nothing_needs_it():
     assert log == ["forward", (True, False)]
 
 
-@pytest.mark.parametrize(("dtype", "complex_dtype"), [(torch.float32, torch.complex64), (torch.float64, torch.complex128)])
+@pytest.mark.parametrize(
+    ("dtype", "complex_dtype"), [(torch.float32, torch.complex64), (torch.float64, torch.complex128)]
+)
 def test_precision_is_kept(dtype, complex_dtype):
     program = ANGLES["state and more"]
     xs = tensors(program, dtype=dtype)
@@ -353,11 +378,15 @@ def test_conjugate_and_negative_views():
 
 
 def test_samples_are_integers_without_a_derivative():
-    program = Program(2, (*BASE, rx(S(0)), HALF), compile_reference(expval()).program.scalars, (Samples((0, 1)),), None, 1, 1)
+    program = Program(
+        2, (*BASE, rx(S(0)), HALF), compile_reference(expval()).program.scalars, (Samples((0, 1)),), None, 1, 1
+    )
     xs = tensors(program)
     rng = np.random.default_rng(0)
     scalars, samples = node(program, ParameterShift(), shots=10, rng=lambda: rng)(*xs)
-    assert samples.shape == (2, 10, 2) and not samples.is_floating_point() and not samples.requires_grad
+    assert samples.shape == (2, 10, 2)
+    assert not samples.is_floating_point()
+    assert not samples.requires_grad
     scalars.sum().backward()
     assert torch.isfinite(xs[0].grad).all()
 
@@ -368,7 +397,8 @@ def test_empty_batch():
     (scalars,) = node(MIXED)(x, b)
     assert scalars.shape == (0, 1)
     scalars.sum().backward()
-    assert x.grad.tolist() == [0.0, 0.0] and b.grad.shape == (1, 0)
+    assert x.grad.tolist() == [0.0, 0.0]
+    assert b.grad.shape == (1, 0)
 
 
 def test_threads():
@@ -388,5 +418,3 @@ def test_threads():
         t.join()
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
-
-

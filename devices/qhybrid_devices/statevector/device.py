@@ -12,7 +12,14 @@ import numpy as np
 import pennylane as qml
 from pennylane.devices import Device, ExecutionConfig
 from pennylane.devices.modifiers import simulator_tracking, single_tape_support
-from pennylane.devices.preprocess import device_resolve_dynamic_wires, validate_device_wires
+from pennylane.devices.preprocess import (
+    decompose,
+    device_resolve_dynamic_wires,
+    validate_device_wires,
+    validate_measurements,
+)
+from pennylane.measurements import SampleMeasurement, StateMeasurement
+from pennylane.operation import Operator
 from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline
 
@@ -26,6 +33,11 @@ from qhybrid_devices.statevector.executable import StateVectorExecutable
 #: Gradient methods of PennyLane that mean the exact native derivative here.
 NATIVE_METHODS = frozenset({"best", "backprop", "adjoint", "device"})
 MAX_CACHED_PROGRAMS = 256
+
+
+def is_pure(op: Operator) -> bool:
+    """Whether an operation keeps a pure state pure; a density matrix does not."""
+    return not isinstance(op, qml.QubitDensityMatrix)
 
 
 @simulator_tracking
@@ -131,11 +143,18 @@ class StateVectorDevice(Device, CompilingDevice):
         )
 
     def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
-        """Defer measurements and settle the wires; lowering decomposes what a program cannot hold."""
+        """Defer measurements, settle the wires and refuse what is foreign; lowering decomposes the rest."""
         pipeline = CompilePipeline()
         pipeline.add_transform(qml.defer_measurements, allow_postselect=False)
+        pipeline.add_transform(decompose, stopping_condition=is_pure, device_wires=self.wires, name=self.name)
         pipeline.add_transform(device_resolve_dynamic_wires, wires=self.wires, allow_resets=False)
         pipeline.add_transform(validate_device_wires, self.wires, name=self.name)
+        pipeline.add_transform(
+            validate_measurements,
+            analytic_measurements=lambda m: isinstance(m, StateMeasurement),
+            sample_measurements=lambda m: isinstance(m, SampleMeasurement),
+            name=self.name,
+        )
         return pipeline
 
     def execute(self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None) -> tuple:

@@ -165,7 +165,7 @@ def chain_rule(
     if len(plan.comps):
         chain(
             plan.comps, plan.factors, plan.constants, values.shared, values.batched, want,
-            g.shared.reshape(-1, 1), g.lanes, into.shared, into.batched,
+            g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), into.shared, into.batched,
         )  # fmt: skip
     for external in plan.externals:
         if want[external.index]:

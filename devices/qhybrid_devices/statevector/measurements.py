@@ -87,6 +87,7 @@ class MeasurementPlan:
         table: Pauli words of ``means`` and ``variances``
         means: expectation values of Pauli words
         variances: variances of one Pauli word
+        identity: row of the identity, the squared norm, if there are variances
         matrix_means: scalar index and terms with matrices of expectation values
         general_variances: scalar index and observable of all other variances
         tensors: one entry a tensor measurement, ``None`` for the state
@@ -97,6 +98,7 @@ class MeasurementPlan:
     table: WordTable
     means: Entries
     variances: Entries
+    identity: int
     matrix_means: tuple[tuple[int, ObservablePlan], ...]
     general_variances: tuple[tuple[int, ObservablePlan], ...]
     tensors: tuple[ProbabilityPlan | None, ...]
@@ -119,14 +121,16 @@ def plan_measurements(program: Program, bits: Sequence[int], options: PlanOption
             variances.append((s, terms[0]))
         else:
             general.append((s, plan_observable(m.observable, bits, program.arrays, options)))
-    table, rows = tabulate_words([word_of(t, bits) for _, t in means + variances])
+    identity = [(0, 0, 0)] if variances else []
+    table, rows = tabulate_words([word_of(t, bits) for _, t in means + variances] + identity)
     n = program.num_wires
     axes = tuple(n - 1 - b for b in bits)
     return MeasurementPlan(
         len(program.scalars),
         table,
         Entries.of([(s, t.coefficient) for s, t in means], rows[: len(means)]),
-        Entries.of([(s, t.coefficient) for s, t in variances], rows[len(means) :]),
+        Entries.of([(s, t.coefficient) for s, t in variances], rows[len(means) : len(means) + len(variances)]),
+        rows[-1] if variances else 0,
         tuple(matrix_means),
         tuple(general),
         tuple(None if isinstance(m, State) else plan_outcomes(program, m, bits, options) for m in program.tensors),
@@ -155,7 +159,7 @@ def results(plan: MeasurementPlan, layout: Layout, values: Values, psi: NDArray)
             np.add.at(scalars, plan.means.scalars, plan.means.values(values) * moments[plan.means.rows])
         if len(plan.variances.scalars):
             scalars[plan.variances.scalars] = plan.variances.values(values) ** 2 * (
-                1 - moments[plan.variances.rows] ** 2
+                moments[plan.identity] - moments[plan.variances.rows] ** 2
             )
     for s, observable in plan.matrix_means:
         scalars[s] += expectation(observable, layout, values, psi)
@@ -254,7 +258,7 @@ def _seed_words(
     into: Values,
     want_observables: bool,
 ) -> None:
-    """Write the part of Pauli words to ``lam``: ``g c P psi`` for a mean, ``-2 g c^2 <P> P psi`` for a variance."""
+    """Write the part of Pauli words to ``lam``: ``g c P psi`` for a mean, ``g c^2 (1 - 2 <P> P) psi`` for a variance."""
     if not len(plan.table):
         lam[...] = 0
         return
@@ -267,8 +271,9 @@ def _seed_words(
     if len(variances.scalars):
         c, m = variances.values(values), moments[variances.rows]
         np.add.at(weights, variances.rows, -2 * c**2 * m * g[variances.scalars])
+        weights[plan.identity] += np.sum(c**2 * g[variances.scalars], 0)
         if numbers:
-            for number, row in zip(variances.numbers, 2 * c * (1 - m**2) * g[variances.scalars], strict=True):
+            for number, row in zip(variances.numbers, 2 * c * (moments[plan.identity] - m**2) * g[variances.scalars], strict=True):
                 add_number(number, row, into)
     if numbers:
         for number, row in zip(means.numbers, moments[means.rows] * g[means.scalars], strict=True):

@@ -213,7 +213,7 @@ class _Tables:
         if op.composition is not None:
             self._composition(op, form, param, cotangent, size, index)
         elif op.external is not None:
-            diagonal, dim = op.kind == DIAGONAL, 2 ** len(op.targets)
+            diagonal, dim = isinstance(op.external, Diagonal), 2 ** len(op.targets)
             self.externals.append(External(index, op.external, form, param, cotangent, diagonal, dim))
 
     def _constant(self, op: Operation, size: int) -> None:
@@ -222,7 +222,7 @@ class _Tables:
         if op.kind in (U2, DENSE):
             dim = 2 ** len(op.targets)
             inverse = inverse.reshape(dim, dim).T.reshape(-1)
-        self.values.append(value.view(float))
+        self.values.append(np.ascontiguousarray(value).view(float))
         self.inverses.append(np.ascontiguousarray(inverse).view(float))
 
     def _composition(self, op: Operation, form: int, param: int, cotangent: int, size: int, index: int) -> None:

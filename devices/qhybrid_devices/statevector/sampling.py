@@ -110,7 +110,7 @@ def plan_sampling(program: Program, bits: Sequence[int], options: PlanOptions | 
     groups, matrices = _Groups(), list[Constant | ArrayRef]()
     scalars = []
     for m in program.scalars:
-        outcomes = tuple(_plan_term(t, bits, groups, matrices, len(program.arrays)) for t in m.observable.terms)
+        outcomes = _plan_terms(m.observable.terms, bits, groups, matrices, len(program.arrays))
         if not isinstance(m, Expectation) and len({o.group for o in outcomes}) > 1:
             raise CircuitError(
                 "The variance of a sum whose terms need different measurement bases cannot be sampled. Measure the "
@@ -138,23 +138,46 @@ def _eigenvector_slot(matrix: Constant | ArrayRef, arrays: Sequence[ArraySlot]) 
     return arrays[matrix.index] if isinstance(matrix, ArrayRef) else ArraySlot(matrix.array.shape)
 
 
-def _plan_term(
-    term: Term, bits: Sequence[int], groups: _Groups, matrices: list[Constant | ArrayRef], num_arrays: int
-) -> TermOutcome:
+def _plan_terms(
+    terms: Sequence[Term], bits: Sequence[int], groups: _Groups, matrices: list[Constant | ArrayRef], num_arrays: int
+) -> tuple[TermOutcome, ...]:
+    """The terms of one observable; in one group if they agree on all bases."""
+    parts = [_term_parts(t, matrices, num_arrays) for t in terms]
+    keys: dict[int, set[Hashable]] = {}
+    for wires, key, _ in (p for term_parts in parts for p in term_parts):
+        for w in wires:
+            keys.setdefault(w, set()).add(key)
+    if all(len(k) == 1 for k in keys.values()):
+        together = groups.join([p for term_parts in parts for p in term_parts])
+        joined = [together] * len(parts)
+    else:
+        joined = [groups.join(p) for p in parts]
+    return tuple(
+        TermOutcome(
+            t.coefficient,
+            sum(1 << bits[w] for w, _ in t.word),
+            tuple((tuple(bits[w] for w in wires), matrices.index(m)) for wires, m in t.matrices),
+            group,
+        )
+        for t, group in zip(terms, joined, strict=True)
+    )
+
+
+def _term_parts(
+    term: Term, matrices: list[Constant | ArrayRef], num_arrays: int
+) -> list[tuple[tuple[int, ...], Hashable, Sequence[Gate]]]:
+    """Wires, key of the basis and gates into it, for each letter and each matrix of a term."""
     parts: list[tuple[tuple[int, ...], Hashable, Sequence[Gate]]] = []
     for wire, letter in term.word:
         gates = () if letter == "Z" else (Gate(letter, (wire,), Fixed(Constant(_TO_Z[letter]))),)
         parts.append(((wire,), letter, gates))
-    diagonalised = []
     for wires, matrix in term.matrices:
         if matrix not in matrices:
             matrices.append(matrix)
         number = matrices.index(matrix)
         gate = Gate("eigenbasis", wires, Matrix(ArrayRef(num_arrays + number), adjoint=True))
         parts.append((wires, (wires, number), (gate,)))
-        diagonalised.append((tuple(bits[w] for w in wires), number))
-    mask = sum(1 << bits[w] for w, _ in term.word)
-    return TermOutcome(term.coefficient, mask, tuple(diagonalised), groups.join(parts))
+    return parts
 
 
 # ------------------------------------------------------------------ drawing
