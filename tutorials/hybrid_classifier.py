@@ -326,9 +326,8 @@ def train(name):
     training = Training.begin(name)
     training.resume()
     steps = -(-len(data["train"]) // BATCH)
-    with tqdm(
-        total=EPOCHS * steps, initial=training.epoch * steps, desc=name, unit="step", mininterval=0.5
-    ) as progress:
+    done = training.epoch * steps
+    with tqdm(total=EPOCHS * steps, initial=done, desc=name, unit="step", mininterval=0.5) as progress:
         while training.epoch < EPOCHS:
             started = time.perf_counter()
             run_epoch(training, progress)
@@ -433,10 +432,10 @@ def plot_confusion(predictions, labels):
     figure, panels = plt.subplots(1, len(predictions), figsize=(10, 5), layout="constrained", sharey=True)
     for axes, (name, predicted) in zip(panels, predictions.items(), strict=True):
         counts = confusion_matrix(labels.numpy(), predicted.numpy(), labels=range(10))
-        axes.imshow(counts, cmap="Blues", vmax=counts.max() * 1.3)
+        axes.imshow(counts, cmap="Blues", vmax=counts.max() * 1.15)
         for row, column in np.ndindex(counts.shape):
             if counts[row, column]:
-                color = "black" if row == column else "#b00020"
+                color = "white" if row == column else "#b00020"
                 weight = "normal" if row == column else "bold"
                 axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontweight=weight)
         wrong = counts.sum() - np.trace(counts)

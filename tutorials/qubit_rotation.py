@@ -259,7 +259,7 @@ def draw_map(axes, paths):
     """The cost over both angles, and the walks on it."""
     first, second = np.meshgrid(np.linspace(-0.3, 3.5, 160), np.linspace(-0.3, 3.5, 160))
     heights = np.cos(first) * np.cos(second)
-    filled = axes.contourf(first, second, heights, levels=np.linspace(-1, 1, 21), cmap="Greys_r", alpha=0.55)
+    filled = axes.contourf(first, second, heights, levels=np.linspace(-1, 1, 21), cmap="Greys_r", vmin=-2.5)
     axes.figure.colorbar(filled, ax=axes, label=r"cost $\langle Z\rangle$", shrink=0.75, ticks=(-1, -0.5, 0, 0.5, 1))
     for name, path in paths.items():
         axes.plot(*path.T, "o-", color=COLORS[name], markersize=3.5, linewidth=1.5, label=name)
@@ -291,6 +291,7 @@ def draw_sphere(axes):
     axes.text(0, 0, 1.12, r"$|0\rangle$", ha="center", fontsize=13)
     axes.text(0, 0, -1.28, r"$|1\rangle$", ha="center", fontsize=13)
     axes.set_box_aspect((1, 1, 1), zoom=1.4)
+    axes.set_proj_type("ortho")
     axes.set_axis_off()
     axes.view_init(elev=16, azim=-42)
 

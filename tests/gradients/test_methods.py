@@ -338,3 +338,23 @@ def test_unused_arrays_keep_their_place():
         function(program, ParameterShift()).pullback((False, True))(np.ones(1), Z.astype(complex), np.ones(1))
     slots = Slots(np.ones(1), None, (Z.astype(complex),))
     assert compile_reference(program).run(slots)[0].shape == (1,)
+
+
+def test_adjoint_differentiates_a_matrix_observable():
+    program = expval(
+        rx(S(0)), observable=Observable((Term(0.7, ((1, "X"),), (((0,), ArrayRef(0)),)),)), arrays=(ArraySlot((2, 2)),)
+    )
+    hermitian, direction = np.array([[1, 2j], [-2j, 0.5]]), np.array([[0.3, 1 + 1j], [1 - 1j, -2]])
+    inputs = [np.array([0.4]), hermitian]
+    check_vjp(function(program, Adjoint()), inputs, paths={1: lambda h: hermitian + h * direction})
+    check_vjp(function(program, Adjoint()), inputs, needs=(True, False), order=2)
+
+
+def test_check_vjp_finds_a_wrong_derivative():
+    class Wrong(Adjoint):
+        def vjp(self, *args, **kwargs):
+            right = super().vjp(*args, **kwargs)
+            return Slots(1.01 * right.shared, None, right.arrays, right.batch_size)
+
+    with pytest.raises(AssertionError, match="the pullback gives"):
+        check_vjp(function(ANGLES["one rotation"], Wrong()), random_inputs(ANGLES["one rotation"]))

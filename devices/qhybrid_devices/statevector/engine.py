@@ -74,18 +74,14 @@ class Coefficients:
     lanes: NDArray
 
 
-def coefficients(plan: Plan, layout: Layout, values: Values, inverse: bool) -> Coefficients:
-    """Coefficients of the operations of a plan, or of their inverses."""
-    ms = (plan.shared_inverse if inverse else plan.shared_constants).astype(layout.dtype)
+def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
+    """Coefficients of the operations of a plan."""
+    ms = plan.shared_constants.astype(layout.dtype)
     ml = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
     if len(plan.comps):
-        compose(
-            plan.comps, plan.factors, plan.constants, values.shared, values.batched, ms.reshape(-1, 1), ml, inverse
-        )
+        compose(plan.comps, plan.factors, plan.constants, values.shared, values.batched, ms.reshape(-1, 1), ml)
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
-        if inverse:
-            matrix = matrix.conj() if external.diagonal else np.swapaxes(matrix, -1, -2).conj()
         size = 2 * external.dim ** (1 if external.diagonal else 2)
         flat = np.ascontiguousarray(matrix, complex).reshape(-1, size // 2).view(float)
         if external.form == LANES:
@@ -93,6 +89,14 @@ def coefficients(plan: Plan, layout: Layout, values: Values, inverse: bool) -> C
         else:
             ms[external.param : external.param + size] = flat[0]
     return Coefficients(ms, ml)
+
+
+def inverted(plan: Plan, coef: Coefficients) -> Coefficients:
+    """Coefficients of the inverse operations."""
+    shared, lanes = plan.shared_inversion, plan.lane_inversion
+    dtype = coef.shared.dtype
+    ms = coef.shared[shared.source] * shared.sign.astype(dtype)
+    return Coefficients(ms, coef.lanes[:, lanes.source] * lanes.sign.astype(dtype)[:, None])
 
 
 def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, reverse: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,15 @@ from qhybrid.execution import Executable, Needs
 from qhybrid.program import Angle, Program, Samples, Slots, State
 from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector._jit import num_threads
-from qhybrid_devices.statevector.engine import Layout, apply_plan, chain_rule, coefficients, reverse_plan
+from qhybrid_devices.statevector.engine import (
+    Coefficients,
+    Layout,
+    apply_plan,
+    chain_rule,
+    coefficients,
+    inverted,
+    reverse_plan,
+)
 from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measurements import MeasurementPlan, plan_measurements, results, seed
 from qhybrid_devices.statevector.operations import Operation, lower_gates
@@ -25,6 +33,23 @@ UNCHECKED_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a derivative must deliver.
+
+    Args:
+        want: for each operation whether its matrix cotangent is wanted
+        stop: first operation that the reverse sweep must reach
+        preparation: whether the prepared amplitudes' cotangent is wanted
+        anything: whether any cotangent is
+    """
+
+    want: NDArray
+    stop: int
+    preparation: bool
+    anything: bool
+
+
+@dataclass(frozen=True)
 class Compiled:
     """Everything about one program in one mode."""
 
@@ -33,19 +58,33 @@ class Compiled:
     measurements: MeasurementPlan
     program: Program
     options: PlanOptions | None
+    requests: dict[Needs, Request] = field(default_factory=dict)
 
     @cached_property
     def sampling(self) -> SamplingPlan:
         """How the measurements are sampled; made when it is first asked for."""
         return plan_sampling(self.program, self.bits, self.options)
 
+    def request(self, needs: Needs) -> Request:
+        """What ``needs`` means for the operations of the plan."""
+        request = self.requests.get(needs)
+        if request is None:
+            want = np.array([_wants(op, needs) for op in self.plan.operations], np.bool_)
+            preparation = self.program.preparation
+            prepared = preparation is not None and _wants_array(preparation.amplitudes.index, needs)
+            stop = int(np.argmax(want)) if want.any() else len(want)
+            anything = needs.shared or needs.batched or any(needs.arrays)
+            request = self.requests[needs] = Request(want, 0 if prepared else stop, prepared, anything)
+        return request
+
 
 @dataclass(frozen=True)
 class Residual:
-    """The final state of a run, kept for the derivative. Never changed."""
+    """What a run leaves for the derivative: the final state and the gates' coefficients. Never changed."""
 
     layout: Layout
     psi: NDArray
+    coef: Coefficients
 
 
 class StateVectorExecutable(Executable):
@@ -100,10 +139,10 @@ class StateVectorExecutable(Executable):
         parts, residual = [], None
         for start, stop in groups:
             part = _part(values, self.program, start, stop)
-            layout, psi = self._forward(part, stop - start)
-            parts.append(results(self._compile(layout.tile).measurements, layout, part, psi))
-            if keep and len(groups) == 1 and psi.nbytes <= self.options.residual_bytes:
-                residual = Residual(layout, psi)
+            final = self._forward(part, stop - start)
+            parts.append(results(self._compile(final.layout.tile).measurements, final.layout, part, final.psi))
+            if keep and len(groups) == 1 and final.psi.nbytes <= self.options.residual_bytes:
+                residual = final
         return self._joined(parts), residual
 
     def vjp(
@@ -142,9 +181,9 @@ class StateVectorExecutable(Executable):
         parts = []
         for start, stop in self._groups(count, states=2):
             part = _part(values, self.program, start, stop)
-            layout, psi = self._forward(part, stop - start)
-            plan = self._compile(layout.tile).sampling
-            parts.append(sample_results(plan, self.program, layout, part, psi, shots, rng))
+            final = self._forward(part, stop - start)
+            plan = self._compile(final.layout.tile).sampling
+            parts.append(sample_results(plan, self.program, final.layout, part, final.psi, shots, rng))
         if parts:
             return self._joined(parts)
         scalars, *tensors = self._joined([])
@@ -156,12 +195,12 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ one group of samples
 
-    def _forward(self, values: Values, count: int) -> tuple[Layout, NDArray]:
+    def _forward(self, values: Values, count: int) -> Residual:
         layout = self._layout(count)
         plan = self._compile(layout.tile).plan
-        psi = self._initial(layout, values)
-        apply_plan(plan, layout, psi, coefficients(plan, layout, values, inverse=False))
-        return layout, psi
+        psi, coef = self._initial(layout, values), coefficients(plan, layout, values)
+        apply_plan(plan, layout, psi, coef)
+        return Residual(layout, psi, coef)
 
     def _vjp_group(
         self,
@@ -172,23 +211,18 @@ class StateVectorExecutable(Executable):
         residual: Residual | None,
         into: Values,
     ) -> None:
-        if residual is not None:
-            layout, psi = residual.layout, residual.psi
-        else:
-            layout, psi = self._forward(values, count)
+        final = residual or self._forward(values, count)
+        layout, psi = final.layout, final.psi
         compiled = self._compile(layout.tile)
-        plan = compiled.plan
-        lam = seed(compiled.measurements, layout, values, psi, cotangents, into, _any(needs))
-        want = np.array([_wants(op, needs) for op in plan.operations], np.bool_)
-        prepared = self.program.preparation is not None and _wants_array(self.program.preparation.amplitudes.index, needs)
-        if not want.any() and not prepared:
+        plan, request = compiled.plan, compiled.request(needs)
+        lam = seed(compiled.measurements, layout, values, psi, cotangents, into, request.anything)
+        if request.stop >= len(plan.operations) and not request.preparation:
             return
-        stop = 0 if prepared else int(np.argmax(want))
         if residual is not None:
             psi = psi.copy()
-        g = reverse_plan(plan, layout, psi, lam, coefficients(plan, layout, values, inverse=True), want, stop)
-        chain_rule(plan, layout, values, g, want, into)
-        if prepared:
+        g = reverse_plan(plan, layout, psi, lam, inverted(plan, final.coef), request.want, request.stop)
+        chain_rule(plan, layout, values, g, request.want, into)
+        if request.preparation:
             self._preparation_cotangent(layout, lam, into)
 
     def _initial(self, layout: Layout, values: Values) -> NDArray:
@@ -323,10 +357,6 @@ def _wants_array(index: int, needs: Needs) -> bool:
 
 def _wants_angle(angle: Angle, needs: Needs) -> bool:
     return needs.batched if angle.batched else needs.shared
-
-
-def _any(needs: Needs) -> bool:
-    return needs.shared or needs.batched or any(needs.arrays)
 
 
 def _wants(op: Operation, needs: Needs) -> bool:

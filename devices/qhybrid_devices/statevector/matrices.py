@@ -40,33 +40,52 @@ def angle_of(factor, shared, batched, b):
 
 
 @row_kernel
-def factor_2x2(factor, constants, theta):
-    """``F`` and ``dF/dtheta`` of a 2x2 factor, as two times four complex numbers."""
-    o, terms = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS]
-    a = b = c = d = da = db = dc = dd = 0j
-    for m in range(terms):
-        x = constants[o + m].real
-        e = complex(np.cos(x * theta), np.sin(x * theta))
-        q = o + terms + 4 * m
-        de = 1j * x * e
-        a += e * constants[q]
-        b += e * constants[q + 1]
-        c += e * constants[q + 2]
-        d += e * constants[q + 3]
-        da += de * constants[q]
-        db += de * constants[q + 1]
-        dc += de * constants[q + 2]
-        dd += de * constants[q + 3]
-    return a, b, c, d, da, db, dc, dd
+def phase(x):
+    """``exp(i x)``."""
+    return complex(np.cos(x), np.sin(x))
 
 
 @row_kernel
-def product_2x2(comp, factors, constants, shared, batched, b):
-    """The product of the factors of an operation, the last one leftmost."""
+def factor_2x2(factor, constants, theta, out):
+    """``F`` and ``dF/dtheta`` of a 2x2 factor to ``out`` of shape ``(8,)``."""
+    o, terms = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS]
+    for q in range(8):
+        out[q] = 0
+    e = 1.0 + 0j
+    for m in range(terms):
+        x = constants[o + m].real
+        if m > 0 and x == -constants[o + m - 1].real:
+            e = e.conjugate()
+        else:
+            e = phase(x * theta)
+        first = o + terms + 4 * m
+        for q in range(4):
+            value = e * constants[first + q]
+            out[q] += value
+            out[4 + q] += complex(-x * value.imag, x * value.real)
+
+
+@row_kernel
+def shared_factors(comps, factors, constants, shared):
+    """``F`` and ``dF/dtheta`` of every 2x2 factor with a shared angle, ``(F, 8)``."""
+    out = np.empty((factors.shape[0], 8), np.complex128)
+    for i in range(comps.shape[0]):
+        if comps[i, COMP_TYPE] == PRODUCT or comps[i, COMP_TYPE] == PRODUCT_DIAGONAL:
+            for f in range(comps[i, COMP_FIRST], comps[i, COMP_LAST]):
+                if factors[f, FACTOR_BATCHED] == 0:
+                    factor_2x2(factors[f], constants, shared[factors[f, FACTOR_INDEX]], out[f])
+    return out
+
+
+@row_kernel
+def product_2x2(comp, factors, constants, shared, batched, b, table):
+    """The product of the factors of an operation, the last one leftmost; fills the rows of batched factors."""
     a, c = 1.0 + 0j, 0j
     p, q = 0j, 1.0 + 0j
     for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
-        w, x, y, z, _, _, _, _ = factor_2x2(factors[f], constants, angle_of(factors[f], shared, batched, b))
+        if factors[f, FACTOR_BATCHED] != 0:
+            factor_2x2(factors[f], constants, angle_of(factors[f], shared, batched, b), table[f])
+        w, x, y, z = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
         a, c, p, q = w * a + x * p, w * c + x * q, y * a + z * p, y * c + z * q
     return a, c, p, q
 
@@ -79,13 +98,11 @@ def store(out, p, lane, value):
 
 
 @row_kernel
-def compose_one(comp, factors, constants, shared, batched, b, out, lane, inverse):
-    """Coefficients of one operation for sample ``b`` into column ``lane`` of ``out``; its inverse's if ``inverse``."""
+def compose_one(comp, factors, constants, shared, batched, b, table, out, lane):
+    """Coefficients of one operation for sample ``b`` into column ``lane`` of ``out``."""
     p, kind = comp[COMP_PARAM], comp[COMP_TYPE]
     if kind == PRODUCT or kind == PRODUCT_DIAGONAL:
-        u, v, w, x = product_2x2(comp, factors, constants, shared, batched, b)
-        if inverse:
-            u, v, w, x = u.conjugate(), w.conjugate(), v.conjugate(), x.conjugate()
+        u, v, w, x = product_2x2(comp, factors, constants, shared, batched, b, table)
         store(out, p, lane, u)
         if kind == PRODUCT:
             store(out, p + 2, lane, v)
@@ -97,17 +114,12 @@ def compose_one(comp, factors, constants, shared, batched, b, out, lane, inverse
     theta = angle_of(factor, shared, batched, b)
     o, terms, size = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS], comp[COMP_SIZE]
     if kind == ROTATION:
-        x = constants[o].real * theta
-        out[p, lane] = np.cos(x)
-        out[p + 1, lane] = -np.sin(x) if inverse else np.sin(x)
+        store(out, p, lane, phase(constants[o].real * theta))
         return
-    for q in range(size):
-        out[p + 2 * q, lane] = 0
-        out[p + 2 * q + 1, lane] = 0
-    # The A_m are orthogonal projectors, so the inverse only flips the eigenvalues.
+    for q in range(2 * size):
+        out[p + q, lane] = 0
     for m in range(terms):
-        x = constants[o + m].real * (-theta if inverse else theta)
-        e = complex(np.cos(x), np.sin(x))
+        e = phase(constants[o + m].real * theta)
         for q in range(size):
             value = e * constants[o + terms + m * size + q]
             out[p + 2 * q, lane] += value.real
@@ -115,7 +127,7 @@ def compose_one(comp, factors, constants, shared, batched, b, out, lane, inverse
 
 
 @kernel
-def compose(comps, factors, constants, shared, batched, ms, ml, inverse):
+def compose(comps, factors, constants, shared, batched, ms, ml):
     """Coefficients of all operations that have angles.
 
     Args:
@@ -124,14 +136,14 @@ def compose(comps, factors, constants, shared, batched, ms, ml, inverse):
         batched: angles ``(Pb, B)``
         ms: ``(K, 1)``, receives the shared coefficients
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
-        inverse: whether to store the coefficients of the inverse gates
     """
     lanes, width = ml.shape[2], ml.shape[0] * ml.shape[2]
+    table = shared_factors(comps, factors, constants, shared)
     for i in range(comps.shape[0]):
         shared_form = comps[i, COMP_FORM] == SHARED
         for b in range(1 if shared_form else width):
             out, lane = (ms, b) if shared_form else (ml[b // lanes], b % lanes)
-            compose_one(comps[i], factors, constants, shared, batched, b, out, lane, inverse)
+            compose_one(comps[i], factors, constants, shared, batched, b, table, out, lane)
 
 
 # ------------------------------------------------------------------ back to angles
@@ -152,7 +164,7 @@ def add_angle(factor, value, b, d_shared, d_batched):
 
 
 @row_kernel
-def chain_product(comp, factors, constants, shared, batched, b, g, lane, d_shared, d_batched):
+def chain_product(comp, factors, constants, shared, batched, b, table, g, lane, d_shared, d_batched):
     """Chain rule of ``U = F_k ... F_1``.
 
     With ``U = F_k B``: ``dL = 2 Re sum (dF_k)_ab (G B^T)_ab + 2 Re sum dB_ab (F_k^T G)_ab``.
@@ -162,14 +174,13 @@ def chain_product(comp, factors, constants, shared, batched, b, g, lane, d_share
         ga, gb, gc, gd = load(g, o, lane), load(g, o + 2, lane), load(g, o + 4, lane), load(g, o + 6, lane)
     else:
         ga, gb, gc, gd = load(g, o, lane), 0j, 0j, load(g, o + 2, lane)
-    ua, ub, uc, ud = product_2x2(comp, factors, constants, shared, batched, b)
+    ua, ub, uc, ud = product_2x2(comp, factors, constants, shared, batched, b, table)
     for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
-        theta = angle_of(factors[f], shared, batched, b)
-        w, x, y, z, dw, dx, dy, dz = factor_2x2(factors[f], constants, theta)
+        w, x, y, z = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
         cw, cx, cy, cz = w.conjugate(), x.conjugate(), y.conjugate(), z.conjugate()
         ua, ub, uc, ud = cw * ua + cy * uc, cw * ub + cy * ud, cx * ua + cz * uc, cx * ub + cz * ud
         ha, hb, hc, hd = ga * ua + gb * ub, ga * uc + gb * ud, gc * ua + gd * ub, gc * uc + gd * ud
-        total = dw * ha + dx * hb + dy * hc + dz * hd
+        total = table[f, 4] * ha + table[f, 5] * hb + table[f, 6] * hc + table[f, 7] * hd
         add_angle(factors[f], 2 * total.real, b, d_shared, d_batched)
         ga, gb, gc, gd = w * ga + y * gc, w * gb + y * gd, x * ga + z * gc, x * gb + z * gd
 
@@ -184,15 +195,15 @@ def chain_spectrum(comp, factor, constants, theta, g, lane):
         q = 0j
         for i in range(size):
             q += constants[o + terms + m * size + i] * load(g, comp[COMP_COTANGENT] + 2 * i, lane)
-        total += 1j * x * complex(np.cos(x * theta), np.sin(x * theta)) * q
+        total += 1j * x * phase(x * theta) * q
     return 2 * total.real
 
 
 @row_kernel
-def chain_one(comp, factors, constants, shared, batched, b, g, lane, d_shared, d_batched):
+def chain_one(comp, factors, constants, shared, batched, b, table, g, lane, d_shared, d_batched):
     """Chain rule of one operation for sample ``b``."""
     if comp[COMP_TYPE] == PRODUCT or comp[COMP_TYPE] == PRODUCT_DIAGONAL:
-        chain_product(comp, factors, constants, shared, batched, b, g, lane, d_shared, d_batched)
+        chain_product(comp, factors, constants, shared, batched, b, table, g, lane, d_shared, d_batched)
         return
     factor = factors[comp[COMP_FIRST]]
     if comp[COMP_TYPE] == ROTATION:
@@ -216,10 +227,11 @@ def chain(comps, factors, constants, shared, batched, want, gs, gl, d_shared, d_
         d_batched: ``(Pb, B)``
     """
     lanes, count = gl.shape[2], batched.shape[1]
+    table = shared_factors(comps, factors, constants, shared)
     for i in range(comps.shape[0]):
         if not want[comps[i, COMP_OP]]:
             continue
         shared_form = comps[i, COMP_FORM] == SHARED
         for b in range(1 if shared_form else count):
             g, lane = (gs, b) if shared_form else (gl[b // lanes], b % lanes)
-            chain_one(comps[i], factors, constants, shared, batched, b, g, lane, d_shared, d_batched)
+            chain_one(comps[i], factors, constants, shared, batched, b, table, g, lane, d_shared, d_batched)

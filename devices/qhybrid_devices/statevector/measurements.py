@@ -18,7 +18,7 @@ from qhybrid.program import (
     State,
     Term,
 )
-from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
+from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients, inverted
 from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import marginals, weigh_outcomes
 from qhybrid_devices.statevector.observables import (
@@ -200,7 +200,7 @@ def rotated(p: ProbabilityPlan, layout: Layout, values: Values, psi: NDArray) ->
     if p.basis is None:
         return psi
     out = psi.copy()
-    apply_plan(p.basis, layout, out, coefficients(p.basis, layout, values, inverse=False))
+    apply_plan(p.basis, layout, out, coefficients(p.basis, layout, values))
     return out
 
 
@@ -319,7 +319,7 @@ def _seed_probabilities(
     state = psi.copy() if p.basis is None else rotated(p, layout, values, psi)
     weigh_outcomes(state, 0, layout.chunks, p.bits, layout.pad(np.ascontiguousarray(c.T)))
     if p.basis is not None:
-        inverse = coefficients(p.basis, layout, values, inverse=True)
+        inverse = inverted(p.basis, coefficients(p.basis, layout, values))
         apply_plan(p.basis, layout, state, inverse, reverse=True)
     lam += state
 

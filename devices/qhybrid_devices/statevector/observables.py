@@ -186,7 +186,7 @@ def row_weights(words: WordSum, entry_weights: NDArray) -> NDArray:
 def with_matrices(plan: Plan, layout: Layout, values: Values, psi: NDArray) -> NDArray:
     """A copy of ``psi`` with the matrices of a term applied."""
     out = psi.copy()
-    apply_plan(plan, layout, out, coefficients(plan, layout, values, inverse=False))
+    apply_plan(plan, layout, out, coefficients(plan, layout, values))
     return out
 
 

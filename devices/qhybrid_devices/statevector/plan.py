@@ -76,11 +76,18 @@ class External:
 
 
 @dataclass(frozen=True)
+class Inversion:
+    """How coefficients become those of the inverse gates: ``coefficients[source] * sign``."""
+
+    source: NDArray
+    sign: NDArray
+
+
+@dataclass(frozen=True)
 class Plan:
     """All tables of one program in one mode; see ``table.py`` for the columns.
 
-    ``shared_constants`` and ``shared_inverse`` hold the coefficients of constant gates and of their inverses.
-    ``angles[i]`` lists what operation ``i`` depends on.
+    ``shared_constants`` holds the coefficients of constant gates, zero for all others.
     """
 
     operations: tuple[Operation, ...]
@@ -90,7 +97,8 @@ class Plan:
     factors: NDArray
     constants: NDArray
     shared_constants: NDArray
-    shared_inverse: NDArray
+    shared_inversion: Inversion
+    lane_inversion: Inversion
     num_lane_coefficients: int
     num_shared_cotangents: int
     num_lane_cotangents: int
@@ -183,7 +191,8 @@ class _Tables:
         self.factors: list[list[int]] = []
         self.constants: list[complex] = []
         self.values: list[NDArray] = []
-        self.inverses: list[NDArray] = []
+        self.sources: tuple[list[NDArray], list[NDArray]] = ([], [])
+        self.signs: tuple[list[NDArray], list[NDArray]] = ([], [])
         self.coefficients = [0, 0]
         self.cotangents = [0, 0]
         self.externals: list[External] = []
@@ -195,8 +204,7 @@ class _Tables:
         self.coefficients[form] += 2 * size
         parametric = op.composition is not None or op.external is not None
         self.cotangents[form] += (1 if op.kind == PAULI else 2 * size) if parametric else 0
-        if form == SHARED:
-            self._constant(op, size)
+        self._coefficients(op, form, param, size)
         local = {b: i for i, b in enumerate(b for b in range(rows_mask.bit_length()) if rows_mask >> b & 1)}
         self.ops.append([0] * OP_COLUMNS)
         xmask = sum(1 << local[b] for b in local if op.xmask >> b & 1)
@@ -216,14 +224,17 @@ class _Tables:
             diagonal, dim = isinstance(op.external, Diagonal), 2 ** len(op.targets)
             self.externals.append(External(index, op.external, form, param, cotangent, diagonal, dim))
 
-    def _constant(self, op: Operation, size: int) -> None:
-        value = np.zeros(size, complex) if op.constant is None else np.asarray(op.constant, complex).reshape(-1)
-        inverse = value.conj()
+    def _coefficients(self, op: Operation, form: int, param: int, size: int) -> None:
+        """Constants, and how the coefficients are inverted: transposed where there is a matrix, and conjugated."""
+        if form == SHARED:
+            value = np.zeros(size, complex) if op.constant is None else np.asarray(op.constant, complex).reshape(-1)
+            self.values.append(value.view(float))
+        entries = np.arange(size)
         if op.kind in (U2, DENSE):
             dim = 2 ** len(op.targets)
-            inverse = inverse.reshape(dim, dim).T.reshape(-1)
-        self.values.append(np.ascontiguousarray(value).view(float))
-        self.inverses.append(np.ascontiguousarray(inverse).view(float))
+            entries = entries.reshape(dim, dim).T.reshape(-1)
+        self.sources[form].append((param + 2 * entries[:, None] + np.array([0, 1])).reshape(-1))
+        self.signs[form].append(np.tile([1.0, -1.0], size))
 
     def _composition(self, op: Operation, form: int, param: int, cotangent: int, size: int, index: int) -> None:
         first = len(self.factors)
@@ -236,6 +247,10 @@ class _Tables:
             self.constants += [*f.eigenvalues, *np.asarray(entries, complex).reshape(-1)]
         assert op.composition is not None
         self.comps.append([op.composition, form, first, len(self.factors), param, cotangent, size, index])
+
+    def inversion(self, form: int) -> Inversion:
+        source = np.concatenate([np.zeros(0, np.int64), *self.sources[form]])
+        return Inversion(source, np.concatenate([np.zeros(0), *self.signs[form]]))
 
 
 def _tabulate(operations: list[Operation], sweeps: list[Sweep]) -> Plan:
@@ -257,7 +272,8 @@ def _tabulate(operations: list[Operation], sweeps: list[Sweep]) -> Plan:
         factors=table(tables.factors, FACTOR_COLUMNS),
         constants=np.array(tables.constants, complex),
         shared_constants=np.concatenate([np.zeros(0), *tables.values]),
-        shared_inverse=np.concatenate([np.zeros(0), *tables.inverses]),
+        shared_inversion=tables.inversion(SHARED),
+        lane_inversion=tables.inversion(LANES),
         num_lane_coefficients=tables.coefficients[LANES],
         num_shared_cotangents=tables.cotangents[SHARED],
         num_lane_cotangents=tables.cotangents[LANES],

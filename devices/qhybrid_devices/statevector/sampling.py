@@ -252,7 +252,7 @@ def _outcomes(
     """Indices of basis states, ``(B, shots)``."""
     if len(group.operations):
         psi = psi.copy()
-        apply_plan(group, layout, psi, coefficients(group, layout, values, inverse=False))
+        apply_plan(group, layout, psi, coefficients(group, layout, values))
     weights = np.zeros((1 << layout.num_wires, layout.width))
     marginals(psi, 0, layout.chunks, np.arange(layout.num_wires)[::-1].copy(), weights)
     accumulate(weights)

@@ -1,0 +1,144 @@
+"""The tutorials run, reach what they promise, survive Ctrl-C, and match their notebooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import numpy as np
+import pytest
+import torch
+
+TUTORIALS = Path(__file__).parents[1] / "tutorials"
+NAMES = ("qubit_rotation", "hybrid_classifier")
+MAX_NOTEBOOK_BYTES = 1_500_000
+
+pytestmark = pytest.mark.slow
+
+
+def _start(name: str, output: Path) -> subprocess.Popen:
+    environment = {**os.environ, "QHYBRID_TUTORIAL_OUTPUT": str(output), "MPLBACKEND": "Agg"}
+    script = TUTORIALS / f"{name}.py"
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(script)],
+        env=environment,
+        cwd=output,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(process: subprocess.Popen, expected_code: int = 0) -> str:
+    try:
+        printed, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == expected_code, errors[-3000:]
+    assert "Traceback" not in errors, errors[-3000:]
+    return printed
+
+
+def _result(name: str, output: Path) -> dict:
+    return json.loads((output / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """Output folder and printed text of a classifier run that nobody disturbed."""
+    output = tmp_path_factory.mktemp("classifier")
+    return output, _finish(_start("hybrid_classifier", output))
+
+
+def test_rotation_reaches_the_south_pole(tmp_path):
+    printed = _finish(_start("qubit_rotation", tmp_path))
+    result = _result("qubit_rotation", tmp_path)
+    assert result["gradient_error"] < 1e-12
+    for optimizer in ("gradient_descent", "adagrad"):
+        assert result[optimizer]["cost"] < -0.9999
+        np.testing.assert_allclose(result[optimizer]["angles"], [0, np.pi], atol=1e-4)
+    for figure in ("loss", "bloch"):
+        path = tmp_path / f"qubit_rotation_{figure}.png"
+        assert path.stat().st_size > 10_000
+        assert str(path) in printed
+
+
+def test_classifier_reads_digits(classifier):
+    output, printed = classifier
+    result = _result("hybrid_classifier", output)
+    assert result["quantum"]["test_accuracy"] >= 0.92
+    assert f"test accuracy {result['quantum']['test_accuracy']:.3f}" in printed
+    assert f"test accuracy {result['identity']['test_accuracy']:.3f}" in printed
+    for figure in ("digits", "curves", "confusion"):
+        path = output / f"hybrid_classifier_{figure}.png"
+        assert path.stat().st_size > 5_000
+        assert str(path) in printed
+
+
+def test_finished_classifier_leaves_the_best_weights_and_starts_afresh(classifier):
+    output, printed = classifier
+    assert "resumed" not in printed
+    assert not list(output.glob("*checkpoint*"))
+    assert not list(output.glob("*.tmp"))
+    weights = torch.load(output / "hybrid_classifier_quantum_best.pt")
+    assert {tuple(w.shape) for w in weights.values()} >= {(16, 64), (10, 16)}
+
+
+def _epoch_when_at_least(checkpoint: Path, epoch: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the tutorial ended before it could be interrupted"
+        if checkpoint.exists() and torch.load(checkpoint)["epoch"] >= epoch:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"no checkpoint of epoch {epoch}")
+
+
+def test_interrupted_classifier_resumes(tmp_path, classifier):
+    checkpoint = tmp_path / "hybrid_classifier_quantum_checkpoint.pt"
+    process = _start("hybrid_classifier", tmp_path)
+    try:
+        _epoch_when_at_least(checkpoint, 3, process)
+        process.send_signal(signal.SIGINT)
+        printed = _finish(process, expected_code=130)
+    finally:
+        process.kill()
+    assert "start again to go on from there" in printed
+    assert not (tmp_path / "hybrid_classifier.json").exists()
+    epoch = torch.load(checkpoint)["epoch"]
+    assert epoch >= 3
+
+    printed = _finish(_start("hybrid_classifier", tmp_path))
+    assert f"quantum: resumed after epoch {epoch} of 40" in printed
+    resumed, undisturbed = _result("hybrid_classifier", tmp_path), _result("hybrid_classifier", classifier[0])
+    for name in ("quantum", "identity"):
+        assert resumed[name]["best_epoch"] == undisturbed[name]["best_epoch"]
+        for curve, values in undisturbed[name]["curves"].items():
+            np.testing.assert_allclose(resumed[name]["curves"][curve], values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_matches_its_script(name):
+    path = TUTORIALS / f"{name}.ipynb"
+    script = jupytext.reads((TUTORIALS / f"{name}.py").read_text(), fmt="py:percent")
+    notebook = jupytext.reads(path.read_text(), fmt="ipynb")
+    assert [(c.cell_type, c.source) for c in notebook.cells] == [(c.cell_type, c.source) for c in script.cells]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_holds_its_outputs(name):
+    path = TUTORIALS / f"{name}.ipynb"
+    assert path.stat().st_size < MAX_NOTEBOOK_BYTES
+    code = [c for c in jupytext.reads(path.read_text(), fmt="ipynb").cells if c.cell_type == "code"]
+    outputs = [output for cell in code for output in cell.outputs]
+    assert all(cell.execution_count for cell in code)
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+    assert str(Path.home()) not in path.read_text()
+    assert str(TUTORIALS.parent) not in path.read_text()
