@@ -17,7 +17,7 @@ from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output
 from qhybrid.capture.prologue import Prologue
 from qhybrid.capture.recording import record
-from qhybrid.capture.signature import unflatten
+from qhybrid.capture.signature import static_objects, trainable, unflatten
 from qhybrid.capture.tracer import Graph, as_root, concrete
 from qhybrid.errors import CaptureError
 from qhybrid.program import Program, Slots
@@ -65,7 +65,7 @@ def trace(func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str],
     Raises:
         CaptureError: the function cannot be traced, with the reason
     """
-    guard = environment_guard(func)
+    guard = environment_guard(func, static_objects(key))
     graph = Graph()
     tracers = graph.inputs(leaves)
     try:
@@ -76,6 +76,8 @@ def trace(func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str],
     finally:
         if graph.poison:
             raise CaptureError(graph.poison)
+    if not guard():
+        raise CaptureError("it changes what it reads from outside")
     prologue = Prologue(graph, lowered.shared, lowered.batched, lowered.arrays, names)
     return Trace(lowered.program, lowered.outputs, recording.restore, prologue, guard, lowered.batch_size)
 
@@ -86,15 +88,9 @@ def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device_
     Raises:
         CaptureError: the trace would have given another circuit, so the function must not be traced
     """
-    args, kwargs = unflatten(key, [_plain(leaf) for leaf in leaves])
-    recording = record(func, args, kwargs, shots)
-    plain = lower(recording.tape, device_wires, varies=lambda value: True, trainable=qml.math.requires_grad)
-    difference = disagreement(
-        found.program,
-        _filled(found.program, found.slot_values(leaves), found.batch_size),
-        plain.program,
-        _filled(plain.program, assemble(plain), plain.batch_size),
-    )
+    difference = _difference(func, found, key, leaves, leaves, device_wires, shots)
+    if difference:  # PennyLane drops gates of untrainable arrays by their values; a trace must keep them
+        difference = _difference(func, found, key, leaves, trainable(leaves), device_wires, shots)
     if difference:
         raise CaptureError(
             f"a traced run and a plain run of the function disagree ({difference}): it reads something that "
@@ -102,7 +98,21 @@ def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device_
         )
 
 
-def _plain(leaf: Any) -> Any:
+def _difference(
+    func: Callable, found: Trace, key: Any, leaves: Sequence[Any], plain: Sequence[Any], device_wires: Any, shots: Any
+) -> str | None:
+    args, kwargs = unflatten(key, [_without_box(leaf) for leaf in plain])
+    recording = record(func, args, kwargs, shots)
+    lowered = lower(recording.tape, device_wires, varies=lambda value: True, trainable=qml.math.requires_grad)
+    return disagreement(
+        found.program,
+        _filled(found.program, found.slot_values(leaves), found.batch_size),
+        lowered.program,
+        _filled(lowered.program, assemble(lowered), lowered.batch_size),
+    )
+
+
+def _without_box(leaf: Any) -> Any:
     """A leaf that plain NumPy functions take: what autograd traces becomes a trainable tensor of PennyLane."""
     return qml.numpy.tensor(concrete(leaf), requires_grad=True) if isinstance(leaf, Box) else leaf
 
