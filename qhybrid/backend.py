@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from typing import Any
+
 import numpy as np
 
 from qhybrid.execution import Executable
@@ -17,6 +19,8 @@ class CompilingDevice(ABC):
     from then on only the values of its slots.
     """
 
+    #: Wire labels, ``None`` if each circuit decides.
+    wires: Any
     #: Whether its executables offer an exact derivative in one pass.
     has_vjp: bool = False
 

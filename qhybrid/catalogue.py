@@ -30,5 +30,7 @@ def device(name: str, *args: Any, **kwargs: Any) -> qml.devices.Device:
     if name not in qml.plugin_devices:
         close = get_close_matches(name, qml.plugin_devices, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else " Is the package that provides it installed?"
-        raise DeviceError(f"There is no device {name!r}.{hint} Installed devices: {', '.join(sorted(qml.plugin_devices))}.")
+        raise DeviceError(
+            f"There is no device {name!r}.{hint} Installed devices: {', '.join(sorted(qml.plugin_devices))}."
+        )
     return qml.device(name, *args, **kwargs)

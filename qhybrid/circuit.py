@@ -62,8 +62,7 @@ class CompiledCircuit:
         scalars = _unstack(values.host, results[0])
         if not self.only_scalars:
             scalars = [
-                scalars[o.index] if isinstance(o, ScalarOutput) else o.value(results[1 + o.index])
-                for o in self.outputs
+                scalars[o.index] if isinstance(o, ScalarOutput) else o.value(results[1 + o.index]) for o in self.outputs
             ]
         return [_as_pennylane(s) for s in scalars] if values.host == "autograd" else scalars
 

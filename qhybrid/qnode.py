@@ -255,7 +255,9 @@ class QNode(qml.QNode):
             except CaptureError as cause:
                 reason = str(cause)
         reason = reason or "the QNode carries a PennyLane gradient transform"
-        return Explanation("pennylane", reason, self.device.name, str(self.diff_method), "PennyLane chooses and runs it")
+        return Explanation(
+            "pennylane", reason, self.device.name, str(self.diff_method), "PennyLane chooses and runs it"
+        )
 
     def _explain_compiled(self, args: tuple, kwargs: dict[str, Any]) -> Explanation:
         path, reason = ("compiled", "") if self._trace else ("recorded", "trace=False")
@@ -365,14 +367,16 @@ def _is_pennylane_method(diff_method: Any) -> bool:
 
 
 def _rebuild(module: str, name: str, settings: dict[str, Any], shots: Any) -> QNode:
-    found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     restored = QNode(found.func if isinstance(found, qml.QNode) else found, **settings)
     if shots is not None:
         restored._set_shots(shots)
     return restored
 
 
-def qnode(device: Any, interface: Any = "auto", diff_method: Any = "best", **kwargs: Any) -> Callable[[Callable], QNode]:
+def qnode(
+    device: Any, interface: Any = "auto", diff_method: Any = "best", **kwargs: Any
+) -> Callable[[Callable], QNode]:
     """Decorator that binds a quantum function to a device; see :class:`QNode` for the arguments.
 
     Example:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from qhybrid.errors import CircuitError, NotFiniteError
 from qhybrid.program import Angle, ArrayRef, Diagonal, Matrix, Program, Slots
 
+Check = Callable[[str, NDArray], None]
+
 NORM_TOLERANCE = 1e-5
 
 
@@ -45,14 +47,14 @@ def _raise_not_finite(program: Program, angle: Angle, value: NDArray) -> None:
 
 
 def _check_arrays(program: Program, slots: Slots) -> None:
-    checks: dict[int, tuple[str, Callable[[str, NDArray], None]]] = {}
+    checks: dict[int, tuple[str, Check]] = {}
     if program.preparation is not None:
         wires = list(program.preparation.wires)
         checks[program.preparation.amplitudes.index] = (f"the state prepared on wires {wires}", _check_state)
     for gate in program.gates:
         op = gate.operator
         if isinstance(op, Matrix | Diagonal):
-            check = check_unitary if isinstance(op, Matrix) else check_phases
+            check: Check = check_unitary if isinstance(op, Matrix) else check_phases
             checks[op.ref.index] = (f"{gate.name} on wires {list(gate.wires)}", check)
     for observable in program.observables():
         for term in observable.terms:

@@ -103,7 +103,7 @@ def test_unknown_device_names_the_installed_ones():
 
 @pytest.mark.parametrize("method", ["adjiont", 3, "jvp"])
 def test_unknown_method_lists_the_possible_ones(method):
-    with pytest.raises(DifferentiationError, match="adjoint.*parameter-shift"):
+    with pytest.raises(DifferentiationError, match=r"adjoint.*parameter-shift"):
         _node(lambda: qml.state(), diff_method=method)
 
 
@@ -159,5 +159,5 @@ def test_nothing_is_half_done_after_an_error():
 
 
 def test_c_dtype_is_checked():
-    with pytest.raises(DeviceError, match="complex128 or numpy.complex64"):
+    with pytest.raises(DeviceError, match=r"complex128 or numpy\.complex64"):
         qml.device("qhybrid.statevector", wires=1, c_dtype=np.float32)

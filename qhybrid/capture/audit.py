@@ -38,14 +38,20 @@ def disagreement(traced: Program, traced_slots: Slots, plain: Program, plain_slo
         return f"{len(traced.gates)} gates on {traced.num_wires} wires, not {len(plain.gates)} on {plain.num_wires}"
     for a, b in zip(traced.gates, plain.gates, strict=True):
         if not _same_gate(a, traced_slots, b, plain_slots):
-            return f"gate {a.name} on wires {list(a.wires)} became {b.name} on wires {list(b.wires)}, or its angle differs"
-    if (traced.preparation is None) != (plain.preparation is None):
+            return (
+                f"gate {a.name} on wires {list(a.wires)} became {b.name} on wires {list(b.wires)}, or its angle differs"
+            )
+    if not _same_preparation(traced, traced_slots, plain, plain_slots):
         return "the prepared state"
-    if traced.preparation and plain.preparation:
-        a, b = (s.arrays[p.preparation.amplitudes.index] for p, s in ((traced, traced_slots), (plain, plain_slots)))
-        if traced.preparation.wires != plain.preparation.wires or not _close(a, b):
-            return "the prepared state"
     return _measurement_disagreement(traced, traced_slots, plain, plain_slots)
+
+
+def _same_preparation(traced: Program, traced_slots: Slots, plain: Program, plain_slots: Slots) -> bool:
+    a, b = traced.preparation, plain.preparation
+    if a is None or b is None:
+        return a is b
+    same = _close(_slot_array(a.amplitudes, traced_slots), _slot_array(b.amplitudes, plain_slots))
+    return a.wires == b.wires and same
 
 
 def _measurement_disagreement(traced: Program, traced_slots: Slots, plain: Program, plain_slots: Slots) -> str | None:

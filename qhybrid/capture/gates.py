@@ -68,10 +68,8 @@ def lower_operation(op: Operator, wire_map: WireMap, slots: SlotTable) -> list[G
     Raises:
         CaptureError: the operation is neither known, nor decomposable, nor a small constant matrix
     """
-    for kind, rule in _STRUCTURAL:
-        if isinstance(op, kind):
-            return rule(op, wire_map, slots)
-    if rule := _BY_NAME.get(op.name):
+    rule = next((rule for kind, rule in _STRUCTURAL if isinstance(op, kind)), None) or _BY_NAME.get(op.name)
+    if rule is not None:
         return rule(op, wire_map, slots)
     wires = wire_indices(op.wires, wire_map)
     if op.num_params == 0 and len(wires) <= MAX_FIXED_WIRES and op.has_matrix:
@@ -182,10 +180,15 @@ def _evolution(op: Exp, time: Any, wire_map: WireMap, slots: SlotTable) -> list[
         if not word:
             phase = SpectralRotation((-1.0,), Constant(np.ones((1, 1, 1))), _slot(slots, time * _real(coefficient)))
             return [Gate("GlobalPhase", (), phase)]
-        return [_pauli_rotation(op.name, tuple(word.values()), wire_indices(word, wire_map), 
-                                time * _real(coefficient), slots, scale=2.0)]
+        return [
+            _pauli_rotation(
+                op.name, tuple(word.values()), wire_indices(word, wire_map), time * _real(coefficient), slots, scale=2.0
+            )
+        ]
     if len(op.wires) > MAX_DENSE_WIRES:
-        raise CaptureError(f"{op.name} acts on {len(op.wires)} wires; exact evolution is compiled up to {MAX_DENSE_WIRES}")
+        raise CaptureError(
+            f"{op.name} acts on {len(op.wires)} wires; exact evolution is compiled up to {MAX_DENSE_WIRES}"
+        )
     wires = wire_indices(op.wires, wire_map)
     if sentence is None or not any(slots.trainable(c) for c in sentence.values()):
         if any(slots.trainable(p) for p in op.base.data):
@@ -202,7 +205,10 @@ def _real(value: Any) -> Any:
 
 
 def _slot(slots: SlotTable, value: Any) -> Angle:
-    return slots.angle(value, constant=False)
+    """A slot also for a value that never changes."""
+    angle = slots.angle(value, constant=False)
+    assert isinstance(angle, Angle)
+    return angle
 
 
 # ------------------------------------------------------------------ rules by name
@@ -256,7 +262,9 @@ def _global_phase(op: Operator, wire_map: WireMap, slots: SlotTable) -> list[Gat
 def _qubit_unitary(op: Operator, wire_map: WireMap, slots: SlotTable) -> list[Gate]:
     wires = wire_indices(op.wires, wire_map)
     if len(wires) > MAX_DENSE_WIRES:
-        raise CaptureError(f"{op.name} acts on {len(wires)} wires; dense unitaries are compiled up to {MAX_DENSE_WIRES}")
+        raise CaptureError(
+            f"{op.name} acts on {len(wires)} wires; dense unitaries are compiled up to {MAX_DENSE_WIRES}"
+        )
     diagonal = op.name == "DiagonalQubitUnitary"
     shape = (2 ** len(wires),) * (1 if diagonal else 2)
     entries = op.data[0]
@@ -289,7 +297,15 @@ def _is_spectral(op: Operator) -> bool:
 
 def _spectral(op: Operator, wires: tuple[int, ...], slots: SlotTable) -> list[Gate]:
     hyperparameters = tuple(sorted((k, repr(v)) for k, v in op.hyperparameters.items()))
-    return [_spectral_gate(op.name, wires, _generator(type(op), len(wires), hyperparameters, _Hidden(op)), op.data[0], slots)]
+    return [
+        _spectral_gate(
+            op.name,
+            wires,
+            _generator(f"{type(op).__module__}.{type(op).__qualname__}", len(wires), hyperparameters, _Hidden(op)),
+            op.data[0],
+            slots,
+        )
+    ]
 
 
 class _Hidden:
@@ -306,7 +322,7 @@ class _Hidden:
 
 
 @lru_cache(maxsize=256)
-def _generator(cls: type, num_wires: int, hyperparameters: tuple, hidden: _Hidden) -> np.ndarray:
+def _generator(name: str, num_wires: int, hyperparameters: tuple, hidden: _Hidden) -> np.ndarray:
     """The matrix ``G`` of ``op = exp(i theta G)``, checked against the operation's own matrix."""
     op = hidden.op
     with qml.QueuingManager.stop_recording():

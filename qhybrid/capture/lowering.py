@@ -76,9 +76,7 @@ def lower(
         num_batched=len(slots.batched),
         arrays=tuple(slots.array_slots),
     )
-    return Lowered(
-        program, outputs, tuple(slots.shared), tuple(slots.batched), tuple(slots.arrays), slots.batch_size
-    )
+    return Lowered(program, outputs, tuple(slots.shared), tuple(slots.batched), tuple(slots.arrays), slots.batch_size)
 
 
 def _wire_map(tape: QuantumScript, device_wires: Any) -> WireMap:

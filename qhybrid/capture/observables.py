@@ -99,9 +99,7 @@ def _products(obs: Operator, wire_map: WireMap) -> list[_Product]:
         ]
     if isinstance(obs, LinearCombination):
         coefficients, operators = obs.terms()
-        return [
-            _scaled(p, c) for c, o in zip(coefficients, operators, strict=True) for p in _products(o, wire_map)
-        ]
+        return [_scaled(p, c) for c, o in zip(coefficients, operators, strict=True) for p in _products(o, wire_map)]
     if isinstance(obs, Sum):
         return [p for o in obs.operands for p in _products(o, wire_map)]
     if isinstance(obs, SProd):

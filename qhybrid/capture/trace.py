@@ -52,7 +52,9 @@ class Trace:
         return self.prologue(leaves)
 
 
-def trace(func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str], device_wires: Any, shots: Any) -> Trace:
+def trace(
+    func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str], device_wires: Any, shots: Any
+) -> Trace:
     """Run ``func`` once on tracers.
 
     Args:

@@ -69,7 +69,9 @@ class StateVectorDevice(Device, CompilingDevice):
     name = "qhybrid.statevector"
     has_vjp = True
 
-    def __init__(self, wires: Any = None, shots: Any = None, seed: Any = "global", c_dtype: Any = np.complex128) -> None:
+    def __init__(
+        self, wires: Any = None, shots: Any = None, seed: Any = "global", c_dtype: Any = np.complex128
+    ) -> None:
         super().__init__(wires=wires, shots=shots)
         if np.dtype(c_dtype) not in (np.dtype(np.complex64), np.dtype(np.complex128)):
             raise DeviceError(f"c_dtype is {c_dtype!r}; it must be numpy.complex128 or numpy.complex64.")

@@ -96,7 +96,7 @@ def inverted(plan: Plan, coef: Coefficients) -> Coefficients:
     shared, lanes = plan.shared_inversion, plan.lane_inversion
     dtype = coef.shared.dtype
     ms = coef.shared[shared.source] * shared.sign.astype(dtype)
-    return Coefficients(ms, coef.lanes[:, lanes.source] * lanes.sign.astype(dtype)[:, None])
+    return Coefficients(ms, np.take(coef.lanes, lanes.source, axis=1) * lanes.sign.astype(dtype)[:, None])
 
 
 def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, reverse: bool = False) -> None:

@@ -24,7 +24,7 @@ from qhybrid_devices.statevector.engine import (
 )
 from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measurements import MeasurementPlan, plan_measurements, results, seed
-from qhybrid_devices.statevector.operations import Operation, lower_gates
+from qhybrid_devices.statevector.operations import LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling, sample_results
 
@@ -262,9 +262,8 @@ class StateVectorExecutable(Executable):
         if compiled is None:
             n, options = self.program.num_wires, None if tile else self.options
             max_flips = n if tile else max(1, min(self.options.active, n - self.options.lane_bits))
-            operations, bits = lower_gates(
-                self.program.gates, range(n - 1, -1, -1), self.program.arrays, max_flips
-            )
+            lowering = LoweringOptions(max_flips, fuse_mixed=not tile)
+            operations, bits = lower_gates(self.program.gates, range(n - 1, -1, -1), self.program.arrays, lowering)
             compiled = Compiled(
                 build_plan(operations, n, options),
                 bits,

@@ -34,7 +34,7 @@ from qhybrid_devices.statevector.observables import (
     word_moments,
     word_of,
 )
-from qhybrid_devices.statevector.operations import lower_gates
+from qhybrid_devices.statevector.operations import LoweringOptions, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 
 
@@ -142,7 +142,7 @@ def plan_outcomes(
     program: Program, m: Probabilities | Samples, bits: Sequence[int], options: PlanOptions | None
 ) -> ProbabilityPlan:
     """Plan the outcomes of some wires."""
-    operations, after = lower_gates(m.basis, bits, program.arrays, max_flips=len(bits))
+    operations, after = lower_gates(m.basis, bits, program.arrays, LoweringOptions(len(bits)))
     basis = build_plan(operations, program.num_wires, options) if operations else None
     return ProbabilityPlan(np.array([after[w] for w in m.wires], np.int64), basis)
 

@@ -21,7 +21,7 @@ from qhybrid_devices.statevector.engine import (
 )
 from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import apply_words, moments
-from qhybrid_devices.statevector.operations import Operation, lower_gates
+from qhybrid_devices.statevector.operations import LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.sweeps import outer_lanes
 
@@ -126,7 +126,7 @@ def _plan_matrix_term(
 
 
 def _unswapped(gates: Sequence[Gate], bits: Sequence[int], arrays: Sequence[ArraySlot]) -> list[Operation]:
-    return lower_gates(gates, bits, arrays, max_flips=len(bits), relabel=False)[0]
+    return lower_gates(gates, bits, arrays, LoweringOptions(len(bits), relabel=False))[0]
 
 
 # ------------------------------------------------------------------ on states

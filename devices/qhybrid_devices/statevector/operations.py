@@ -107,8 +107,23 @@ class Operation:
         return 2 ** len(self.targets) if self.kind == DIAGONAL else 4 ** len(self.targets)
 
 
+@dataclass(frozen=True)
+class LoweringOptions:
+    """Choices that depend on how the operations will run.
+
+    Args:
+        max_flips: Pauli rotations with more X and Y letters than this are turned into Z rotations first
+        relabel: whether a SWAP may relabel bits instead of moving amplitudes
+        fuse_mixed: whether shared and batched gates fuse; cheap unless each of many lanes then has its own product
+    """
+
+    max_flips: int
+    relabel: bool = True
+    fuse_mixed: bool = False
+
+
 def lower_gates(
-    gates: Sequence[Gate], bits: Sequence[int], arrays: Sequence[ArraySlot], max_flips: int, relabel: bool = True
+    gates: Sequence[Gate], bits: Sequence[int], arrays: Sequence[ArraySlot], options: LoweringOptions
 ) -> tuple[list[Operation], tuple[int, ...]]:
     """Reduce gates to operations.
 
@@ -116,13 +131,12 @@ def lower_gates(
         gates: in the order of application
         bits: bit position of each wire before the gates
         arrays: the program's array slots, which say what is batched
-        max_flips: Pauli rotations with more X and Y letters than this are turned into Z rotations first
-        relabel: whether a SWAP may relabel bits instead of moving amplitudes
+        options: choices that depend on how the operations will run
 
     Returns:
         the operations, and the bit position of each wire after them: a SWAP only relabels
     """
-    lowering = _Lowering(list(bits), arrays, max_flips, relabel)
+    lowering = _Lowering(list(bits), arrays, options)
     for gate in gates:
         lowering.add(gate)
     return [op for item in lowering.items for op in _finish(item)], tuple(lowering.bits)
@@ -131,8 +145,8 @@ def lower_gates(
 class _Lowering:
     """The operations so far; ``last[b]`` is the index of the last one that touches bit ``b``."""
 
-    def __init__(self, bits: list[int], arrays: Sequence[ArraySlot], max_flips: int, relabel: bool) -> None:
-        self.bits, self.arrays, self.max_flips, self.relabel = bits, arrays, max_flips, relabel
+    def __init__(self, bits: list[int], arrays: Sequence[ArraySlot], options: LoweringOptions) -> None:
+        self.bits, self.arrays, self.options = bits, arrays, options
         self.items: list[Operation] = []
         self.last: dict[int, int] = {}
 
@@ -160,7 +174,7 @@ class _Lowering:
 
     def _fixed(self, matrix: NDArray, targets: tuple[int, ...], cmask: int, cval: int) -> None:
         matrix, targets, cmask, cval = _peel_controls(matrix, targets, cmask, cval)
-        if self.relabel and not cmask and len(targets) == 2 and np.abs(matrix - _SWAP).max() < _TINY:
+        if self.options.relabel and not cmask and len(targets) == 2 and np.abs(matrix - _SWAP).max() < _TINY:
             a, b = (self.bits.index(t) for t in targets)
             self.bits[a], self.bits[b] = self.bits[b], self.bits[a]
         elif len(targets) == 1:
@@ -180,7 +194,7 @@ class _Lowering:
             terms = np.stack([np.eye(2) - word, np.eye(2) + word]) / 2
             self._spectral(Factor(op.angle, (half, -half), terms, op.word), targets, cmask, cval)
             return
-        if sum(letter != "Z" for letter in op.word) > self.max_flips:
+        if sum(letter != "Z" for letter in op.word) > self.options.max_flips:
             self._pauli_in_z_basis(op, targets, cmask, cval)
             return
         masks = {letter: sum(1 << t for t, p in zip(targets, op.word, strict=True) if p == letter) for letter in "XYZ"}
@@ -220,7 +234,9 @@ class _Lowering:
         lanes = factor.angle is not None and factor.angle.batched
         if not touched and index is not None:
             before = self.items[index]
-            if (before.targets, before.cmask, before.cval, before.composition) == (targets, cmask, cval, PRODUCT):
+            same = (before.targets, before.cmask, before.cval, before.composition) == (targets, cmask, cval, PRODUCT)
+            constant = factor.angle is None or all(f.angle is None for f in before.factors)
+            if same and (before.lanes == lanes or constant or self.options.fuse_mixed):
                 self.items[index] = replace(
                     before, factors=(*before.factors, factor), lanes=before.lanes or lanes
                 )

@@ -227,8 +227,8 @@ class _Tables:
     def _coefficients(self, op: Operation, form: int, param: int, size: int) -> None:
         """Constants, and how the coefficients are inverted: transposed where there is a matrix, and conjugated."""
         if form == SHARED:
-            value = np.zeros(size, complex) if op.constant is None else np.asarray(op.constant, complex).reshape(-1)
-            self.values.append(value.view(float))
+            value = np.zeros(size, complex) if op.constant is None else np.ascontiguousarray(op.constant, complex).reshape(-1)
+            self.values.append(np.ascontiguousarray(value).view(float))
         entries = np.arange(size)
         if op.kind in (U2, DENSE):
             dim = 2 ** len(op.targets)

@@ -27,7 +27,7 @@ from qhybrid_devices.statevector._jit import kernel
 from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
 from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import marginals
-from qhybrid_devices.statevector.operations import lower_gates
+from qhybrid_devices.statevector.operations import LoweringOptions, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 
 _TO_Z = {
@@ -129,7 +129,7 @@ def plan_sampling(program: Program, bits: Sequence[int], options: PlanOptions | 
     slots = (*program.arrays, *(_eigenvector_slot(m, program.arrays) for m in matrices))
     plans = []
     for gates in groups.gates:
-        operations = lower_gates(gates, bits, slots, max_flips=len(bits), relabel=False)[0]
+        operations = lower_gates(gates, bits, slots, LoweringOptions(len(bits), relabel=False))[0]
         plans.append(build_plan(operations, program.num_wires, options))
     return SamplingPlan(tuple(plans), tuple(matrices), tuple(scalars), tuple(tensors))
 
