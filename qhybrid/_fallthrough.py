@@ -10,7 +10,7 @@ from typing import Any
 def fall_through(own: str, theirs: str) -> Callable[[str], Any]:
     """A module ``__getattr__`` that looks a missing name of ``own`` up in PennyLane's module ``theirs``."""
 
-    def __getattr__(name: str) -> Any:
+    def look_up(name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         try:
@@ -18,4 +18,4 @@ def fall_through(own: str, theirs: str) -> Callable[[str], Any]:
         except AttributeError:
             raise AttributeError(f"neither {own} nor {theirs} has an attribute {name!r}") from None
 
-    return __getattr__
+    return look_up

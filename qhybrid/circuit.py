@@ -17,8 +17,7 @@ from qhybrid.capture.assembly import SlotValues, assemble
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output, ScalarOutput
 from qhybrid.execution import Circuit
-from qhybrid.gradients import CircuitFunction, FiniteDiff, GradientMethod, resolve
-from qhybrid.gradients.lanes import untie
+from qhybrid.gradients import CircuitFunction, GradientMethod, resolve
 from qhybrid.program import Program
 
 
@@ -100,14 +99,3 @@ def run_tape(
     circuit = CompiledCircuit(lowered.program, lowered.outputs, device)
     values = assemble(lowered)
     return [circuit.measured(values, choose(shots), shots) for shots in (list(tape.shots) if tape.shots else [None])]
-
-
-def gradient_executions(program: Program, method: GradientMethod, samples: int) -> int:
-    """Executions that one backward pass of ``samples`` samples takes; the native derivative counts as one a sample."""
-    if method.is_native:
-        return samples
-    untied = untie(program)
-    rows = list(range(len(untied.sources)))
-    if isinstance(method, FiniteDiff):
-        return method.order * len(rows) * samples
-    return len(untied.shifts(rows)) * samples

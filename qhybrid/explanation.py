@@ -45,9 +45,8 @@ class Explanation:
         lines.append(f"gradient:  {self.method} ({self.method_reason})")
         if self.path != "pennylane":
             batch = "no batch" if self.batch_size is None else f"a batch of {self.batch_size}"
-            lines.append(
-                f"circuit:   {self.num_gates} gates on {self.num_wires} wires, {self.num_parameters} parameters, {batch}"
-            )
+            size = f"{self.num_gates} gates on {self.num_wires} wires, {self.num_parameters} parameters"
+            lines.append(f"circuit:   {size}, {batch}")
             lines.append(
                 f"cost:      {self.forward_executions} executions forward, {self.gradient_executions} for a gradient, "
                 f"{self.memory / 2**20:.3g} MiB of states"

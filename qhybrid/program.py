@@ -104,7 +104,7 @@ class SpectralRotation:
 
 @dataclass(frozen=True, slots=True)
 class Evolution:
-    r"""``exp(-i t sum_k c_k H_k)`` with a trainable time and trainable coefficients; ``terms`` is ``(K, 2**k, 2**k)``."""
+    r"""``exp(-i t sum_k c_k H_k)`` with trainable time and coefficients; ``terms`` is ``(K, 2**k, 2**k)``."""
 
     terms: Constant
     time: Angle | float

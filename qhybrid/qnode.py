@@ -12,23 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pennylane as qml
 from pennylane.math import Interface
 from pennylane.transforms.core import CompilePipeline
 
+from qhybrid.backend import CompilingDevice
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.recording import record
 from qhybrid.capture.signature import flatten, leaf_names
 from qhybrid.capture.trace import Trace, audit, trace
-from qhybrid.capture.tracer import is_functorch
-from qhybrid.circuit import CompiledCircuit, gradient_executions, run_tape
-from qhybrid.backend import CompilingDevice
+from qhybrid.capture.values import concrete, is_functorch
+from qhybrid.circuit import CompiledCircuit, run_tape
 from qhybrid.errors import CaptureError, FallbackWarning, NotFiniteError
 from qhybrid.explanation import Explanation
-from qhybrid.gradients import GradientMethod, resolve
+from qhybrid.gradients import GradientMethod, check_method, resolve, resolves
 
-#: Gradient methods that PennyLane knows and runs by itself.
-PENNYLANE_METHODS = frozenset({"hadamard", "reversed-hadamard", "direct-hadamard", "reversed-direct-hadamard", "spsa"})
 #: Traces kept for one signature, for functions that branch on values.
 MAX_TRACES = 8
 #: Signatures kept; a new shape or static value makes a new one.
@@ -101,8 +100,7 @@ class QNode(qml.QNode):
         trace: bool = True,
         **kwargs: Any,
     ) -> None:
-        if not _is_pennylane_method(diff_method):
-            resolve(diff_method, has_vjp=True, shots=None, options=kwargs.get("gradient_kwargs"))
+        check_method(diff_method)
         name = diff_method.name if isinstance(diff_method, GradientMethod) else diff_method
         super().__init__(func, device, interface, name, **kwargs)
         self._init_args = {
@@ -111,7 +109,7 @@ class QNode(qml.QNode):
         self._method = diff_method
         self._trace = trace
         self._cache = _Cache()
-        if isinstance(device, CompilingDevice) and not _is_pennylane_method(diff_method):
+        if isinstance(device, CompilingDevice) and resolves(diff_method):
             for number in self._each_shots():
                 self._resolve(number)
 
@@ -146,7 +144,7 @@ class QNode(qml.QNode):
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
         if self._interface.value in {"jax", "jax-jit", "tf", "tf-autograph"}:
             return f"the interface {self._interface.value!r} is PennyLane's"
-        if _is_pennylane_method(self._method):
+        if not resolves(self._method):
             return f"diff_method {self._method!r} is PennyLane's"
         return None
 
@@ -156,11 +154,11 @@ class QNode(qml.QNode):
                 key, leaves = flatten(args, kwargs)
                 entry = self._entry(key, leaves)
             except CaptureError as cause:
+                result = self._recorded_call(args, kwargs)  # first: a mistake in the function shows itself here
                 self._cache.untraceable = str(cause)
-            else:
-                return self._run_entry(entry, leaves)
-        if self._trace:
-            self._warn(f"calls its function every time, since it cannot be traced: {self._cache.untraceable}")
+                self._warn(f"calls its function every time, since it cannot be traced: {cause}")
+                return result
+            return self._run_entry(entry, leaves)
         return self._recorded_call(args, kwargs)
 
     def _run_entry(self, entry: _Entry, leaves: list) -> Any:
@@ -209,7 +207,8 @@ class QNode(qml.QNode):
                 raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
             made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self.device.wires, self._shots)
             entry = _Entry(made, CompiledCircuit(made.program, made.outputs, self.device))
-            cache.traces[key] = [e for e in found if e not in stale][-MAX_TRACES + 1 :] + [entry]
+            kept = [e for e in found if e not in stale]
+            cache.traces[key] = [*kept[-MAX_TRACES + 1 :], entry]
             cache.traces.move_to_end(key)
             while len(cache.traces) > MAX_SIGNATURES:
                 cache.traces.popitem(last=False)
@@ -285,7 +284,7 @@ class QNode(qml.QNode):
             num_parameters=program.num_shared + program.num_batched + len(program.arrays),
             batch_size=batch,
             forward_executions=samples * len(shots),
-            gradient_executions=gradient_executions(program, method, samples) * len(shots),
+            gradient_executions=method.executions(program, samples) * len(shots),
             memory=self.device.memory_needed(program, samples),
             circuit=str(program),
         )
@@ -297,7 +296,7 @@ class QNode(qml.QNode):
 
         Returns:
             an array ``(num_measurements,)`` or ``(batch, num_measurements)`` of the host, or ``None`` if the circuit is
-            not compiled, has shot vectors or returns anything but expectation values and variances
+            not compiled, has shot vectors or returns anything but a list or tuple of expectation values and variances
 
         """
         if self._not_compiled(kwargs) is not None or not self._trace or self._cache.untraceable is not None:
@@ -309,7 +308,7 @@ class QNode(qml.QNode):
             entry = self._entry(key, leaves)
         except CaptureError:
             return None  # the ordinary call that follows reports the cause
-        if not entry.circuit.only_scalars:
+        if not (entry.trace.sequence and entry.circuit.only_scalars):
             return None
         (shots,) = self._each_shots()
         return entry.circuit.results(entry.trace.slot_values(leaves), self._resolve(shots), shots)[0]
@@ -342,7 +341,8 @@ class QNode(qml.QNode):
         module, name = self.func.__module__, self.func.__qualname__
         if "<" in name:
             raise TypeError(
-                f"The quantum function {name} is local, so its QNode cannot be pickled. Define it at the top level of a module."
+                f"The quantum function {name} is local, so its QNode cannot be pickled. "
+                "Define it at the top level of a module."
             )
         settings = {k: v for k, v in self._init_args.items() if k != "func"}
         return (_rebuild, (module, name, settings, self._shots if self._shots_override_device else None))
@@ -355,15 +355,9 @@ def _converted(result: Any, interface: Interface) -> Any:
     if isinstance(result, dict):
         return {k: _converted(r, interface) for k, r in result.items()}
     if interface is Interface.NUMPY:
-        return qml.math.unwrap([result])[0]
+        return np.asarray(concrete(result))[()]
     host = interface.get_like()
     return result if qml.math.get_interface(result) == host else qml.math.asarray(result, like=host)
-
-
-def _is_pennylane_method(diff_method: Any) -> bool:
-    if isinstance(diff_method, qml.transforms.core.Transform):
-        return True
-    return isinstance(diff_method, str) and diff_method in PENNYLANE_METHODS
 
 
 def _rebuild(module: str, name: str, settings: dict[str, Any], shots: Any) -> QNode:

@@ -242,7 +242,7 @@ def test_14_a_batch_axis_taken_for_features_is_an_error_in_a_layer():
 
     layer = TorchLayer(circuit, {"w": ()})
     for batch in (5, 3):
-        with pytest.raises(CircuitError, match=r"batch axis.*inputs\[\.\.\., i\]"):
+        with pytest.raises(CircuitError, match=r"batch axis for a feature axis.*inputs\[\.\.\., i\]"):
             layer(torch.rand(batch, 3))
 
 

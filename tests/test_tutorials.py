@@ -140,5 +140,5 @@ def test_notebook_holds_its_outputs(name):
     assert all(cell.execution_count for cell in code)
     assert not [output for output in outputs if output.output_type == "error"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
-    assert str(Path.home()) not in path.read_text()
-    assert str(TUTORIALS.parent) not in path.read_text()
+    for place in (str(TUTORIALS.parent), "site-packages", "/tmp/"):
+        assert place not in path.read_text(), "the notebook shows a path of the machine it ran on"

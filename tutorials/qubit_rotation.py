@@ -32,7 +32,7 @@ from pathlib import Path
 import autograd
 import matplotlib.pyplot as plt
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import qhybrid as qml
 from qhybrid import numpy as pnp

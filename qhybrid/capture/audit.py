@@ -66,10 +66,13 @@ def _measurement_disagreement(traced: Program, traced_slots: Slots, plain: Progr
 def _same_gate(a: Gate, a_slots: Slots, b: Gate, b_slots: Slots) -> bool:
     if (a.wires, a.controls, a.control_values) != (b.wires, b.controls, b.control_values):
         return False
-    if isinstance(a.operator, PauliRotation) and isinstance(b.operator, PauliRotation):
-        if len(a.wires) > _WIDEST_MATRIX and a.operator.word != b.operator.word:
-            return False
+    if len(a.wires) > _WIDEST_MATRIX and _word(a) != _word(b):
+        return False
     return _close(_numbers(a, a_slots), _numbers(b, b_slots))
+
+
+def _word(gate: Gate) -> str | None:
+    return gate.operator.word if isinstance(gate.operator, PauliRotation) else None
 
 
 def _numbers(gate: Gate, slots: Slots) -> NDArray:

@@ -245,6 +245,7 @@ def _methods(value: Any) -> Iterator[tuple[str, types.FunctionType]]:
 
 # ------------------------------------------------------------------ what is library code
 
+
 def _is_code(value: Any) -> bool:
     return isinstance(value, types.FunctionType | types.BuiltinFunctionType | type | np.ufunc) or (
         callable(value) and is_library(type(value).__module__) and not isinstance(value, types.MethodType)

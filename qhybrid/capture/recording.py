@@ -25,10 +25,12 @@ class Recording:
     Args:
         tape: the circuit, with mid-circuit measurements deferred to its end
         restore: puts one value for each measurement into the structure that the function returned
+        sequence: whether that structure is a list or tuple of measurements
     """
 
     tape: QuantumScript
     restore: Callable[[Sequence[Any]], Any]
+    sequence: bool
 
 
 def record(func: Callable, args: Sequence[Any], kwargs: dict[str, Any], shots: Any) -> Recording:
@@ -50,7 +52,8 @@ def record(func: Callable, args: Sequence[Any], kwargs: dict[str, Any], shots: A
     _check_output(func, output, leaves, tape.measurements)
     if any(isinstance(op, qml.ops.MidMeasure) for op in tape.operations):
         tape = _deferred(tape)
-    return Recording(tape, _restore(output, structure))
+    sequence = type(output) in (tuple, list) and len(output) == len(leaves)
+    return Recording(tape, _restore(output, structure), sequence)
 
 
 def _check_output(func: Callable, output: Any, leaves: list, measurements: list) -> None:

@@ -19,7 +19,7 @@ from qhybrid.capture.prologue import Prologue
 from qhybrid.capture.recording import record
 from qhybrid.capture.signature import static_objects, trainable, unflatten
 from qhybrid.capture.tracer import Graph, as_root, concrete
-from qhybrid.errors import CaptureError
+from qhybrid.errors import CaptureError, CircuitError
 from qhybrid.program import Program, Slots
 
 
@@ -33,6 +33,7 @@ class Trace:
         restore: puts measurement values into the structure that the function returned
         prologue: slot values from argument leaves
         guard: whether everything that the function read from outside is unchanged
+        sequence: whether the function returned a list or tuple of measurements
         batch_size: samples of every call with this signature, ``None`` if unbatched
     """
 
@@ -41,6 +42,7 @@ class Trace:
     restore: Callable[[Sequence[Any]], Any]
     prologue: Prologue
     guard: Callable[[], bool]
+    sequence: bool
     batch_size: int | None
 
     def holds(self, leaves: Sequence[Any]) -> bool:
@@ -75,13 +77,19 @@ def trace(
             args, kwargs = unflatten(key, tracers)
             recording = record(func, args, kwargs, shots)
             lowered = lower(recording.tape, device_wires, varies=lambda value: as_root(graph, value) is not None)
+    except (CaptureError, CircuitError, qml.wires.WireError):
+        raise
+    except Exception as error:  # whatever a function does with a value that it cannot see
+        raise CaptureError(f"{type(error).__name__} while tracing: {error}") from error
     finally:
         if graph.poison:
             raise CaptureError(graph.poison)
     if not guard():
         raise CaptureError("it changes what it reads from outside")
     prologue = Prologue(graph, lowered.shared, lowered.batched, lowered.arrays, names)
-    return Trace(lowered.program, lowered.outputs, recording.restore, prologue, guard, lowered.batch_size)
+    return Trace(
+        lowered.program, lowered.outputs, recording.restore, prologue, guard, recording.sequence, lowered.batch_size
+    )
 
 
 def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device_wires: Any, shots: Any) -> None:

@@ -8,6 +8,7 @@
 Second derivatives are exact for every method, by shift rules on top of its first derivatives.
 """
 
+from qhybrid._fallthrough import fall_through
 from qhybrid.gradients.adjoint import Adjoint as Adjoint
 from qhybrid.gradients.base import GradientMethod as GradientMethod
 from qhybrid.gradients.finite_difference import FiniteDiff as FiniteDiff
@@ -17,3 +18,5 @@ from qhybrid.gradients.resolve import NoDerivative as NoDerivative
 from qhybrid.gradients.resolve import check_method as check_method
 from qhybrid.gradients.resolve import resolve as resolve
 from qhybrid.gradients.resolve import resolves as resolves
+
+__getattr__ = fall_through("qhybrid.gradients", "pennylane.gradients")

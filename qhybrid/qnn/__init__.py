@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qhybrid._fallthrough import fall_through
+
 if TYPE_CHECKING:
     from qhybrid.qnn.torch import TorchLayer as TorchLayer
 
 __all__ = ["TorchLayer"]
+
+
+_from_pennylane = fall_through("qhybrid.qnn", "pennylane.qnn")
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +20,4 @@ def __getattr__(name: str) -> Any:
         from qhybrid.qnn.torch import TorchLayer
 
         return TorchLayer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
+    return _from_pennylane(name)

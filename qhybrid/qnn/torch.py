@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qhybrid.errors import CircuitError
+from qhybrid.qnode import QNode
+
 _Initializer = Callable[[Tensor], Tensor]
+
+_BATCH_AXIS = (
+    "It takes the batch axis for a feature axis: read features from the last axis, inputs[..., i]; in a batch, inputs[i] "
+    "is a sample."
+)
 
 
 class TorchLayer(nn.Module):
@@ -63,8 +71,8 @@ class TorchLayer(nn.Module):
         if interface not in ("auto", "torch", "pytorch"):
             raise ValueError(f"The QNode has interface={interface!r}; a TorchLayer needs 'auto' or 'torch'.")
         self.qnode = qnode
-        #: The QNode, once it is known to return a sequence, which it can then give as one tensor.
-        self._several: Callable | None = None
+        #: Whether a batch as large as an input's other axes has shown that the QNode reads the right one.
+        self._batch_axis_checked = False
         self._shapes = shapes
         for name, shape in shapes.items():
             self.register_parameter(name, nn.Parameter(_initial_value(name, shape, init_method)))
@@ -106,18 +114,35 @@ class TorchLayer(nn.Module):
         batch = flat.shape[:-1]
         arguments = {self.input_arg: flat, **self._weights(flat)}
         result = self._evaluate(arguments, batch)
+        if not self._batch_axis_checked and batch and batch[0] == flat.shape[-1] and self._is_repeatable():
+            self._check_batch_axis(arguments, result)
         return _cast(result, inputs.dtype).reshape((*leading, *result.shape[len(batch) :]))
 
     def _evaluate(self, arguments: dict[str, Tensor], batch: torch.Size) -> Tensor:
         """One call of the QNode, its values along the last axis if there are several."""
-        if self._several is self.qnode:
-            values = self.qnode.stacked(**arguments)  # type: ignore[attr-defined]
-            if values is not None and values.ndim > len(batch):
+        if isinstance(self.qnode, QNode):
+            values = self.qnode.stacked(**arguments)
+            if values is not None:
                 return _joined(values, batch)
-        result = self.qnode(**arguments)
-        if isinstance(result, list | tuple) and callable(getattr(self.qnode, "stacked", None)):
-            self._several = self.qnode
-        return _joined(result, batch)
+        return _joined(self.qnode(**arguments), batch)
+
+    def _check_batch_axis(self, arguments: dict[str, Tensor], result: Tensor) -> None:
+        """Run a square input once with one sample more: a circuit that reads the batch as features shows itself."""
+        inputs = arguments[self.input_arg]
+        with torch.no_grad():
+            more = torch.cat([inputs, inputs[-1:]])
+            again = self._evaluate({**arguments, self.input_arg: more}, more.shape[:-1])
+            if not torch.allclose(again[:-1], result, rtol=1e-3, atol=1e-4):
+                raise CircuitError(
+                    f"The QNode gives a sample of an input of shape {tuple(inputs.shape)} another result when the batch "
+                    f"grows. {_BATCH_AXIS}"
+                )
+        self._batch_axis_checked = True
+
+    def _is_repeatable(self) -> bool:
+        """Whether two runs of the QNode give the same: exact results, and no transformation of torch.func around."""
+        exact = not getattr(self.qnode, "shots", None)
+        return exact and not torch._C._are_functorch_transforms_active()
 
     def _weights(self, inputs: Tensor) -> dict[str, Tensor]:
         weights = {name: getattr(self, name) for name in self._shapes}
@@ -200,9 +225,8 @@ def _joined(result: Any, batch: torch.Size) -> Tensor:
     """One tensor with the batch in front: several measurements are joined along the last axis."""
     if isinstance(result, Tensor):
         if result.shape[: len(batch)] != batch:
-            raise ValueError(
-                f"The QNode gave a result of shape {tuple(result.shape)} for a batch of {batch[0]} samples. Let it "
-                "read features from the last axis, inputs[..., i]: in a batch, inputs[i] is a sample, not a feature."
+            raise CircuitError(
+                f"The QNode gave a result of shape {tuple(result.shape)} for a batch of {batch[0]} samples. {_BATCH_AXIS}"
             )
         return result
     parts = list(result.values()) if isinstance(result, Mapping) else list(result)

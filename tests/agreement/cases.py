@@ -124,7 +124,8 @@ TEMPLATES = [
     _with("IQPEmbedding", 4, lambda x: qml.IQPEmbedding(x, WIRES, n_repeats=2)),
     _with("QAOAEmbedding", 12, lambda x: qml.QAOAEmbedding(
         x[..., :4], qml.math.reshape(x[..., 4:], (*qml.math.shape(x)[:-1], 1, 8)), wires=WIRES)),
-    _with("RandomLayers", 6, lambda x: qml.RandomLayers(qml.math.reshape(x, (2, 3)), wires=WIRES, seed=7), batches=False),
+    _with("RandomLayers", 6, lambda x: qml.RandomLayers(
+        qml.math.reshape(x, (2, 3)), wires=WIRES, seed=7), batches=False),
     _with("SimplifiedTwoDesign", 16, lambda x: _simplified(x), batches=False),
     _with("ParticleConservingU1", 12, lambda x: qml.ParticleConservingU1(
         qml.math.reshape(x, (2, 3, 2)), WIRES, init_state=np.array([1, 1, 0, 0])), batches=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pennylane as qml
@@ -46,7 +46,7 @@ def _angles(case: Case, batch: int | None = None) -> np.ndarray:
     return rng.uniform(-3, 3, shape)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _reference_at(case: Case, angles: tuple[float, ...]):
     node = qml.QNode(_function(case), qml.device("default.qubit", wires=WIRES), diff_method="backprop")
 

@@ -48,7 +48,18 @@ def test_other_values_are_static(value):
 
 
 def test_all_leaves_and_statics_have_different_keys():
-    values = [*LEAVES, *STATIC, 2, False, 1.0, np.ones(4), np.ones((3, 1)), torch.ones(3, dtype=torch.float64), [1], (1,)]
+    values = [
+        *LEAVES,
+        *STATIC,
+        2,
+        False,
+        1.0,
+        np.ones(4),
+        np.ones((3, 1)),
+        torch.ones(3, dtype=torch.float64),
+        [1],
+        (1,),
+    ]
     keys = [flatten((v,), {})[0] for v in values]
     same = [(i, j) for i in range(len(keys)) for j in range(i) if keys[i] == keys[j]]
     expected = [(i, j) for i, j in same if type(values[i]) is type(values[j]) and isinstance(values[i], float)]

@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import numpy as np
-from qhybrid_devices.statevector.reference import ReferenceExecutable
 
 from qhybrid.execution import Circuit, Executable
 from qhybrid.gradients import CircuitFunction
@@ -28,6 +27,8 @@ from qhybrid.program import (
     Term,
     Variance,
 )
+from qhybrid_devices.statevector.executable import StateVectorExecutable
+from qhybrid_devices.statevector.reference import ReferenceExecutable
 
 S, B = Angle, (lambda k: Angle(k, True))
 X, Z = np.array([[0, 1], [1, 0]]), np.diag([1, -1])
@@ -122,9 +123,15 @@ def compile_reference(program: Program) -> Executable:
     return ReferenceExecutable(program)
 
 
-def function(program: Program, method, **circuit) -> CircuitFunction:
-    """``program`` on the dense oracle."""
-    return CircuitFunction(Circuit(program, compile_reference, **circuit), method)
+@lru_cache
+def compile_fast(program: Program) -> Executable:
+    """The state-vector simulator."""
+    return StateVectorExecutable(program)
+
+
+def function(program: Program, method, compiler=compile_reference, **circuit) -> CircuitFunction:
+    """``program`` on the dense oracle, or on what another ``compiler`` gives."""
+    return CircuitFunction(Circuit(program, compiler, **circuit), method)
 
 
 def random_inputs(program: Program, seed: int = 0, batch: int = 2) -> list[np.ndarray]:

@@ -32,6 +32,7 @@ from tests.gradients.circuits import (
     S,
     X,
     Z,
+    compile_fast,
     compile_reference,
     expval,
     function,
@@ -51,7 +52,7 @@ def test_first_derivative(name, method):
 @pytest.mark.parametrize("name", ANGLES)
 @pytest.mark.parametrize("method", METHODS[:2], ids=lambda m: m.name)
 def test_second_derivative(name, method):
-    check_vjp(function(ANGLES[name], method), random_inputs(ANGLES[name]), order=2)
+    check_vjp(function(ANGLES[name], method, compile_fast), random_inputs(ANGLES[name]), order=2)
 
 
 def test_second_derivative_by_finite_differences_is_shifts_of_them():
@@ -59,7 +60,7 @@ def test_second_derivative_by_finite_differences_is_shifts_of_them():
     inputs = random_inputs(program)
     c, u = np.ones((2, 1)), np.array([0.3, -0.7])
     got, expected = (
-        function(program, m).pullback((True, False)).pullback((True, True, False))(*inputs, c, u)
+        function(program, m, compile_fast).pullback((True, False)).pullback((True, True, False))(*inputs, c, u)
         for m in (FiniteDiff(), Adjoint())
     )
     for a, b in zip(got, expected, strict=True):
@@ -88,7 +89,7 @@ def test_adjoint_differentiates_arrays(name):
 @pytest.mark.parametrize("name", ARRAYS)
 @pytest.mark.parametrize("method", METHODS[:2], ids=lambda m: m.name)
 def test_second_derivative_of_angles_beside_frozen_arrays(name, method):
-    check_vjp(function(ARRAYS[name], method), random_inputs(ARRAYS[name]), needs=(True, False), order=2)
+    check_vjp(function(ARRAYS[name], method, compile_fast), random_inputs(ARRAYS[name]), needs=(True, False), order=2)
 
 
 @pytest.mark.parametrize("name", ARRAYS)

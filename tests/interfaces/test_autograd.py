@@ -9,14 +9,14 @@ import pytest
 from qhybrid import interfaces
 from qhybrid.errors import DifferentiationError
 from qhybrid.gradients import Adjoint, ParameterShift
-from tests.gradients.circuits import ANGLES, ARRAYS, function, random_inputs
+from tests.gradients.circuits import ANGLES, ARRAYS, compile_fast, function, random_inputs
 
 METHODS = [Adjoint(), ParameterShift()]
 MIXED = ANGLES["batched and shared"]
 
 
 def node(program, method=METHODS[0]):
-    f = function(program, method)
+    f = function(program, method, compile_fast)
     return lambda *xs: interfaces.apply("autograd", f, xs)
 
 
@@ -127,7 +127,9 @@ def test_host_of_torch_and_boxes():
 
 def test_apply_dispatches():
     inputs = random_inputs(MIXED)
-    (expected,) = function(MIXED, METHODS[0])(*inputs)
-    np.testing.assert_array_equal(interfaces.apply("numpy", function(MIXED, METHODS[0]), inputs)[0], expected)
+    (expected,) = function(MIXED, METHODS[0], compile_fast)(*inputs)
+    np.testing.assert_array_equal(
+        interfaces.apply("numpy", function(MIXED, METHODS[0], compile_fast), inputs)[0], expected
+    )
     with pytest.raises(ValueError, match="numpy, autograd, torch"):
-        interfaces.apply("jax", function(MIXED, METHODS[0]), inputs)
+        interfaces.apply("jax", function(MIXED, METHODS[0], compile_fast), inputs)

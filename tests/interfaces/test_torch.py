@@ -12,13 +12,14 @@ from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Function
 from qhybrid.gradients import Adjoint, CircuitFunction, ParameterShift
 from qhybrid.program import Program, Samples
+from qhybrid_devices.statevector.reference import ReferenceExecutable
 from tests.gradients.circuits import (
     ANGLES,
     ARRAYS,
     BASE,
     HALF,
     S,
-    compile_reference,
+    compile_fast,
     expval,
     function,
     random_inputs,
@@ -35,7 +36,7 @@ def tensors(program, requires_grad=True, dtype=None, batch=2):
 
 
 def node(program, method=METHODS[0], **circuit):
-    f = function(program, method, **circuit)
+    f = function(program, method, compile_fast, **circuit)
     return lambda *xs: interfaces.apply("torch", f, xs)
 
 
@@ -191,7 +192,7 @@ def test_gradient_of_vmap_sums_over_what_is_not_mapped():
 def test_nested_vmap_and_other_dimensions_are_one_execution():
     calls = []
 
-    class Watched(type(compile_reference(MIXED))):
+    class Watched(ReferenceExecutable):
         def run(self, slots):
             calls.append(slots.batch_size)
             return super().run(slots)
@@ -260,7 +261,7 @@ def test_weights_changed_through_data_do_not_change_the_gradient_saved_by_a_resi
     torch.testing.assert_close(torch.autograd.grad(value, x)[0], expected)
 
 
-class Residual(type(compile_reference(MIXED))):
+class Residual(ReferenceExecutable):
     """Keeps the slots, and checks that they come back with equal values."""
 
     used = 0
@@ -325,7 +326,7 @@ class Spy(Function):
 
 def test_no_derivative_work_when_nothing_needs_it():
     log = []
-    f = Spy(function(MIXED, Adjoint()), log)
+    f = Spy(function(MIXED, Adjoint(), compile_fast), log)
     x, b = tensors(MIXED)
     with torch.no_grad():
         assert not interfaces.apply("torch", f, (x, b))[0].requires_grad
@@ -378,9 +379,7 @@ def test_conjugate_and_negative_views():
 
 
 def test_samples_are_integers_without_a_derivative():
-    program = Program(
-        2, (*BASE, rx(S(0)), HALF), compile_reference(expval()).program.scalars, (Samples((0, 1)),), None, 1, 1
-    )
+    program = Program(2, (*BASE, rx(S(0)), HALF), expval().scalars, (Samples((0, 1)),), None, 1, 1)
     xs = tensors(program)
     rng = np.random.default_rng(0)
     scalars, samples = node(program, ParameterShift(), shots=10, rng=lambda: rng)(*xs)

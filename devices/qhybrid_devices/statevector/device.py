@@ -23,8 +23,8 @@ from pennylane.operation import Operator
 from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline
 
-from qhybrid.circuit import run_tape
 from qhybrid.backend import CompilingDevice
+from qhybrid.circuit import run_tape
 from qhybrid.errors import CaptureError, DeviceError
 from qhybrid.execution import Executable
 from qhybrid.program import Program

@@ -90,9 +90,7 @@ class Builder:
             return Evolution(terms, self.angle(), (self.angle(batched), 0.7))
         if kind == "matrix":
             return Matrix(self.array(lambda: unitary(rng, k), batched), bool(rng.integers(2)))
-        return Diagonal(
-            self.array(lambda: np.exp(1j * rng.normal(size=2**k)), batched), bool(rng.integers(2))
-        )
+        return Diagonal(self.array(lambda: np.exp(1j * rng.normal(size=2**k)), batched), bool(rng.integers(2)))
 
     def add(self, kind, k, controls=0, batched=False):
         wires = tuple(int(w) for w in self.rng.permutation(self.num_wires)[: k + controls])

@@ -109,7 +109,10 @@ def test_probabilities_in_a_basis(rng, build, options, matches_reference):
     builder.mix()
     builder.add("pauli", 1, batched=True)
     builder.mix()
-    flip, swap = Gate("b", (0,), Fixed(Constant(np.array([[1, 1], [1, -1]]) / np.sqrt(2)))), Gate("s", (0, 2), Fixed(Constant(SWAP)))
+    flip, swap = (
+        Gate("b", (0,), Fixed(Constant(np.array([[1, 1], [1, -1]]) / np.sqrt(2)))),
+        Gate("s", (0, 2), Fixed(Constant(SWAP))),
+    )
     tensors = (Probabilities((2, 0)), Probabilities((0, 1), (flip, swap)), Probabilities((0, 1, 2)))
     matches_reference(builder.program((), tensors), builder.values(), options)
 
