@@ -22,7 +22,8 @@
 # function*, a *QNode* that binds the two, the *gradient* of that QNode, and an *optimizer* that walks along the
 # gradient.
 #
-# Running the whole page takes a few seconds.
+# Running the whole page takes a few seconds; the very first time on a machine about twenty more, while the kernels of
+# the device are compiled.
 
 # %%
 import json

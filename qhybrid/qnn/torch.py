@@ -16,8 +16,8 @@ from qhybrid.qnode import QNode
 _Initializer = Callable[[Tensor], Tensor]
 
 _BATCH_AXIS = (
-    "It takes the batch axis for a feature axis: read features from the last axis, inputs[..., i]; in a batch, inputs[i] "
-    "is a sample."
+    "It takes the batch axis for a feature axis: read features from the last axis, inputs[..., i]; in a batch, "
+    "inputs[i] is a sample."
 )
 
 
@@ -134,8 +134,8 @@ class TorchLayer(nn.Module):
             again = self._evaluate({**arguments, self.input_arg: more}, more.shape[:-1])
             if not torch.allclose(again[:-1], result, rtol=1e-3, atol=1e-4):
                 raise CircuitError(
-                    f"The QNode gives a sample of an input of shape {tuple(inputs.shape)} another result when the batch "
-                    f"grows. {_BATCH_AXIS}"
+                    f"With inputs of shape {tuple(inputs.shape)}, a sample has another result when the batch grows. "
+                    f"{_BATCH_AXIS}"
                 )
         self._batch_axis_checked = True
 
@@ -225,9 +225,8 @@ def _joined(result: Any, batch: torch.Size) -> Tensor:
     """One tensor with the batch in front: several measurements are joined along the last axis."""
     if isinstance(result, Tensor):
         if result.shape[: len(batch)] != batch:
-            raise CircuitError(
-                f"The QNode gave a result of shape {tuple(result.shape)} for a batch of {batch[0]} samples. {_BATCH_AXIS}"
-            )
+            shape = tuple(result.shape)
+            raise CircuitError(f"The QNode gave a result of shape {shape} for a batch of {batch[0]} samples. {_BATCH_AXIS}")
         return result
     parts = list(result.values()) if isinstance(result, Mapping) else list(result)
     parts = [_joined(p, batch) for p in parts]
