@@ -63,7 +63,7 @@ def _loss(results, batch):
 @pytest.mark.parametrize("method", ["adjoint", "parameter-shift"])
 @pytest.mark.parametrize("batch", [None, 3])
 @seed(2024)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(circuits())
 def test_random_circuit(method, batch, drawn):
     num_wires, instructions, words = drawn
