@@ -11,6 +11,7 @@ from qhybrid_devices.statevector._jit import num_threads, parallel
 from qhybrid_devices.statevector.externals import Values, external_cotangent, external_matrix
 from qhybrid_devices.statevector.matrices import chain, compose
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
+from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward
 from qhybrid_devices.statevector.table import LANES
 
@@ -68,18 +69,22 @@ class Layout:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Real coefficients of all operations: shared ``(K,)``, and of each sample ``(C, K, L)``."""
+    """Real coefficients of all operations: shared ``(K,)``, and of each sample ``(C, K, L)``.
+
+    ``factors`` holds the values and derivatives of the shared 2x2 factors, ``(F, 8)``.
+    """
 
     shared: NDArray
     lanes: NDArray
+    factors: NDArray
 
 
 def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     """Coefficients of the operations of a plan."""
     ms = plan.shared_constants.astype(layout.dtype)
     ml = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
-    if len(plan.comps):
-        compose(plan.comps, plan.factors, plan.constants, values.shared, values.batched, ms.reshape(-1, 1), ml)
+    tables = (plan.comps, plan.factors, plan.constants)
+    factors = compose(*tables, values.shared, values.batched, ms.reshape(-1, 1), ml)
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
         size = 2 * external.dim ** (1 if external.diagonal else 2)
@@ -88,7 +93,7 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
             ml[:, external.param : external.param + size] = layout.to_lanes(flat.T)
         else:
             ms[external.param : external.param + size] = flat[0]
-    return Coefficients(ms, ml)
+    return Coefficients(ms, ml, factors)
 
 
 def inverted(plan: Plan, coef: Coefficients) -> Coefficients:
@@ -96,7 +101,8 @@ def inverted(plan: Plan, coef: Coefficients) -> Coefficients:
     shared, lanes = plan.shared_inversion, plan.lane_inversion
     dtype = coef.shared.dtype
     ms = coef.shared[shared.source] * shared.sign.astype(dtype)
-    return Coefficients(ms, np.take(coef.lanes, lanes.source, axis=1) * lanes.sign.astype(dtype)[:, None])
+    ml = np.take(coef.lanes, lanes.source, axis=1) * lanes.sign.astype(dtype)[:, None]
+    return Coefficients(ms, ml, coef.factors)
 
 
 def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, reverse: bool = False) -> None:
@@ -124,10 +130,10 @@ def _forward(
 
 
 def _scratch(plan: Plan, layout: Layout, sweep: Sweep) -> tuple[NDArray, NDArray]:
-    """The tiles and the rows that one thread works in."""
-    shape = (4, 0, 0) if layout.tile else (4, len(sweep.rows), len(sweep.lanes))
-    lanes = layout.lanes if layout.tile else len(sweep.lanes)
-    return np.empty(shape, layout.dtype), np.empty((plan.buffer_rows, lanes), layout.dtype)
+    """The tiles and the registers that one thread works in."""
+    width = register_lanes(layout.dtype)
+    shape = (4, 0, 0) if layout.tile else (4, len(sweep.rows), max(width, len(sweep.lanes)))
+    return np.zeros(shape, layout.dtype), np.empty(plan.buffer_rows * width, layout.dtype)
 
 
 @dataclass(frozen=True)
@@ -163,12 +169,12 @@ def reverse_plan(
 
 
 def chain_rule(
-    plan: Plan, layout: Layout, values: Values, g: MatrixCotangents, want: NDArray, into: Values
+    plan: Plan, layout: Layout, values: Values, coef: Coefficients, g: MatrixCotangents, want: NDArray, into: Values
 ) -> None:
     """Add the cotangents of all angles and arrays to ``into``, given the matrix cotangents."""
     if len(plan.comps):
         chain(
-            plan.comps, plan.factors, plan.constants, values.shared, values.batched, want,
+            plan.comps, plan.factors, plan.constants, values.shared, values.batched, want, coef.factors.copy(),
             g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), into.shared, into.batched,
         )  # fmt: skip
     for external in plan.externals:

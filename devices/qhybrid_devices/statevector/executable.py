@@ -26,6 +26,7 @@ from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measurements import MeasurementPlan, plan_measurements, results, seed
 from qhybrid_devices.statevector.operations import LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling, sample_results
 
 #: Below this many bytes a run is not checked against the available memory.
@@ -221,7 +222,7 @@ class StateVectorExecutable(Executable):
         if residual is not None:
             psi = psi.copy()
         g = reverse_plan(plan, layout, psi, lam, inverted(plan, final.coef), request.want, request.stop)
-        chain_rule(plan, layout, values, g, request.want, into)
+        chain_rule(plan, layout, values, final.coef, g, request.want, into)
         if request.preparation:
             self._preparation_cotangent(layout, lam, into)
 
@@ -279,14 +280,13 @@ class StateVectorExecutable(Executable):
         tile = n < o.sweep_wires or (n <= o.tile_wires and count >= o.tile_batch)
         if not tile:
             return Layout(n, count, count, 1, False, self.real_dtype, o.parallel_work)
-        if count <= 2:
-            return Layout(n, count, 1, count, True, self.real_dtype, o.parallel_work)
-        most = max(8, o.tile_bytes // ((2 * self.real_dtype.itemsize) << n) // 8 * 8)
+        width = register_lanes(self.real_dtype)
+        most = max(width, o.tile_bytes // ((2 * self.real_dtype.itemsize) << n) // width * width)
         chunks = -(-count // most)
         if (count << n) * 16 > o.parallel_work:
-            chunks = max(chunks, min(num_threads(), -(-count // 8)))
+            chunks = max(chunks, min(num_threads(), -(-count // width)))
         lanes = -(-count // chunks)
-        lanes += -lanes % 8
+        lanes += -lanes % width
         return Layout(n, count, -(-count // lanes), lanes, True, self.real_dtype, o.parallel_work)
 
     def _groups(self, count: int, states: int) -> list[tuple[int, int]]:

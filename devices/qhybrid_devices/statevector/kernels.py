@@ -1,17 +1,33 @@
-"""Row kernels: one gate, or the matrix cotangent of one gate, on a tile.
+"""Row kernels: one operation on a tile, forward, or in reverse with its matrix cotangent.
 
-A tile is a pair of real arrays ``re, im`` of shape ``(R, L)``: ``R`` rows, one for each setting of the active bits,
-times ``L`` contiguous lanes. ``rows[j] | tile`` is the index in the whole state of row ``j``; masks for controls and
-signs are bits of that index, while target positions and flip masks are bits of ``j``.
+A tile has ``n`` rows, one for each setting of the row bits, times ``lanes`` contiguous lanes, a multiple of a register. It
+comes as flat planes: ``fr, fi`` hold psi and ``gr, gi`` lambda, row ``j`` at ``j * lanes``. Targets, flips, signs and
+controls on row bits are bits of ``j``; ``outer`` is what the bits outside the tile add to a sign.
 
-Coefficients are interleaved real and imaginary parts: ``m[p], m[p + 1], ...`` shared by all lanes, or ``m[p, t],
-m[p + 1, t], ...`` for lane ``t``. A cotangent kernel adds ``G_ab = sum conj(lambda_a) psi_b`` over the rows where the
-controls are met, psi before the gate and lambda after it; see ``adjoint.md``.
+Coefficients are interleaved real and imaginary parts: ``m[p], m[p + 1], ...`` if all lanes share them, otherwise rows
+``p, p + 1, ...`` of the flat ``ml``. Both cases are one loop: with shared coefficients one block runs through whole runs
+of rows in memory order, otherwise there is a block for each register of lanes, which goes down the rows.
+
+A reverse kernel un-computes psi and lambda (its coefficients are those of the inverse) and adds
+``G_ab = sum conj(lambda_a) psi_b``, lambda after and psi before the gate; see ``adjoint.md``.
 """
 
 from __future__ import annotations
 
 from qhybrid_devices.statevector._jit import row_kernel
+from qhybrid_devices.statevector.simd import load, save, splat, total
+from qhybrid_devices.statevector.table import (
+    CMASK,
+    COTANGENT,
+    CVAL,
+    NUM_Y,
+    PARAM,
+    RUN,
+    TARGET,
+    WIDTH,
+    XMASK,
+    ZMASK,
+)
 
 
 @row_kernel
@@ -44,340 +60,309 @@ def spread(value, bits, first, k):
     return out
 
 
+@row_kernel
+def blocks_of(plane, lanes, shared):
+    """Step of a register, number of blocks, and the stride within a block."""
+    step = 64 // plane.itemsize
+    if shared:
+        return step, 1, step
+    return step, lanes // step, lanes
+
+
+@row_kernel
+def coefficient(shared, m, ml, p, lanes, t):
+    """Coefficient ``p`` of the lanes from ``t`` on."""
+    return splat(m[p]) if shared else load(ml, p * lanes + t)
+
+
+@row_kernel
+def deposit(shared, totals, out, o, lanes, t, g):
+    """Add a cotangent to ``totals[o]``, or to row ``o`` of ``out`` for the lanes from ``t`` on."""
+    if shared:
+        totals[o] += total(g)
+    else:
+        save(out, o * lanes + t, load(out, o * lanes + t) + g)
+
+
 # ------------------------------------------------------------------ 2 x 2
 
 
 @row_kernel
-def u2_pair(r0, i0, r1, i1, a, b, c, d, e, f, g, h):
-    for t in range(r0.shape[0]):
-        x, y, z, w = r0[t], i0[t], r1[t], i1[t]
-        r0[t] = a * x - b * y + c * z - d * w
-        i0[t] = a * y + b * x + c * w + d * z
-        r1[t] = e * x - f * y + g * z - h * w
-        i1[t] = e * y + f * x + g * w + h * z
+def u2_at(fr, fi, i, k, u):
+    """A 2x2 on the registers at ``i`` and ``k``."""
+    a, b, c, d, e, f, g, h = u
+    x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
+    save(fr, i, a * x - b * y + c * z - d * w)
+    save(fi, i, a * y + b * x + c * w + d * z)
+    save(fr, k, e * x - f * y + g * z - h * w)
+    save(fi, k, e * y + f * x + g * w + h * z)
 
 
 @row_kernel
-def u2_shared(re, im, s, m, p, cmask, cval, rows, tile):
+def u2_coefficients(shared, m, ml, p, lanes, t):
+    return (
+        coefficient(shared, m, ml, p, lanes, t),
+        coefficient(shared, m, ml, p + 1, lanes, t),
+        coefficient(shared, m, ml, p + 2, lanes, t),
+        coefficient(shared, m, ml, p + 3, lanes, t),
+        coefficient(shared, m, ml, p + 4, lanes, t),
+        coefficient(shared, m, ml, p + 5, lanes, t),
+        coefficient(shared, m, ml, p + 6, lanes, t),
+        coefficient(shared, m, ml, p + 7, lanes, t),
+    )
+
+
+@row_kernel
+def u2(fr, fi, n, lanes, op, shared, m, ml):
     """A 2x2 on rows ``j, j + s``."""
-    a, b, c, d = m[p], m[p + 1], m[p + 2], m[p + 3]
-    e, f, g, h = m[p + 4], m[p + 5], m[p + 6], m[p + 7]
-    n, lanes = re.shape
-    if cmask == 0:  # rows j..j+s-1 are contiguous: one long inner loop
-        vr = re.reshape(n // (2 * s), 2, s * lanes)
-        vi = im.reshape(n // (2 * s), 2, s * lanes)
-        for j in range(n // (2 * s)):
-            u2_pair(vr[j, 0], vi[j, 0], vr[j, 1], vi[j, 1], a, b, c, d, e, f, g, h)
-        return
-    for base in range(0, n, 2 * s):
-        for j in range(base, base + s):
-            if (rows[j] | tile) & cmask == cval:
-                u2_pair(re[j], im[j], re[j + s], im[j + s], a, b, c, d, e, f, g, h)
+    s, run, cmask, cval = op[TARGET], op[RUN], op[CMASK], op[CVAL]
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    for q in range(blocks):
+        t = q * step
+        u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t)
+        for j in range(0, n, run):
+            if j & s == 0 and j & cmask == cval:
+                for i in range(j * lanes + t, (j + run) * lanes, stride):
+                    u2_at(fr, fi, i, i + s * lanes, u)
 
 
 @row_kernel
-def u2_lanes(re, im, s, m, p, cmask, cval, rows, tile):
-    """A 2x2 of its own for each lane on rows ``j, j + s``."""
-    a, b, c, d, e, f, g, h = m[p], m[p + 1], m[p + 2], m[p + 3], m[p + 4], m[p + 5], m[p + 6], m[p + 7]
-    for base in range(0, re.shape[0], 2 * s):
-        for j in range(base, base + s):
-            if (rows[j] | tile) & cmask == cval:
-                r0, i0, r1, i1 = re[j], im[j], re[j + s], im[j + s]
-                for t in range(re.shape[1]):
-                    x, y, z, w = r0[t], i0[t], r1[t], i1[t]
-                    r0[t] = a[t] * x - b[t] * y + c[t] * z - d[t] * w
-                    i0[t] = a[t] * y + b[t] * x + c[t] * w + d[t] * z
-                    r1[t] = e[t] * x - f[t] * y + g[t] * z - h[t] * w
-                    i1[t] = e[t] * y + f[t] * x + g[t] * w + h[t] * z
+def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
+    """Un-compute a 2x2 and add its matrix cotangent."""
+    s, run, cmask, cval, o = op[TARGET], op[RUN], op[CMASK], op[CVAL], op[COTANGENT]
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    for q in range(blocks):
+        t = q * step
+        u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t)
+        a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
+        for j in range(0, n, run):
+            if j & s != 0 or j & cmask != cval:
+                continue
+            for i in range(j * lanes + t, (j + run) * lanes, stride):
+                k = i + s * lanes
+                u2_at(fr, fi, i, k, u)
+                x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
+                p0, q0, p1, q1 = load(gr, i), load(gi, i), load(gr, k), load(gi, k)
+                a = a + p0 * x + q0 * y
+                b = b + p0 * y - q0 * x
+                c = c + p0 * z + q0 * w
+                d = d + p0 * w - q0 * z
+                e = e + p1 * x + q1 * y
+                f = f + p1 * y - q1 * x
+                g = g + p1 * z + q1 * w
+                h = h + p1 * w - q1 * z
+                u2_at(gr, gi, i, k, u)
+        deposit(shared, totals, out, o, lanes, t, a)
+        deposit(shared, totals, out, o + 1, lanes, t, b)
+        deposit(shared, totals, out, o + 2, lanes, t, c)
+        deposit(shared, totals, out, o + 3, lanes, t, d)
+        deposit(shared, totals, out, o + 4, lanes, t, e)
+        deposit(shared, totals, out, o + 5, lanes, t, f)
+        deposit(shared, totals, out, o + 6, lanes, t, g)
+        deposit(shared, totals, out, o + 7, lanes, t, h)
 
 
 @row_kernel
-def u2_pair_cotangent(r0, i0, r1, i1, p0, q0, p1, q1, out, o):
-    a = b = c = d = e = f = g = h = r0.dtype.type(0)
-    for t in range(r0.shape[0]):
-        x, y, z, w = r0[t], i0[t], r1[t], i1[t]
-        k, l, m, n = p0[t], q0[t], p1[t], q1[t]
-        a += k * x + l * y
-        b += k * y - l * x
-        c += k * z + l * w
-        d += k * w - l * z
-        e += m * x + n * y
-        f += m * y - n * x
-        g += m * z + n * w
-        h += m * w - n * z
-    out[o] += a
-    out[o + 1] += b
-    out[o + 2] += c
-    out[o + 3] += d
-    out[o + 4] += e
-    out[o + 5] += f
-    out[o + 6] += g
-    out[o + 7] += h
-
-
-@row_kernel
-def u2_cotangent(re, im, lr, li, s, out, o, cmask, cval, rows, tile):
-    """Matrix cotangent of a 2x2, summed over the lanes."""
-    n, lanes = re.shape
-    if cmask == 0:
-        shape = (n // (2 * s), 2, s * lanes)
-        vr, vi, wr, wi = re.reshape(shape), im.reshape(shape), lr.reshape(shape), li.reshape(shape)
-        for j in range(n // (2 * s)):
-            u2_pair_cotangent(
-                vr[j, 0], vi[j, 0], vr[j, 1], vi[j, 1], wr[j, 0], wi[j, 0], wr[j, 1], wi[j, 1], out, o
-            )
-        return
-    for base in range(0, n, 2 * s):
-        for j in range(base, base + s):
-            if (rows[j] | tile) & cmask == cval:
-                k = j + s
-                u2_pair_cotangent(re[j], im[j], re[k], im[k], lr[j], li[j], lr[k], li[k], out, o)
-
-
-@row_kernel
-def u2_cotangent_lanes(re, im, lr, li, s, out, o, cmask, cval, rows, tile):
-    """Matrix cotangent of a 2x2, for each lane."""
-    a, b, c, d = out[o], out[o + 1], out[o + 2], out[o + 3]
-    e, f, g, h = out[o + 4], out[o + 5], out[o + 6], out[o + 7]
-    for base in range(0, re.shape[0], 2 * s):
-        for j in range(base, base + s):
-            if (rows[j] | tile) & cmask == cval:
-                r0, i0, r1, i1 = re[j], im[j], re[j + s], im[j + s]
-                p0, q0, p1, q1 = lr[j], li[j], lr[j + s], li[j + s]
-                for t in range(re.shape[1]):
-                    x, y, z, w = r0[t], i0[t], r1[t], i1[t]
-                    k, l, m, n = p0[t], q0[t], p1[t], q1[t]
-                    a[t] += k * x + l * y
-                    b[t] += k * y - l * x
-                    c[t] += k * z + l * w
-                    d[t] += k * w - l * z
-                    e[t] += m * x + n * y
-                    f[t] += m * y - n * x
-                    g[t] += m * z + n * w
-                    h[t] += m * w - n * z
-
-
-@row_kernel
-def flip(re, im, s, cmask, cval, rows, tile):
+def flip(fr, fi, n, lanes, op):
     """Swap rows ``j, j + s``: a (controlled) X."""
-    for base in range(0, re.shape[0], 2 * s):
-        for j in range(base, base + s):
-            if (rows[j] | tile) & cmask == cval:
-                r0, i0, r1, i1 = re[j], im[j], re[j + s], im[j + s]
-                for t in range(re.shape[1]):
-                    x = r0[t]
-                    r0[t] = r1[t]
-                    r1[t] = x
-                    y = i0[t]
-                    i0[t] = i1[t]
-                    i1[t] = y
+    s, run, cmask, cval = op[TARGET], op[RUN], op[CMASK], op[CVAL]
+    step = 64 // fr.itemsize
+    for j in range(0, n, run):
+        if j & s == 0 and j & cmask == cval:
+            for i in range(j * lanes, (j + run) * lanes, step):
+                k = i + s * lanes
+                x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
+                save(fr, i, z)
+                save(fi, i, w)
+                save(fr, k, x)
+                save(fi, k, y)
 
 
 # ------------------------------------------------------------------ Pauli rotations
+#
+# P|x> = i**ny (-1)**parity(x & z) |x ^ xmask>. With k = j ^ xmask, <j|P|k> is sign for an even number of Y and
+# i sign for an odd one, and <k|P|j> is its conjugate.
 
 
 @row_kernel
-def pauli_phase(ny, odd):
-    """``i**ny`` times -1 if ``odd``, as (real, imaginary)."""
-    sign = 1 - 2 * odd
-    k = ny & 3
-    if k == 0:
-        return sign, 0
-    if k == 1:
-        return 0, sign
-    if k == 2:
-        return -sign, 0
-    return 0, -sign
+def pauli_sign(op, k, outer):
+    """The real sign of ``<j|P|k>``."""
+    return 1 - 2 * (parity(k & op[ZMASK]) ^ outer ^ ((op[NUM_Y] >> 1) & 1))
 
 
 @row_kernel
-def pauli_rows(re, im, xmask, zmask, ny, m, p, shared, ml, cmask, cval, rows, tile):
-    """``cos I - i sin P``, ``P|x> = i**ny (-1)**parity(x & zmask) |x ^ xmask>``; cos and sin at ``p``, ``p + 1``.
-
-    ``shared`` says whether the coefficients are ``m[p], m[p + 1]`` or the rows ``ml[p], ml[p + 1]``.
-    """
-    n, lanes = re.shape
-    one = re.dtype.type(1)
-    for j in range(n):
-        k = j ^ xmask
-        index = rows[j] | tile
-        if k < j or index & cmask != cval:
-            continue
-        # <j|P|k> and <k|P|j>, times -i
-        ui, ur = pauli_phase(ny, parity((rows[k] | tile) & zmask))
-        vi, vr = pauli_phase(ny, parity(index & zmask))
-        a, b, e, f = one * ur, -one * ui, one * vr, -one * vi
-        r0, i0, r1, i1 = re[j], im[j], re[k], im[k]
-        if k == j:  # diagonal: -i sign sin
-            if shared:
-                c, sb = m[p], m[p + 1] * b
-                for t in range(lanes):
-                    x, y = r0[t], i0[t]
-                    r0[t] = c * x - sb * y
-                    i0[t] = c * y + sb * x
-            else:
-                cl, sl = ml[p], ml[p + 1]
-                for t in range(lanes):
-                    x, y, v = r0[t], i0[t], sl[t] * b
-                    r0[t] = cl[t] * x - v * y
-                    i0[t] = cl[t] * y + v * x
-        elif shared:
-            c, s = m[p], m[p + 1]
-            a, b, e, f = a * s, b * s, e * s, f * s
-            for t in range(lanes):
-                x, y, z, w = r0[t], i0[t], r1[t], i1[t]
-                r0[t] = c * x + a * z - b * w
-                i0[t] = c * y + a * w + b * z
-                r1[t] = c * z + e * x - f * y
-                i1[t] = c * w + e * y + f * x
-        else:
-            cl, sl = ml[p], ml[p + 1]
-            for t in range(lanes):
-                x, y, z, w = r0[t], i0[t], r1[t], i1[t]
-                r0[t] = cl[t] * x + sl[t] * (a * z - b * w)
-                i0[t] = cl[t] * y + sl[t] * (a * w + b * z)
-                r1[t] = cl[t] * z + sl[t] * (e * x - f * y)
-                i1[t] = cl[t] * w + sl[t] * (e * y + f * x)
+def pauli_at(fr, fi, i, k, odd, c, v):
+    """``cos - i sin P`` on the registers at ``i`` and ``k``, with ``v`` the signed sine."""
+    x, y = load(fr, i), load(fi, i)
+    if i == k:
+        save(fr, i, c * x + v * y)
+        save(fi, i, c * y - v * x)
+        return
+    z, w = load(fr, k), load(fi, k)
+    if odd:
+        save(fr, i, c * x + v * z)
+        save(fi, i, c * y + v * w)
+        save(fr, k, c * z - v * x)
+        save(fi, k, c * w - v * y)
+    else:
+        save(fr, i, c * x + v * w)
+        save(fi, i, c * y - v * z)
+        save(fr, k, c * z + v * y)
+        save(fi, k, c * w - v * x)
 
 
 @row_kernel
-def pauli_cotangent(re, im, lr, li, xmask, zmask, ny, out, o, cmask, cval, rows, tile):
-    """Add ``Im <lambda|P|psi>`` of each lane to ``out[o]``."""
-    one = re.dtype.type(1)
-    acc = out[o]
-    for j in range(re.shape[0]):
-        if (rows[j] | tile) & cmask == cval:
+def pauli_overlap(fr, fi, gr, gi, i, k, odd):
+    """``Im conj(lambda) P psi`` of the registers at ``i`` and ``k``, for a positive sign."""
+    x, y, p0, q0 = load(fr, i), load(fi, i), load(gr, i), load(gi, i)
+    if i == k:
+        return p0 * y - q0 * x
+    z, w, p1, q1 = load(fr, k), load(fi, k), load(gr, k), load(gi, k)
+    if odd:
+        return p0 * z + q0 * w - p1 * x - q1 * y
+    return p0 * w - q0 * z + p1 * y - q1 * x
+
+
+@row_kernel
+def pauli(fr, fi, n, lanes, op, outer, shared, m, ml):
+    """``cos - i sin P``; cosine and sine are coefficients ``p`` and ``p + 1``."""
+    p, xmask, run, cmask, cval, odd = op[PARAM], op[XMASK], op[RUN], op[CMASK], op[CVAL], op[NUM_Y] & 1 == 1
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    for q in range(blocks):
+        t = q * step
+        c, s = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+        for j in range(0, n, run):
             k = j ^ xmask
-            ur, ui = pauli_phase(ny, parity((rows[k] | tile) & zmask))
-            u, v = one * ur, one * ui
-            r1, i1, p0, q0 = re[k], im[k], lr[j], li[j]
-            if ui == 0:
-                for t in range(re.shape[1]):
-                    acc[t] += u * (p0[t] * i1[t] - q0[t] * r1[t])
-            else:
-                for t in range(re.shape[1]):
-                    acc[t] += v * (p0[t] * r1[t] + q0[t] * i1[t])
+            if k < j or j & cmask != cval:
+                continue
+            v = s if pauli_sign(op, k, outer) > 0 else -s
+            for i in range(j * lanes + t, (j + run) * lanes, stride):
+                pauli_at(fr, fi, i, i + (k - j) * lanes, odd, c, v)
+
+
+@row_kernel
+def pauli_reverse(fr, fi, gr, gi, n, lanes, op, outer, shared, m, ml, totals, out):
+    """Un-compute a Pauli rotation and add ``Im <lambda|P|psi>``."""
+    p, xmask, run, cmask, cval, odd = op[PARAM], op[XMASK], op[RUN], op[CMASK], op[CVAL], op[NUM_Y] & 1 == 1
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    for q in range(blocks):
+        t = q * step
+        c, s = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+        one, g = splat(fr.dtype.type(1)), splat(fr.dtype.type(0))
+        for j in range(0, n, run):
+            k = j ^ xmask
+            if k < j or j & cmask != cval:
+                continue
+            positive = pauli_sign(op, k, outer) > 0
+            v, sign = (s, one) if positive else (-s, -one)
+            for i in range(j * lanes + t, (j + run) * lanes, stride):
+                h = i + (k - j) * lanes
+                g = g + sign * pauli_overlap(fr, fi, gr, gi, i, h, odd)
+                pauli_at(fr, fi, i, h, odd, c, v)
+                pauli_at(gr, gi, i, h, odd, c, v)
+        deposit(shared, totals, out, op[COTANGENT], lanes, t, g)
 
 
 # ------------------------------------------------------------------ diagonals and global phases
 
 
 @row_kernel
-def diagonal_rows(re, im, bits, first, k, m, p, shared, ml, cmask, cval, rows, tile):
-    """Multiply each row by the diagonal entry that its ``k`` target bits (of the whole index) select."""
-    for j in range(re.shape[0]):
-        index = rows[j] | tile
-        if index & cmask != cval:
-            continue
-        q = p + 2 * bits_of(index, bits, first, k)
-        r0, i0 = re[j], im[j]
-        if shared:
-            a, b = m[q], m[q + 1]
-            if a == 1 and b == 0:
-                continue
-            for t in range(re.shape[1]):
-                x, y = r0[t], i0[t]
-                r0[t] = a * x - b * y
-                i0[t] = a * y + b * x
-        else:
-            al, bl = ml[q], ml[q + 1]
-            for t in range(re.shape[1]):
-                x, y = r0[t], i0[t]
-                r0[t] = al[t] * x - bl[t] * y
-                i0[t] = al[t] * y + bl[t] * x
+def phase_at(fr, fi, i, a, b):
+    """Multiply the register at ``i`` by ``a + i b``."""
+    x, y = load(fr, i), load(fi, i)
+    save(fr, i, a * x - b * y)
+    save(fi, i, a * y + b * x)
 
 
 @row_kernel
-def diagonal_cotangent(re, im, lr, li, bits, first, k, out, o, shared, totals, cmask, cval, rows, tile):
-    """Add ``conj(lambda_a) psi_a`` to the entries of a diagonal: per lane to ``out[o:]``, or summed to ``totals[o:]``."""
-    for j in range(re.shape[0]):
-        index = rows[j] | tile
-        if index & cmask != cval:
-            continue
-        q = o + 2 * bits_of(index, bits, first, k)
-        r0, i0, p0, q0 = re[j], im[j], lr[j], li[j]
-        if shared:
-            u = v = re.dtype.type(0)
-            for t in range(re.shape[1]):
-                u += p0[t] * r0[t] + q0[t] * i0[t]
-                v += p0[t] * i0[t] - q0[t] * r0[t]
-            totals[q] += u
-            totals[q + 1] += v
-        else:
-            ul, vl = out[q], out[q + 1]
-            for t in range(re.shape[1]):
-                ul[t] += p0[t] * r0[t] + q0[t] * i0[t]
-                vl[t] += p0[t] * i0[t] - q0[t] * r0[t]
+def diagonal(fr, fi, n, lanes, op, rows, tile, bits, shared, m, ml):
+    """Multiply each row by the diagonal entry that the target bits of the whole index ``rows[j] | tile`` select."""
+    run, cmask, cval = op[RUN], op[CMASK], op[CVAL]
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    for q in range(blocks):
+        t = q * step
+        for j in range(0, n, run):
+            if j & cmask != cval:
+                continue
+            p = op[PARAM] + 2 * bits_of(rows[j] | tile, bits, op[TARGET], op[WIDTH])
+            if shared and m[p] == 1 and m[p + 1] == 0:
+                continue
+            a, b = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+            for i in range(j * lanes + t, (j + run) * lanes, stride):
+                phase_at(fr, fi, i, a, b)
+
+
+@row_kernel
+def diagonal_reverse(fr, fi, gr, gi, n, lanes, op, rows, tile, bits, shared, m, ml, totals, out):
+    """Un-compute a diagonal and add ``conj(lambda_a) psi_a`` to its entries."""
+    run, cmask, cval = op[RUN], op[CMASK], op[CVAL]
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    for q in range(blocks):
+        t = q * step
+        for j in range(0, n, run):
+            if j & cmask != cval:
+                continue
+            entry = 2 * bits_of(rows[j] | tile, bits, op[TARGET], op[WIDTH])
+            p, o = op[PARAM] + entry, op[COTANGENT] + entry
+            a, b = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+            u = v = splat(fr.dtype.type(0))
+            for i in range(j * lanes + t, (j + run) * lanes, stride):
+                phase_at(fr, fi, i, a, b)
+                x, y, p0, q0 = load(fr, i), load(fi, i), load(gr, i), load(gi, i)
+                u = u + p0 * x + q0 * y
+                v = v + p0 * y - q0 * x
+                phase_at(gr, gi, i, a, b)
+            deposit(shared, totals, out, o, lanes, t, u)
+            deposit(shared, totals, out, o + 1, lanes, t, v)
 
 
 # ------------------------------------------------------------------ dense 2**k x 2**k
 
 
 @row_kernel
-def target_mask(bits, first, k):
-    """The mask of ``bits[first : first + k]``."""
-    return spread((1 << k) - 1, bits, first, k)
+def dense(fr, fi, n, lanes, op, bits, shared, m, ml, buffer):
+    """A dense matrix on ``k`` row bits; ``buffer`` holds ``2 * 2**k`` registers."""
+    k, first, p = op[WIDTH], op[TARGET], op[PARAM]
+    dim, step = 1 << k, 64 // fr.itemsize
+    mask = spread(dim - 1, bits, first, k)
+    for base in range(n):
+        if base & mask or base & op[CMASK] != op[CVAL]:
+            continue
+        for t in range(0, lanes, step):
+            for b in range(dim):
+                i = (base | spread(b, bits, first, k)) * lanes + t
+                save(buffer, 2 * b * step, load(fr, i))
+                save(buffer, (2 * b + 1) * step, load(fi, i))
+            for a in range(dim):
+                x = y = splat(fr.dtype.type(0))
+                for b in range(dim):
+                    q = p + 2 * (a * dim + b)
+                    u, v = coefficient(shared, m, ml, q, lanes, t), coefficient(shared, m, ml, q + 1, lanes, t)
+                    z, w = load(buffer, 2 * b * step), load(buffer, (2 * b + 1) * step)
+                    x = x + u * z - v * w
+                    y = y + u * w + v * z
+                i = (base | spread(a, bits, first, k)) * lanes + t
+                save(fr, i, x)
+                save(fi, i, y)
 
 
 @row_kernel
-def dense_rows(re, im, bits, first, k, m, p, shared, ml, cmask, cval, rows, tile, buffer):
-    """A dense matrix on ``k`` row bits; ``buffer`` holds ``2 * 2**k`` rows."""
-    dim, mask = 1 << k, target_mask(bits, first, k)
-    for base in range(re.shape[0]):
-        if base & mask or (rows[base] | tile) & cmask != cval:
-            continue
+def dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out):
+    """Add the matrix cotangent of a dense gate; psi before and lambda after it."""
+    k, first = op[WIDTH], op[TARGET]
+    dim, step = 1 << k, 64 // fr.itemsize
+    mask = spread(dim - 1, bits, first, k)
+    for a in range(dim):
         for b in range(dim):
-            j = base | spread(b, bits, first, k)
-            x, y, r0, i0 = buffer[2 * b], buffer[2 * b + 1], re[j], im[j]
-            for t in range(re.shape[1]):
-                x[t] = r0[t]
-                y[t] = i0[t]
-        for a in range(dim):
-            j = base | spread(a, bits, first, k)
-            r0, i0 = re[j], im[j]
-            for t in range(re.shape[1]):
-                r0[t] = 0
-                i0[t] = 0
-            for b in range(dim):
-                q = p + 2 * (a * dim + b)
-                x, y = buffer[2 * b], buffer[2 * b + 1]
-                if shared:
-                    u, v = m[q], m[q + 1]
-                    for t in range(re.shape[1]):
-                        r0[t] += u * x[t] - v * y[t]
-                        i0[t] += u * y[t] + v * x[t]
-                else:
-                    ul, vl = ml[q], ml[q + 1]
-                    for t in range(re.shape[1]):
-                        r0[t] += ul[t] * x[t] - vl[t] * y[t]
-                        i0[t] += ul[t] * y[t] + vl[t] * x[t]
-
-
-@row_kernel
-def dense_cotangent(re, im, lr, li, bits, first, k, out, o, shared, totals, cmask, cval, rows, tile):
-    """Matrix cotangent of a dense gate: per lane to ``out[o:]``, or summed over the lanes to ``totals[o:]``."""
-    dim, mask = 1 << k, target_mask(bits, first, k)
-    for base in range(re.shape[0]):
-        if base & mask or (rows[base] | tile) & cmask != cval:
-            continue
-        for a in range(dim):
-            j = base | spread(a, bits, first, k)
-            p0, q0 = lr[j], li[j]
-            for b in range(dim):
-                h = base | spread(b, bits, first, k)
-                q = o + 2 * (a * dim + b)
-                r0, i0 = re[h], im[h]
-                if shared:
-                    u = v = re.dtype.type(0)
-                    for t in range(re.shape[1]):
-                        u += p0[t] * r0[t] + q0[t] * i0[t]
-                        v += p0[t] * i0[t] - q0[t] * r0[t]
-                    totals[q] += u
-                    totals[q + 1] += v
-                else:
-                    ul, vl = out[q], out[q + 1]
-                    for t in range(re.shape[1]):
-                        ul[t] += p0[t] * r0[t] + q0[t] * i0[t]
-                        vl[t] += p0[t] * i0[t] - q0[t] * r0[t]
-
-
+            o = op[COTANGENT] + 2 * (a * dim + b)
+            row_a, row_b = spread(a, bits, first, k) * lanes, spread(b, bits, first, k) * lanes
+            for t in range(0, lanes, step):
+                u = v = splat(fr.dtype.type(0))
+                for base in range(n):
+                    if base & mask == 0 and base & op[CMASK] == op[CVAL]:
+                        i = base * lanes + t
+                        p0, q0, x, y = load(gr, i + row_a), load(gi, i + row_a), load(fr, i + row_b), load(fi, i + row_b)
+                        u = u + p0 * x + q0 * y
+                        v = v + p0 * y - q0 * x
+                deposit(shared, totals, out, o, lanes, t, u)
+                deposit(shared, totals, out, o + 1, lanes, t, v)

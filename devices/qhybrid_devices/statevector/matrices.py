@@ -26,6 +26,7 @@ from qhybrid_devices.statevector.table import (
     PRODUCT_DIAGONAL,
     ROTATION,
     SHARED,
+    SPECTRUM,
 )
 
 
@@ -98,32 +99,44 @@ def store(out, p, lane, value):
 
 
 @row_kernel
-def compose_one(comp, factors, constants, shared, batched, b, table, out, lane):
-    """Coefficients of one operation for sample ``b`` into column ``lane`` of ``out``."""
-    p, kind = comp[COMP_PARAM], comp[COMP_TYPE]
-    if kind == PRODUCT or kind == PRODUCT_DIAGONAL:
-        u, v, w, x = product_2x2(comp, factors, constants, shared, batched, b, table)
+def compose_product(comp, factors, constants, shared, batched, first, table, out):
+    """Coefficients of a fused operation for the samples from ``first`` on."""
+    full = comp[COMP_TYPE] == PRODUCT
+    for lane in range(out.shape[1]):
+        p = comp[COMP_PARAM]
+        u, v, w, x = product_2x2(comp, factors, constants, shared, batched, first + lane, table)
         store(out, p, lane, u)
-        if kind == PRODUCT:
+        if full:
             store(out, p + 2, lane, v)
             store(out, p + 4, lane, w)
             p += 4
         store(out, p + 2, lane, x)
-        return
-    factor = factors[comp[COMP_FIRST]]
-    theta = angle_of(factor, shared, batched, b)
-    o, terms, size = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS], comp[COMP_SIZE]
-    if kind == ROTATION:
-        store(out, p, lane, phase(constants[o].real * theta))
-        return
-    for q in range(2 * size):
-        out[p + q, lane] = 0
-    for m in range(terms):
-        e = phase(constants[o + m].real * theta)
-        for q in range(size):
-            value = e * constants[o + terms + m * size + q]
-            out[p + 2 * q, lane] += value.real
-            out[p + 2 * q + 1, lane] += value.imag
+
+
+@row_kernel
+def compose_rotation(comp, factors, constants, shared, batched, first, out):
+    """Cosine and sine of a Pauli rotation."""
+    factor, p = factors[comp[COMP_FIRST]], comp[COMP_PARAM]
+    scale = constants[factor[FACTOR_CONSTANTS]].real
+    for lane in range(out.shape[1]):
+        store(out, p, lane, phase(scale * angle_of(factor, shared, batched, first + lane)))
+
+
+@row_kernel
+def compose_spectrum(comp, factors, constants, shared, batched, first, out):
+    """Coefficients of ``sum_m exp(i lambda_m theta) A_m``."""
+    factor, p, size = factors[comp[COMP_FIRST]], comp[COMP_PARAM], comp[COMP_SIZE]
+    o, terms = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS]
+    for lane in range(out.shape[1]):
+        theta = angle_of(factor, shared, batched, first + lane)
+        for q in range(2 * size):
+            out[p + q, lane] = 0
+        for m in range(terms):
+            e = phase(constants[o + m].real * theta)
+            for q in range(size):
+                value = e * constants[o + terms + m * size + q]
+                out[p + 2 * q, lane] += value.real
+                out[p + 2 * q + 1, lane] += value.imag
 
 
 @kernel
@@ -136,14 +149,23 @@ def compose(comps, factors, constants, shared, batched, ms, ml):
         batched: angles ``(Pb, B)``
         ms: ``(K, 1)``, receives the shared coefficients
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
+
+    Returns:
+        values and derivatives of the shared 2x2 factors, ``(F, 8)``, for :func:`chain`
     """
-    lanes, width = ml.shape[2], ml.shape[0] * ml.shape[2]
     table = shared_factors(comps, factors, constants, shared)
     for i in range(comps.shape[0]):
-        shared_form = comps[i, COMP_FORM] == SHARED
-        for b in range(1 if shared_form else width):
-            out, lane = (ms, b) if shared_form else (ml[b // lanes], b % lanes)
-            compose_one(comps[i], factors, constants, shared, batched, b, table, out, lane)
+        comp = comps[i]
+        own = comp[COMP_FORM] != SHARED
+        for c in range(ml.shape[0] if own else 1):
+            out, first = (ml[c], c * ml.shape[2]) if own else (ms, c)
+            if comp[COMP_TYPE] == ROTATION:
+                compose_rotation(comp, factors, constants, shared, batched, first, out)
+            elif comp[COMP_TYPE] == SPECTRUM:
+                compose_spectrum(comp, factors, constants, shared, batched, first, out)
+            else:
+                compose_product(comp, factors, constants, shared, batched, first, table, out)
+    return table
 
 
 # ------------------------------------------------------------------ back to angles
@@ -164,74 +186,81 @@ def add_angle(factor, value, b, d_shared, d_batched):
 
 
 @row_kernel
-def chain_product(comp, factors, constants, shared, batched, b, table, g, lane, d_shared, d_batched):
-    """Chain rule of ``U = F_k ... F_1``.
+def chain_product(comp, factors, constants, shared, batched, first, count, table, g, d_shared, d_batched):
+    """Chain rule of ``U = F_k ... F_1`` for the ``count`` samples from ``first`` on.
 
     With ``U = F_k B``: ``dL = 2 Re sum (dF_k)_ab (G B^T)_ab + 2 Re sum dB_ab (F_k^T G)_ab``.
     """
-    o = comp[COMP_COTANGENT]
-    if comp[COMP_TYPE] == PRODUCT:
-        ga, gb, gc, gd = load(g, o, lane), load(g, o + 2, lane), load(g, o + 4, lane), load(g, o + 6, lane)
-    else:
+    o, full = comp[COMP_COTANGENT], comp[COMP_TYPE] == PRODUCT
+    for lane in range(count):
+        b = first + lane
         ga, gb, gc, gd = load(g, o, lane), 0j, 0j, load(g, o + 2, lane)
-    ua, ub, uc, ud = product_2x2(comp, factors, constants, shared, batched, b, table)
-    for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
-        w, x, y, z = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
-        cw, cx, cy, cz = w.conjugate(), x.conjugate(), y.conjugate(), z.conjugate()
-        ua, ub, uc, ud = cw * ua + cy * uc, cw * ub + cy * ud, cx * ua + cz * uc, cx * ub + cz * ud
-        ha, hb, hc, hd = ga * ua + gb * ub, ga * uc + gb * ud, gc * ua + gd * ub, gc * uc + gd * ud
-        total = table[f, 4] * ha + table[f, 5] * hb + table[f, 6] * hc + table[f, 7] * hd
-        add_angle(factors[f], 2 * total.real, b, d_shared, d_batched)
-        ga, gb, gc, gd = w * ga + y * gc, w * gb + y * gd, x * ga + z * gc, x * gb + z * gd
+        if full:
+            gb, gc, gd = gd, load(g, o + 4, lane), load(g, o + 6, lane)
+        ua, ub, uc, ud = product_2x2(comp, factors, constants, shared, batched, b, table)
+        for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
+            w, x, y, z = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
+            cw, cx, cy, cz = w.conjugate(), x.conjugate(), y.conjugate(), z.conjugate()
+            ua, ub, uc, ud = cw * ua + cy * uc, cw * ub + cy * ud, cx * ua + cz * uc, cx * ub + cz * ud
+            ha, hb, hc, hd = ga * ua + gb * ub, ga * uc + gb * ud, gc * ua + gd * ub, gc * uc + gd * ud
+            total = table[f, 4] * ha + table[f, 5] * hb + table[f, 6] * hc + table[f, 7] * hd
+            add_angle(factors[f], 2 * total.real, b, d_shared, d_batched)
+            ga, gb, gc, gd = w * ga + y * gc, w * gb + y * gd, x * ga + z * gc, x * gb + z * gd
 
 
 @row_kernel
-def chain_spectrum(comp, factor, constants, theta, g, lane):
-    """``dL/dtheta`` of ``sum_m exp(i lambda_m theta) A_m``."""
-    o, terms, size = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS], comp[COMP_SIZE]
-    total = 0j
-    for m in range(terms):
-        x = constants[o + m].real
-        q = 0j
-        for i in range(size):
-            q += constants[o + terms + m * size + i] * load(g, comp[COMP_COTANGENT] + 2 * i, lane)
-        total += 1j * x * phase(x * theta) * q
-    return 2 * total.real
+def chain_rotation(comp, factors, constants, first, count, g, d_shared, d_batched):
+    """Chain rule of ``cos x - i sin x P``, ``x = scale theta / 2``: ``dL = 2 dx Im <lambda|P|psi>``."""
+    factor, o = factors[comp[COMP_FIRST]], comp[COMP_COTANGENT]
+    twice = 2 * constants[factor[FACTOR_CONSTANTS]].real
+    for lane in range(count):
+        add_angle(factor, twice * g[o, lane], first + lane, d_shared, d_batched)
 
 
 @row_kernel
-def chain_one(comp, factors, constants, shared, batched, b, table, g, lane, d_shared, d_batched):
-    """Chain rule of one operation for sample ``b``."""
-    if comp[COMP_TYPE] == PRODUCT or comp[COMP_TYPE] == PRODUCT_DIAGONAL:
-        chain_product(comp, factors, constants, shared, batched, b, table, g, lane, d_shared, d_batched)
-        return
-    factor = factors[comp[COMP_FIRST]]
-    if comp[COMP_TYPE] == ROTATION:
-        # U = cos x - i sin x P with x = scale theta / 2, so dL = 2 dx Im <lambda|P|psi>
-        value = 2 * constants[factor[FACTOR_CONSTANTS]].real * g[comp[COMP_COTANGENT], lane]
-    else:
-        value = chain_spectrum(comp, factor, constants, angle_of(factor, shared, batched, b), g, lane)
-    add_angle(factor, value, b, d_shared, d_batched)
+def chain_spectrum(comp, factors, constants, shared, batched, first, count, g, d_shared, d_batched):
+    """Chain rule of ``sum_m exp(i lambda_m theta) A_m``."""
+    factor, size = factors[comp[COMP_FIRST]], comp[COMP_SIZE]
+    o, terms = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS]
+    for lane in range(count):
+        theta = angle_of(factor, shared, batched, first + lane)
+        total = 0j
+        for m in range(terms):
+            x = constants[o + m].real
+            q = 0j
+            for i in range(size):
+                q += constants[o + terms + m * size + i] * load(g, comp[COMP_COTANGENT] + 2 * i, lane)
+            total += 1j * x * phase(x * theta) * q
+        add_angle(factor, 2 * total.real, first + lane, d_shared, d_batched)
 
 
 @kernel
-def chain(comps, factors, constants, shared, batched, want, gs, gl, d_shared, d_batched):
+def chain(comps, factors, constants, shared, batched, want, table, gs, gl, d_shared, d_batched):
     """Add the cotangents of the angles, given the matrix cotangents.
 
     Args:
         comps, factors, constants, shared, batched: as for :func:`compose`
         want: for each operation whether its matrix cotangent is there
+        table: what :func:`compose` returned; used as scratch
         gs: shared matrix cotangents ``(K, 1)``
         gl: those of each sample ``(C, K, L)``
         d_shared: ``(Ps,)``
         d_batched: ``(Pb, B)``
     """
-    lanes, count = gl.shape[2], batched.shape[1]
-    table = shared_factors(comps, factors, constants, shared)
+    lanes = gl.shape[2]
     for i in range(comps.shape[0]):
-        if not want[comps[i, COMP_OP]]:
+        comp = comps[i]
+        if not want[comp[COMP_OP]]:
             continue
-        shared_form = comps[i, COMP_FORM] == SHARED
-        for b in range(1 if shared_form else count):
-            g, lane = (gs, b) if shared_form else (gl[b // lanes], b % lanes)
-            chain_one(comps[i], factors, constants, shared, batched, b, table, g, lane, d_shared, d_batched)
+        own = comp[COMP_FORM] != SHARED
+        for c in range(gl.shape[0] if own else 1):
+            g, first = (gl[c], c * lanes) if own else (gs, c)
+            count = max(0, min(lanes, batched.shape[1] - first)) if own else 1
+            if comp[COMP_TYPE] == ROTATION:
+                chain_rotation(comp, factors, constants, first, count, g, d_shared, d_batched)
+            elif comp[COMP_TYPE] == SPECTRUM:
+                chain_spectrum(comp, factors, constants, shared, batched, first, count, g, d_shared, d_batched)
+            else:
+                chain_product(
+                    comp, factors, constants, shared, batched, first, count, table, g, d_shared, d_batched
+                )

@@ -206,17 +206,24 @@ class _Tables:
         self.cotangents[form] += (1 if op.kind == PAULI else 2 * size) if parametric else 0
         self._coefficients(op, form, param, size)
         local = {b: i for i, b in enumerate(b for b in range(rows_mask.bit_length()) if rows_mask >> b & 1)}
-        self.ops.append([0] * OP_COLUMNS)
-        xmask = sum(1 << local[b] for b in local if op.xmask >> b & 1)
-        target = 0
+
+        def rows(mask: int) -> int:
+            return sum(1 << i for b, i in local.items() if mask >> b & 1)
+
+        outside, target = ~rows_mask, 0
         if op.kind in (DENSE, DIAGONAL):
             target = len(self.bits)
             self.bits += [local[b] for b in op.targets] if op.kind == DENSE else list(op.targets)
         elif op.kind != PAULI:
             target = 1 << local[op.targets[0]]
-        self.ops[-1] = [
-            op.kind, form, len(op.targets), target, op.cmask, op.cval, xmask, op.zmask, op.num_y, param, cotangent,
-        ]  # fmt: skip
+        distinct = rows(op.active | op.diagonal)
+        self.ops.append(
+            [
+                op.kind, form, len(op.targets), target, rows(op.cmask), rows(op.cval), rows(op.xmask), rows(op.zmask),
+                op.num_y, op.cmask & outside, op.cval & outside, op.zmask & outside,
+                distinct & -distinct or 1 << len(local), param, cotangent,
+            ]
+        )  # fmt: skip
         index = len(self.ops) - 1
         if op.composition is not None:
             self._composition(op, form, param, cotangent, size, index)

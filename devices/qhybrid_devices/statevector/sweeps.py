@@ -5,96 +5,75 @@ from __future__ import annotations
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import (
     bits_of,
+    dense,
     dense_cotangent,
-    dense_rows,
-    diagonal_cotangent,
-    diagonal_rows,
+    diagonal,
+    diagonal_reverse,
     flip,
-    pauli_cotangent,
-    pauli_rows,
+    parity,
+    pauli,
+    pauli_reverse,
     spread,
-    target_mask,
-    u2_cotangent,
-    u2_cotangent_lanes,
-    u2_lanes,
-    u2_shared,
+    u2,
+    u2_reverse,
 )
 from qhybrid_devices.statevector.table import (
-    CMASK,
-    COTANGENT,
-    CVAL,
-    DENSE,
     DIAGONAL,
     FLIP,
     FORM,
     KIND,
     LANES,
-    NUM_Y,
-    PARAM,
+    OUTER_CMASK,
+    OUTER_CVAL,
+    OUTER_ZMASK,
     PAULI,
-    TARGET,
     U2,
-    WIDTH,
-    XMASK,
-    ZMASK,
 )
 
 
 @row_kernel
-def apply_one(op, bits, re, im, rows, tile, shared, m, ml, buffer):
+def apply_one(op, bits, fr, fi, n, lanes, rows, tile, shared, m, ml, buffer):
     """One operation on a tile; ``shared`` says whether its coefficients are in ``m`` or per lane in ``ml``."""
-    kind, p, target, cmask, cval = op[KIND], op[PARAM], op[TARGET], op[CMASK], op[CVAL]
+    kind = op[KIND]
+    if tile & op[OUTER_CMASK] != op[OUTER_CVAL]:
+        return
     if kind == U2:
-        if shared:
-            u2_shared(re, im, target, m, p, cmask, cval, rows, tile)
-        else:
-            u2_lanes(re, im, target, ml, p, cmask, cval, rows, tile)
+        u2(fr, fi, n, lanes, op, shared, m, ml)
     elif kind == FLIP:
-        flip(re, im, target, cmask, cval, rows, tile)
+        flip(fr, fi, n, lanes, op)
     elif kind == PAULI:
-        pauli_rows(re, im, op[XMASK], op[ZMASK], op[NUM_Y], m, p, shared, ml, cmask, cval, rows, tile)
+        pauli(fr, fi, n, lanes, op, parity(tile & op[OUTER_ZMASK]), shared, m, ml)
     elif kind == DIAGONAL:
-        diagonal_rows(re, im, bits, target, op[WIDTH], m, p, shared, ml, cmask, cval, rows, tile)
+        diagonal(fr, fi, n, lanes, op, rows, tile, bits, shared, m, ml)
     else:
-        dense_rows(re, im, bits, target, op[WIDTH], m, p, shared, ml, cmask, cval, rows, tile, buffer)
+        dense(fr, fi, n, lanes, op, bits, shared, m, ml, buffer)
 
 
 @row_kernel
-def cotangent_one(op, bits, re, im, lr, li, rows, tile, shared, totals, out, buffer):
-    """Add the matrix cotangent of one operation to ``totals``, or per lane to ``out``."""
-    kind, o, target, cmask, cval = op[KIND], op[COTANGENT], op[TARGET], op[CMASK], op[CVAL]
-    if kind == U2:
-        if shared:
-            u2_cotangent(re, im, lr, li, target, totals, o, cmask, cval, rows, tile)
-        else:
-            u2_cotangent_lanes(re, im, lr, li, target, out, o, cmask, cval, rows, tile)
-    elif kind == PAULI:
-        if shared:
-            buffer[0] = 0
-            pauli_cotangent(re, im, lr, li, op[XMASK], op[ZMASK], op[NUM_Y], buffer, 0, cmask, cval, rows, tile)
-            for t in range(re.shape[1]):
-                totals[o] += buffer[0, t]
-        else:
-            pauli_cotangent(re, im, lr, li, op[XMASK], op[ZMASK], op[NUM_Y], out, o, cmask, cval, rows, tile)
-    elif kind == DIAGONAL:
-        diagonal_cotangent(
-            re, im, lr, li, bits, target, op[WIDTH], out, o, shared, totals, cmask, cval, rows, tile
-        )
-    elif kind == DENSE:
-        dense_cotangent(re, im, lr, li, bits, target, op[WIDTH], out, o, shared, totals, cmask, cval, rows, tile)
-
-
-@row_kernel
-def reverse_one(op, bits, re, im, lr, li, rows, tile, wanted, shared, m, ml, totals, out, buffer):
+def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, rows, tile, wanted, shared, m, ml, totals, out, buffer):
     """Un-compute one operation on psi and lambda and, if wanted, add its matrix cotangent."""
-    for step in range(2):
-        # A Pauli rotation's cotangent takes both states on the same side of the gate, the others' psi before it.
-        if wanted and step == (0 if op[KIND] == PAULI else 1):
-            cotangent_one(op, bits, re, im, lr, li, rows, tile, shared, totals, out, buffer)
-        if step == 0:
-            apply_one(op, bits, re, im, rows, tile, shared, m, ml, buffer)
-        else:
-            apply_one(op, bits, lr, li, rows, tile, shared, m, ml, buffer)
+    kind = op[KIND]
+    if tile & op[OUTER_CMASK] != op[OUTER_CVAL]:
+        return
+    if wanted and kind == U2:
+        u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out)
+    elif wanted and kind == PAULI:
+        outer = parity(tile & op[OUTER_ZMASK])
+        pauli_reverse(fr, fi, gr, gi, n, lanes, op, outer, shared, m, ml, totals, out)
+    elif wanted and kind == DIAGONAL:
+        diagonal_reverse(fr, fi, gr, gi, n, lanes, op, rows, tile, bits, shared, m, ml, totals, out)
+    else:
+        for step in range(2):
+            xr, xi = (fr, fi) if step == 0 else (gr, gi)
+            if wanted and step == 1:
+                dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out)
+            apply_one(op, bits, xr, xi, n, lanes, rows, tile, shared, m, ml, buffer)
+
+
+@row_kernel
+def flat(array):
+    """A contiguous array as one row."""
+    return array.reshape(array.size)
 
 
 # ------------------------------------------------------------------ tiles of a state
@@ -136,19 +115,21 @@ def forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, ms, ml, whole, sc
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, L)``
         whole: whether a tile is a whole chunk, its lanes samples; otherwise ``L`` is 1 and tiles are copied
-        scratch: ``(4, R, lanes)``, not used if ``whole``
-        buffer: scratch rows ``(rows, lanes)``
+        scratch: ``(4, R, lanes)``, not used if ``whole``; lanes beyond ``len(lanes)`` are zero
+        buffer: scratch registers, flat
     """
     for item in range(i0, i1):
         c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
-        flat = ml[c].reshape(ml.shape[1] * ml.shape[2])
+        own = flat(ml[c])
         re, im = psi[c, 0], psi[c, 1]
         if not whole:
             re, im = scratch[0], scratch[1]
             gather(psi[c], tile, rows, lanes, re, im)
+        fr, fi, n, width = flat(re), flat(im), re.shape[0], re.shape[1]
         for i in order:
-            own = ops[i, FORM] == LANES
-            apply_one(ops[i], bits, re, im, rows, tile, not (own and whole), flat if own else ms, ml[c], buffer)
+            mine = ops[i, FORM] == LANES
+            shared = not (mine and whole)
+            apply_one(ops[i], bits, fr, fi, n, width, rows, tile, shared, own if mine else ms, own, buffer)
         if not whole:
             scatter(psi[c], tile, rows, lanes, re, im)
 
@@ -171,17 +152,20 @@ def backward(
     """
     for item in range(i0, i1):
         c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
-        flat = ml[c].reshape(ml.shape[1] * ml.shape[2])
+        own, out = flat(ml[c]), flat(gl[c])
         re, im, lr, li = psi[c, 0], psi[c, 1], lam[c, 0], lam[c, 1]
         if not whole:
             re, im, lr, li = scratch[0], scratch[1], scratch[2], scratch[3]
             gather(psi[c], tile, rows, lanes, re, im)
             gather(lam[c], tile, rows, lanes, lr, li)
+        fr, fi, gr, gi, n, width = flat(re), flat(im), flat(lr), flat(li), re.shape[0], re.shape[1]
         for i in order:
-            own = ops[i, FORM] == LANES
-            m, totals = (flat, gc[c]) if own else (ms, gs)
-            shared = not (own and whole)
-            reverse_one(ops[i], bits, re, im, lr, li, rows, tile, want[i], shared, m, ml[c], totals, gl[c], buffer)
+            mine = ops[i, FORM] == LANES
+            m, totals = (own, gc[c]) if mine else (ms, gs)
+            shared = not (mine and whole)
+            reverse_one(
+                ops[i], bits, fr, fi, gr, gi, n, width, rows, tile, want[i], shared, m, own, totals, out, buffer
+            )
         if not whole:
             scatter(psi[c], tile, rows, lanes, re, im)
             scatter(lam[c], tile, rows, lanes, lr, li)
@@ -191,7 +175,8 @@ def backward(
 def outer_lanes(bra, ket, bits, out):
     """Add ``sum conj(bra_a) ket_b`` over all bits but ``bits``, per lane, to ``out`` of shape ``(C, K, L)``."""
     k = bits.shape[0]
-    dim, mask = 1 << k, target_mask(bits, 0, k)
+    dim = 1 << k
+    mask = spread(dim - 1, bits, 0, k)
     for c in range(bra.shape[0]):
         for j in range(bra.shape[2]):
             a = bits_of(j, bits, 0, k)

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-# Operations: what runs on the rows, in order.
-KIND, FORM, WIDTH, TARGET, CMASK, CVAL, XMASK, ZMASK, NUM_Y, PARAM, COTANGENT = range(11)
-OP_COLUMNS = 11
+# Operations: what runs on the rows, in order. TARGET is the distance of the two rows of a one-qubit operation, or
+# where the target bits start in the table of bits. CMASK, CVAL, XMASK, ZMASK are bits of a row; OUTER_* are those of
+# the bits outside a tile. RUN is the number of neighbouring rows that an operation treats alike.
+(
+    KIND,
+    FORM,
+    WIDTH,
+    TARGET,
+    CMASK,
+    CVAL,
+    XMASK,
+    ZMASK,
+    NUM_Y,
+    OUTER_CMASK,
+    OUTER_CVAL,
+    OUTER_ZMASK,
+    RUN,
+    PARAM,
+    COTANGENT,
+) = range(15)
+OP_COLUMNS = 15
 
 # Values of KIND.
 U2, FLIP, PAULI, DIAGONAL, DENSE = range(5)
@@ -12,15 +30,15 @@ U2, FLIP, PAULI, DIAGONAL, DENSE = range(5)
 # Values of FORM: coefficients shared by all samples, or of each sample.
 SHARED, LANES = range(2)
 
-# Compositions: how the coefficients of an operation come from angles (COMP_*), one row an operation with angles.
+# Compositions: how the coefficients of an operation come from angles, one row an operation with angles.
 COMP_TYPE, COMP_FORM, COMP_FIRST, COMP_LAST, COMP_PARAM, COMP_COTANGENT, COMP_SIZE, COMP_OP = range(8)
 COMP_COLUMNS = 8
 
-# Values of COMP_TYPE: a product of 2x2 factors (only its diagonal for PRODUCT_DIAGONAL), a sum over a spectrum of
-# COMP_SIZE entries, or the cosine and sine of a Pauli rotation.
+# Values of COMP_TYPE: a product of 2x2 factors (only its diagonal for PRODUCT_DIAGONAL), a sum over a spectrum with
+# COMP_SIZE entries in each term, or the cosine and sine of a Pauli rotation.
 PRODUCT, PRODUCT_DIAGONAL, SPECTRUM, ROTATION = range(4)
 
-# Factors: exp(i lambda_m theta) A_m summed over m; the constants are COMP_SIZE-independent: FACTOR_TERMS eigenvalues,
-# then the entries of each A_m, from FACTOR_CONSTANTS on.
+# Factors sum_m exp(i lambda_m theta) A_m: which angle, and from FACTOR_CONSTANTS on the FACTOR_TERMS eigenvalues and
+# then the entries of each A_m.
 FACTOR_INDEX, FACTOR_BATCHED, FACTOR_CONSTANTS, FACTOR_TERMS = range(4)
 FACTOR_COLUMNS = 4
