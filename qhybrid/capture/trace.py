@@ -69,10 +69,10 @@ def trace(
     Raises:
         CaptureError: the function cannot be traced, with the reason
     """
-    guard = environment_guard(func, static_objects(key))
     graph = Graph()
     tracers = graph.inputs(leaves)
     try:
+        guard = environment_guard(func, static_objects(key))
         with graph:
             args, kwargs = unflatten(key, tracers)
             recording = record(func, args, kwargs, shots)

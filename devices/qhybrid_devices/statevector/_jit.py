@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -16,9 +19,27 @@ F = TypeVar("F", bound=Callable[..., Any])
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
+def _source_stamp() -> str:
+    """A hash of all sources of the kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_SOURCE_STAMP = _source_stamp()
+
+
 def kernel(function: F) -> F:
-    """Compile a kernel: arrays and numbers only, no interpreter lock, kept on disk."""
-    return numba.njit(nogil=True, fastmath=FAST, cache=True, error_model="numpy")(function)
+    """Compile a kernel: arrays and numbers only, no interpreter lock, kept on disk.
+
+    Numba's own cache goes by the file of the entry point alone and would miss a change in a row kernel elsewhere, so
+    a cached kernel is tied to all sources instead.
+    """
+    dispatcher = numba.njit(nogil=True, fastmath=FAST, cache=True, error_model="numpy")(function)
+    if not numba.config.DISABLE_JIT:
+        dispatcher._cache._cache_file._source_stamp = _SOURCE_STAMP
+    return dispatcher
 
 
 def row_kernel(function: F) -> F:
@@ -61,7 +82,7 @@ def split(count: int, workers: int) -> list[tuple[int, int]]:
     """``range(count)`` as at most ``workers`` contiguous, nearly equal, non-empty parts."""
     workers = max(1, min(workers, count))
     edges = [count * i // workers for i in range(workers + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def parallel(task: Callable[[int, int, int], None], count: int, workers: int) -> None:
@@ -72,10 +93,10 @@ def parallel(task: Callable[[int, int, int], None], count: int, workers: int) ->
         count: number of independent items
         workers: how many parts at most
     """
-    parts = split(count, workers)
-    if len(parts) == 1:
-        task(0, *parts[0])
+    if workers <= 1 or count <= 1:
+        task(0, 0, count)
         return
+    parts = split(count, workers)
     pool = _POOL.get(len(parts) - 1)
     futures = [pool.submit(task, i, *part) for i, part in enumerate(parts) if i]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,7 @@ class Layout:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the array of all states."""
         return (self.chunks, 2, 1 << self.num_wires, self.lanes)
 
     @property
@@ -108,32 +110,43 @@ def inverted(plan: Plan, coef: Coefficients) -> Coefficients:
 def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, reverse: bool = False) -> None:
     """All operations on ``psi`` in place; in reverse order for ``coef`` of the inverses."""
     workers = layout.workers(len(plan.operations))
+    scratch = [_Scratch.of(plan, layout) for _ in range(workers)]
     for sweep in reversed(plan.sweeps) if reverse else plan.sweeps:
-        order = np.arange(sweep.start, sweep.stop)
-        if len(order):
-            _forward(plan, layout, sweep, psi, coef, order[::-1].copy() if reverse else order, workers)
+        order = sweep.backwards if reverse else sweep.order
+        if not len(order):
+            continue
+
+        def task(worker: int, i0: int, i1: int, sweep: Sweep = sweep, order: NDArray = order) -> None:
+            forward(
+                psi, i0, i1, plan.ops, order, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
+                coef.shared, coef.lanes, layout.tile, scratch[worker].of_sweep(sweep), scratch[worker].registers,
+            )  # fmt: skip
+
+        parallel(task, layout.chunks * len(sweep.tiles), workers)
 
 
-def _forward(
-    plan: Plan, layout: Layout, sweep: Sweep, psi: NDArray, coef: Coefficients, order: NDArray, workers: int
-) -> None:
-    rows, lanes, tiles = sweep.rows, sweep.lanes, sweep.tiles
+@dataclass(frozen=True)
+class _Scratch:
+    """The memory that one thread works in: room for four tiles, and registers."""
 
-    def task(worker: int, i0: int, i1: int) -> None:
-        scratch, buffer = _scratch(plan, layout, sweep)
-        forward(
-            psi, i0, i1, plan.ops, order, plan.bits, rows, lanes, tiles, coef.shared, coef.lanes, layout.tile,
-            scratch, buffer,
-        )  # fmt: skip
+    tiles: NDArray
+    registers: NDArray
 
-    parallel(task, layout.chunks * len(tiles), workers)
+    @classmethod
+    def of(cls, plan: Plan, layout: Layout) -> _Scratch:
+        width = register_lanes(layout.dtype)
+        room = 0 if layout.tile else max(len(s.rows) * max(width, len(s.lanes)) for s in plan.sweeps)
+        return cls(np.empty(4 * room, layout.dtype), np.empty(plan.buffer_rows * width, layout.dtype))
 
-
-def _scratch(plan: Plan, layout: Layout, sweep: Sweep) -> tuple[NDArray, NDArray]:
-    """The tiles and the registers that one thread works in."""
-    width = register_lanes(layout.dtype)
-    shape = (4, 0, 0) if layout.tile else (4, len(sweep.rows), max(width, len(sweep.lanes)))
-    return np.zeros(shape, layout.dtype), np.empty(plan.buffer_rows * width, layout.dtype)
+    def of_sweep(self, sweep: Sweep) -> NDArray:
+        """Four tiles ``(4, rows, lanes)`` with whole registers of lanes."""
+        if len(self.tiles) == 0:
+            return self.tiles.reshape(4, 0, 0)
+        rows, lanes = len(sweep.rows), max(register_lanes(self.tiles.dtype), len(sweep.lanes))
+        tiles = self.tiles[: 4 * rows * lanes].reshape(4, rows, lanes)
+        if lanes > len(sweep.lanes):
+            tiles[:] = 0
+        return tiles
 
 
 @dataclass(frozen=True)
@@ -152,16 +165,17 @@ def reverse_plan(
     gs = np.zeros((workers, plan.num_shared_cotangents))
     gc = np.zeros((workers, layout.chunks, 0 if layout.tile else plan.num_lane_cotangents))
     gl = np.zeros((layout.chunks, plan.num_lane_cotangents if layout.tile else 0, layout.lanes), layout.dtype)
+    scratch = [_Scratch.of(plan, layout) for _ in range(workers)]
     for sweep in reversed(plan.sweeps):
-        order = np.arange(sweep.stop - 1, max(stop, sweep.start) - 1, -1)
+        order = sweep.backwards[: sweep.stop - max(stop, sweep.start)] if stop < sweep.stop else sweep.backwards[:0]
         if not len(order):
             continue
 
         def task(worker: int, i0: int, i1: int, sweep: Sweep = sweep, order: NDArray = order) -> None:
-            scratch, buffer = _scratch(plan, layout, sweep)
             backward(
                 psi, lam, i0, i1, plan.ops, order, want, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
-                inverse.shared, inverse.lanes, gs[worker], gc[worker], gl, layout.tile, scratch, buffer,
+                inverse.shared, inverse.lanes, gs[worker], gc[worker], gl, layout.tile,
+                scratch[worker].of_sweep(sweep), scratch[worker].registers,
             )  # fmt: skip
 
         parallel(task, layout.chunks * len(sweep.tiles), workers)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.execution import Executable, Needs
-from qhybrid.program import Angle, Program, Samples, Slots, State
+from qhybrid.program import Angle, Evolution, Program, Samples, Slots, State, Variance
 from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector._jit import num_threads
 from qhybrid_devices.statevector.engine import (
@@ -26,8 +26,8 @@ from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measurements import MeasurementPlan, plan_measurements, results, seed
 from qhybrid_devices.statevector.operations import LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
-from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling, sample_results
+from qhybrid_devices.statevector.simd import register_lanes
 
 #: Below this many bytes a run is not checked against the available memory.
 UNCHECKED_BYTES = 1 << 26
@@ -112,6 +112,8 @@ class StateVectorExecutable(Executable):
         super().__init__(program)
         self.c_dtype = np.dtype(c_dtype)
         self.options = options or PlanOptions()
+        if options is None and self.real_dtype == np.float32:
+            self.options = PlanOptions(register_bits=4)
         self._compiled: dict[bool, Compiled] = {}
 
     def __reduce__(self) -> tuple:
@@ -136,7 +138,7 @@ class StateVectorExecutable(Executable):
             keep: whether to keep the state
         """
         values, count = self._values(slots)
-        groups = self._groups(count, states=1)
+        groups = self._groups(count, 1 + self._scratch_states)
         parts, residual = [], None
         for start, stop in groups:
             part = _part(values, self.program, start, stop)
@@ -161,7 +163,7 @@ class StateVectorExecutable(Executable):
         if not self.program.is_batched:
             cotangents = tuple(np.asarray(c)[None] for c in cotangents)
         total = _zeros_like(values)
-        for start, stop in self._groups(count, states=2):
+        for start, stop in self._groups(count, 2 + self._scratch_states):
             part, into = _part(values, self.program, start, stop), _part(total, self.program, start, stop)
             self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, residual, into)
         wanted = needs.arrays or (False,) * len(self.program.arrays)
@@ -180,7 +182,7 @@ class StateVectorExecutable(Executable):
         """
         values, count = self._values(slots)
         parts = []
-        for start, stop in self._groups(count, states=2):
+        for start, stop in self._groups(count, states=3):
             part = _part(values, self.program, start, stop)
             final = self._forward(part, stop - start)
             plan = self._compile(final.layout.tile).sampling
@@ -289,16 +291,30 @@ class StateVectorExecutable(Executable):
         lanes += -lanes % width
         return Layout(n, count, -(-count // lanes), lanes, True, self.real_dtype, o.parallel_work)
 
+    @cached_property
+    def _scratch_states(self) -> int:
+        """States that measurements need besides psi and lambda."""
+        most = 0
+        for m in self.program.scalars:
+            matrices = any(t.matrices for t in m.observable.terms)
+            if isinstance(m, Variance) and (matrices or len(m.observable.terms) > 1):
+                return 3
+            most = max(most, 2 if matrices else 0)
+        return max(most, 1) if self.program.tensors else most
+
     def _groups(self, count: int, states: int) -> list[tuple[int, int]]:
-        """Ranges of samples whose states are in memory together; refuses what cannot fit."""
+        """Ranges of samples whose states are in memory together.
+
+        Raises:
+            DeviceError: ``states`` states of one range do not fit
+        """
         if count == 0:
             return []
         sample = (2 * self.real_dtype.itemsize) << self.program.num_wires
         size = max(1, self.options.group_bytes // sample)
         needed = sample * min(size, count) * states
         if needed > UNCHECKED_BYTES:
-            what = "the state and its adjoint" if states == 2 else "the state"
-            memory.require(needed, self.program.num_wires, what)
+            memory.require(needed, self.program.num_wires, f"{states} state{'s' if states > 1 else ''} in memory")
         return [(i, min(i + size, count)) for i in range(0, count, size)]
 
     # ------------------------------------------------------------------ slots and results
@@ -360,9 +376,9 @@ def _wants_angle(angle: Angle, needs: Needs) -> bool:
 
 def _wants(op: Operation, needs: Needs) -> bool:
     """Whether a parameter of an operation is wanted."""
-    if op.external is None:
-        return any(f.angle is not None and _wants_angle(f.angle, needs) for f in op.factors)
-    gate_angles = getattr(op.external, "coefficients", None)
-    if gate_angles is None:
+    if isinstance(op.external, Evolution):
+        angles = (op.external.time, *op.external.coefficients)
+        return any(isinstance(a, Angle) and _wants_angle(a, needs) for a in angles)
+    if op.external is not None:
         return _wants_array(op.external.ref.index, needs)
-    return any(isinstance(a, Angle) and _wants_angle(a, needs) for a in (op.external.time, *gate_angles))
+    return any(f.angle is not None and _wants_angle(f.angle, needs) for f in op.factors)

@@ -69,7 +69,7 @@ def _spectrum(operator: Evolution, values: Values) -> tuple[NDArray, NDArray, ND
 
 
 def _evolution_cotangent(operator: Evolution, values: Values, g: NDArray, into: Values) -> None:
-    """Daleckii-Krein: ``dU = V (Phi * (V^dagger dA V)) V^dagger`` with the divided differences ``Phi`` of exp(-i t x)."""
+    """Daleckii-Krein: ``dU = V (Phi * (V^dagger dA V)) V^dagger``, ``Phi`` the divided differences of exp(-i t x)."""
     energies, vectors, time = _spectrum(operator, values)
     phases = np.exp(-1j * time * energies)
     q = np.einsum("...ai,...ab,...bj->...ij", vectors, g, vectors.conj())

@@ -1,12 +1,12 @@
 """Row kernels: one operation on a tile, forward, or in reverse with its matrix cotangent.
 
-A tile has ``n`` rows, one for each setting of the row bits, times ``lanes`` contiguous lanes, a multiple of a register. It
-comes as flat planes: ``fr, fi`` hold psi and ``gr, gi`` lambda, row ``j`` at ``j * lanes``. Targets, flips, signs and
+A tile has ``n`` rows, one for each setting of the row bits, times ``lanes`` contiguous lanes, a multiple of a register.
+It comes as flat planes: ``fr, fi`` hold psi and ``gr, gi`` lambda, row ``j`` at ``j * lanes``. Targets, flips, signs and
 controls on row bits are bits of ``j``; ``outer`` is what the bits outside the tile add to a sign.
 
 Coefficients are interleaved real and imaginary parts: ``m[p], m[p + 1], ...`` if all lanes share them, otherwise rows
-``p, p + 1, ...`` of the flat ``ml``. Both cases are one loop: with shared coefficients one block runs through whole runs
-of rows in memory order, otherwise there is a block for each register of lanes, which goes down the rows.
+``p, p + 1, ...`` of the flat ``ml``. Both cases are one loop: with shared coefficients one block runs through whole
+runs of rows in memory order, otherwise there is a block for each register of lanes, which goes down the rows.
 
 A reverse kernel un-computes psi and lambda (its coefficients are those of the inverse) and adds
 ``G_ab = sum conj(lambda_a) psi_b``, lambda after and psi before the gate; see ``adjoint.md``.
@@ -100,6 +100,7 @@ def u2_at(fr, fi, i, k, u):
 
 @row_kernel
 def u2_coefficients(shared, m, ml, p, lanes, t):
+    """The eight coefficients of a 2x2."""
     return (
         coefficient(shared, m, ml, p, lanes, t),
         coefficient(shared, m, ml, p + 1, lanes, t),
@@ -360,8 +361,8 @@ def dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out):
                 u = v = splat(fr.dtype.type(0))
                 for base in range(n):
                     if base & mask == 0 and base & op[CMASK] == op[CVAL]:
-                        i = base * lanes + t
-                        p0, q0, x, y = load(gr, i + row_a), load(gi, i + row_a), load(fr, i + row_b), load(fi, i + row_b)
+                        i, k = base * lanes + t + row_a, base * lanes + t + row_b
+                        p0, q0, x, y = load(gr, i), load(gi, i), load(fr, k), load(fi, k)
                         u = u + p0 * x + q0 * y
                         v = v + p0 * y - q0 * x
                 deposit(shared, totals, out, o, lanes, t, u)

@@ -179,6 +179,7 @@ def load(g, o, lane):
 
 @row_kernel
 def add_angle(factor, value, b, d_shared, d_batched):
+    """Add to the cotangent of a factor's angle, for sample ``b`` if that is batched."""
     if factor[FACTOR_BATCHED] == 0:
         d_shared[factor[FACTOR_INDEX]] += value
     else:

@@ -81,6 +81,9 @@ def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add, scratch):
     lanes, w = psi.shape[3], scratch[0]
     for c in range(c0, c1):
         re, im = psi[c, 0], psi[c, 1]
+        if lanes == 1:
+            apply_single(re, im, out[c, 0], out[c, 1], j0, j1, groups, words, weights[:, c], add)
+            continue
         for j in range(j0, j1):
             ro, io = out[c, 0, j], out[c, 1, j]
             if not add:
@@ -103,6 +106,29 @@ def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add, scratch):
                     for t in range(lanes):
                         ro[t] += w[t] * r1[t]
                         io[t] += w[t] * i1[t]
+
+
+@row_kernel
+def apply_single(re, im, ro, io, j0, j1, groups, words, weights, add):
+    """``apply_words`` where a state has a single lane: one pass for each word."""
+    if not add:
+        for j in range(j0, j1):
+            ro[j, 0] = 0
+            io[j, 0] = 0
+    for g in range(groups.shape[0]):
+        mask = groups[g, 0]
+        for i in range(groups[g, 1], groups[g, 2]):
+            z, ny, weight = words[i, 0], words[i, 1], weights[i]
+            if ny & 1 == 1:
+                for j in range(j0, j1):
+                    w = weight * word_sign(j ^ mask, z, ny)
+                    ro[j, 0] -= w * im[j ^ mask, 0]
+                    io[j, 0] += w * re[j ^ mask, 0]
+            else:
+                for j in range(j0, j1):
+                    w = weight * word_sign(j ^ mask, z, ny)
+                    ro[j, 0] += w * re[j ^ mask, 0]
+                    io[j, 0] += w * im[j ^ mask, 0]
 
 
 @kernel
@@ -128,3 +154,36 @@ def weigh_outcomes(psi, c0, c1, bits, weights):
             for t in range(lanes):
                 re[t] *= w[t]
                 im[t] *= w[t]
+
+
+@kernel
+def accumulate(weights):
+    """Cumulative sums down each column of ``weights``, in place."""
+    for j in range(1, weights.shape[0]):
+        for b in range(weights.shape[1]):
+            weights[j, b] += weights[j - 1, b]
+
+
+@kernel
+def draw(cumulative, uniforms, out):
+    """Outcomes by inverse distribution function.
+
+    Args:
+        cumulative: ``(N, W)``, column ``b`` for sample ``b``; need not end at 1
+        uniforms: numbers in ``[0, 1)``, ``(B, shots)``
+        out: receives the outcomes ``(B, shots)``
+    """
+    last = cumulative.shape[0] - 1
+    for b in range(uniforms.shape[0]):
+        for s in range(uniforms.shape[1]):
+            u = uniforms[b, s] * cumulative[last, b]
+            low, high = 0, last
+            while low < high:
+                middle = (low + high) >> 1
+                if cumulative[middle, b] > u:
+                    high = middle
+                else:
+                    low = middle + 1
+            while low > 0 and cumulative[low, b] == cumulative[low - 1, b]:  # never an outcome of probability zero
+                low -= 1
+            out[b, s] = low

@@ -37,27 +37,36 @@ from qhybrid_devices.statevector.observables import (
 from qhybrid_devices.statevector.operations import LoweringOptions, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 
+#: Largest number of entries of a matrix from Pauli words to scalars; beyond it sums are sparse.
+DENSE_ENTRIES = 1 << 16
+
 
 @dataclass(frozen=True)
 class Entries:
-    """Scalars that are moments of single Pauli words: entry ``i`` uses row ``rows[i]`` for scalar ``scalars[i]``."""
+    """Scalars that are moments of single Pauli words: entry ``i`` uses row ``rows[i]`` for scalar ``scalars[i]``.
+
+    ``matrix`` takes the moments ``(T, B)`` to the scalars ``(S, B)``, if the coefficients are constant.
+    """
 
     scalars: NDArray
     rows: NDArray
     numbers: tuple[float | Angle, ...]
     constants: NDArray
     is_constant: bool
+    shape: tuple[int, int]
+    matrix: NDArray | None
 
     @classmethod
-    def of(cls, items: Sequence[tuple[int, float | Angle]], rows: Sequence[int]) -> Entries:
+    def of(cls, items: Sequence[tuple[int, float | Angle]], rows: Sequence[int], shape: tuple[int, int]) -> Entries:
+        """Entries from pairs of scalar and coefficient, and their rows; ``shape`` counts scalars and words."""
         numbers = tuple(n for _, n in items)
-        return cls(
-            np.array([s for s, _ in items], np.int64),
-            np.array(rows, np.int64),
-            numbers,
-            np.array([0.0 if isinstance(n, Angle) else n for n in numbers])[:, None],
-            not any(isinstance(n, Angle) for n in numbers),
-        )
+        scalars, row_index = np.array([s for s, _ in items], np.int64), np.array(rows, np.int64)
+        constants = np.array([0.0 if isinstance(n, Angle) else n for n in numbers])
+        is_constant, matrix = not any(isinstance(n, Angle) for n in numbers), None
+        if is_constant and shape[0] * shape[1] <= DENSE_ENTRIES:
+            matrix = np.zeros(shape)
+            np.add.at(matrix, (scalars, row_index), constants)
+        return cls(scalars, row_index, numbers, constants[:, None], is_constant, shape, matrix)
 
     def values(self, values: Values) -> NDArray:
         """The coefficients, ``(E, 1)`` or ``(E, B)``."""
@@ -68,6 +77,22 @@ class Entries:
         for i, n in enumerate(self.numbers):
             if isinstance(n, Angle):
                 out[i] = values.number(n)
+        return out
+
+    def sums(self, values: Values, moments: NDArray) -> NDArray:
+        """The scalars ``(S, B)``."""
+        if self.matrix is not None:
+            return self.matrix @ moments
+        out = np.zeros((self.shape[0], moments.shape[1]))
+        np.add.at(out, self.scalars, self.values(values) * moments[self.rows])
+        return out
+
+    def weights(self, values: Values, g: NDArray) -> NDArray:
+        """The weight of each word ``(T, B)``, given cotangents of the scalars ``(S, B)``."""
+        if self.matrix is not None:
+            return self.matrix.T @ g
+        out = np.zeros((self.shape[1], g.shape[1]))
+        np.add.at(out, self.rows, self.values(values) * g[self.scalars])
         return out
 
 
@@ -106,7 +131,7 @@ class MeasurementPlan:
 
 
 def plan_measurements(program: Program, bits: Sequence[int], options: PlanOptions | None) -> MeasurementPlan:
-    """Plan the measurements of a program whose wire ``w`` ends at bit ``bits[w]``; ``options`` as for ``build_plan``."""
+    """Plan the measurements of a program whose wire ``w`` ends at bit ``bits[w]``; options as for ``build_plan``."""
     means: list[tuple[int, Term]] = []
     variances: list[tuple[int, Term]] = []
     matrix_means, general = [], []
@@ -123,13 +148,14 @@ def plan_measurements(program: Program, bits: Sequence[int], options: PlanOption
             general.append((s, plan_observable(m.observable, bits, program.arrays, options)))
     identity = [(0, 0, 0)] if variances else []
     table, rows = tabulate_words([word_of(t, bits) for _, t in means + variances] + identity)
+    shape = (len(program.scalars), len(table))
     n = program.num_wires
     axes = tuple(n - 1 - b for b in bits)
     return MeasurementPlan(
         len(program.scalars),
         table,
-        Entries.of([(s, t.coefficient) for s, t in means], rows[: len(means)]),
-        Entries.of([(s, t.coefficient) for s, t in variances], rows[len(means) : len(means) + len(variances)]),
+        Entries.of([(s, t.coefficient) for s, t in means], rows[: len(means)], shape),
+        Entries.of([(s, t.coefficient) for s, t in variances], rows[len(means) : len(means) + len(variances)], shape),
         rows[-1] if variances else 0,
         tuple(matrix_means),
         tuple(general),
@@ -155,8 +181,7 @@ def results(plan: MeasurementPlan, layout: Layout, values: Values, psi: NDArray)
     scalars = np.zeros((plan.num_scalars, layout.count))
     if len(plan.table):
         moments = word_moments(plan.table, layout, psi, psi)
-        if len(plan.means.scalars):
-            np.add.at(scalars, plan.means.scalars, plan.means.values(values) * moments[plan.means.rows])
+        scalars = plan.means.sums(values, moments)
         if len(plan.variances.scalars):
             scalars[plan.variances.scalars] = plan.variances.values(values) ** 2 * (
                 moments[plan.identity] - moments[plan.variances.rows] ** 2
@@ -258,13 +283,12 @@ def _seed_words(
     into: Values,
     want_observables: bool,
 ) -> None:
-    """Write the part of Pauli words to ``lam``: ``g c P psi`` for a mean, ``g c^2 (1 - 2 <P> P) psi`` for a variance."""
+    """Write the part of Pauli words to ``lam``: ``g c P psi`` a mean, ``g c^2 (1 - 2 <P> P) psi`` a variance."""
     if not len(plan.table):
         lam[...] = 0
         return
     means, variances = plan.means, plan.variances
-    weights = np.zeros((len(plan.table), layout.count))
-    np.add.at(weights, means.rows, means.values(values) * g[means.scalars])
+    weights = means.weights(values, g)
     numbers = want_observables and not (means.is_constant and variances.is_constant)
     if len(variances.scalars) or numbers:
         moments = word_moments(plan.table, layout, psi, psi)
@@ -273,7 +297,8 @@ def _seed_words(
         np.add.at(weights, variances.rows, -2 * c**2 * m * g[variances.scalars])
         weights[plan.identity] += np.sum(c**2 * g[variances.scalars], 0)
         if numbers:
-            for number, row in zip(variances.numbers, 2 * c * (moments[plan.identity] - m**2) * g[variances.scalars], strict=True):
+            slopes = 2 * c * (moments[plan.identity] - m**2) * g[variances.scalars]
+            for number, row in zip(variances.numbers, slopes, strict=True):
                 add_number(number, row, into)
     if numbers:
         for number, row in zip(means.numbers, moments[means.rows] * g[means.scalars], strict=True):
@@ -291,7 +316,7 @@ def _seed_variance(
     into: Values,
     want_observables: bool,
 ) -> None:
-    """Add ``g O (O psi - 2 <O> psi)``; the cotangent of ``O`` is that of ``Re <chi|dO|psi>``, ``chi = 2 g (O - <O>) psi``."""
+    """Add ``g O (O psi - 2 <O> psi)``; ``dL = Re <chi|dO|psi>`` with ``chi = 2 g (O - <O>) psi``."""
     o_psi = np.zeros_like(psi)
     apply_observable(observable, layout, values, psi, o_psi, np.ones(1))
     mean = layout.pad(overlap(layout, psi, o_psi)[None]).reshape(layout.chunks, 1, 1, layout.lanes)

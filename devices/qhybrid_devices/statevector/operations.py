@@ -51,6 +51,7 @@ class Factor:
 
     @property
     def is_diagonal(self) -> bool:
+        """Whether all terms are diagonal."""
         return all(_is_diagonal(t) for t in self.terms)
 
 

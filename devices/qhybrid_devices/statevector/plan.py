@@ -33,7 +33,8 @@ class PlanOptions:
         tile_batch: smallest batch for which lanes are samples
         sweep_wires: smallest number of wires for which lanes are qubits
         active: row bits of a sweep's tile
-        lane_bits: lane bits of a sweep's tile
+        lane_bits: most lane bits of a sweep's tile; fewer if that saves sweeps
+        register_bits: fewest lane bits, those that fill a register
         tile_bytes: target size of one state's tile in tile mode
         group_bytes: largest size of the states of the samples that are in memory together
         residual_bytes: largest final state that ``run_with_residual`` keeps
@@ -45,6 +46,7 @@ class PlanOptions:
     sweep_wires: int = 6
     active: int = 10
     lane_bits: int = 4
+    register_bits: int = 3
     tile_bytes: int = 1 << 19
     group_bytes: int = 1 << 28
     residual_bytes: int = 1 << 28
@@ -53,13 +55,25 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Operations ``start .. stop - 1`` on tiles: index offsets of their rows, lanes and of the tiles themselves."""
+    """Operations ``start .. stop - 1`` on tiles.
+
+    ``rows``, ``lanes`` and ``tiles`` are index offsets of the row bits, the lane bits and all others; ``order`` lists
+    the operations and ``backwards`` the same, last one first.
+    """
 
     start: int
     stop: int
     rows: NDArray
     lanes: NDArray
     tiles: NDArray
+    order: NDArray
+    backwards: NDArray
+
+    @classmethod
+    def of(cls, start: int, stop: int, rows: NDArray, lanes: NDArray, tiles: NDArray) -> Sweep:
+        """A sweep over a range of operations."""
+        order = np.arange(start, stop)
+        return cls(start, stop, rows, lanes, tiles, order, order[::-1].copy())
 
 
 @dataclass(frozen=True)
@@ -118,9 +132,11 @@ def build_plan(operations: Sequence[Operation], num_wires: int, options: PlanOpt
     if options is None:
         one = np.zeros(1, np.int64)
         ordered = list(operations)
-        sweeps = [Sweep(0, len(ordered), np.arange(1 << num_wires), one, one)]
+        sweeps = [Sweep.of(0, len(ordered), np.arange(1 << num_wires), one, one)]
     else:
-        ordered, sweeps = schedule(operations, num_wires, options)
+        choices = range(options.lane_bits, min(options.lane_bits, options.register_bits) - 1, -1)
+        schedules = [schedule(operations, num_wires, options.active, lane_bits) for lane_bits in choices]
+        ordered, sweeps = min(schedules, key=lambda s: len(s[1]))
     return _tabulate(ordered, sweeps)
 
 
@@ -134,35 +150,47 @@ def offsets(mask: int) -> NDArray:
 
 
 def schedule(
-    operations: Sequence[Operation], num_wires: int, options: PlanOptions
+    operations: Sequence[Operation], num_wires: int, active_limit: int, lane_bits: int
 ) -> tuple[list[Operation], list[Sweep]]:
-    """Greedy: a sweep takes each operation that commutes with those left behind and whose bits fit."""
+    """Greedy: a sweep takes each operation that commutes with those left behind and whose bits fit.
+
+    Args:
+        operations: in the order of application
+        num_wires: bits of a state index
+        active_limit: row bits of a tile
+        lane_bits: bits of a tile that no operation of the sweep touches
+
+    Returns:
+        the operations in their new order, and the sweeps
+    """
     everything = (1 << num_wires) - 1
-    widest = max((op.active.bit_count() for op in operations), default=0)
-    touched = max(((op.active | op.diagonal).bit_count() for op in operations), default=0)
-    active_limit = max(widest, min(options.active, num_wires - options.lane_bits), 1)
-    used_limit = max(touched, num_wires - options.lane_bits)
-    pending, ordered, sweeps = list(operations), [], []
+    free_bits = max(num_wires - lane_bits, 1)
+    active_limit = min(active_limit, free_bits)
+    pending = list(operations)
+    ordered: list[Operation] = []
+    sweeps: list[Sweep] = []
     while pending or not sweeps:
         active = used = blocked_active = blocked_diagonal = 0
-        taken, rest = [], []
+        taken: list[Operation] = []
+        rest: list[Operation] = []
         for op in pending:
             free = not (op.active & (blocked_active | blocked_diagonal) or op.diagonal & blocked_active)
-            fits = (active | op.active).bit_count() <= active_limit
-            if free and fits and (used | op.active | op.diagonal).bit_count() <= used_limit:
+            touched = used | op.active | op.diagonal
+            fits = (active | op.active).bit_count() <= active_limit and touched.bit_count() <= free_bits
+            if free and (fits or not taken):  # an operation too wide for any sweep gets one with fewer lanes
                 active |= op.active
-                used |= op.active | op.diagonal
+                used = touched
                 taken.append(op)
             else:
                 blocked_active |= op.active
                 blocked_diagonal |= op.diagonal
                 rest.append(op)
-        lanes = _lowest(everything & ~used, options.lane_bits)
+        lanes = _lowest(everything & ~used, lane_bits)
         active |= _lowest(everything & ~(active | lanes), active_limit - active.bit_count())
         start = len(ordered)
         ordered += taken
         tiles = everything & ~(active | lanes)
-        sweeps.append(Sweep(start, len(ordered), offsets(active), offsets(lanes), offsets(tiles)))
+        sweeps.append(Sweep.of(start, len(ordered), offsets(active), offsets(lanes), offsets(tiles)))
         pending = rest
     return ordered, sweeps
 
@@ -234,8 +262,10 @@ class _Tables:
     def _coefficients(self, op: Operation, form: int, param: int, size: int) -> None:
         """Constants, and how the coefficients are inverted: transposed where there is a matrix, and conjugated."""
         if form == SHARED:
-            value = np.zeros(size, complex) if op.constant is None else np.ascontiguousarray(op.constant, complex).reshape(-1)
-            self.values.append(np.ascontiguousarray(value).view(float))
+            value = np.zeros(size, complex)
+            if op.constant is not None:
+                value[:] = np.reshape(op.constant, -1)
+            self.values.append(value.view(float))
         entries = np.arange(size)
         if op.kind in (U2, DENSE):
             dim = 2 ** len(op.targets)

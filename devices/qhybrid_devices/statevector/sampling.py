@@ -23,10 +23,9 @@ from qhybrid.program import (
     State,
     Term,
 )
-from qhybrid_devices.statevector._jit import kernel
 from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
 from qhybrid_devices.statevector.externals import Values
-from qhybrid_devices.statevector.measure import marginals
+from qhybrid_devices.statevector.measure import accumulate, draw, marginals
 from qhybrid_devices.statevector.operations import LoweringOptions, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 
@@ -85,11 +84,11 @@ class _Groups:
     def join(self, parts: Sequence[tuple[tuple[int, ...], Hashable, Sequence[Gate]]]) -> int:
         """Add a measurement made of parts (wires, key of the basis, gates into the basis); the group's index."""
         wanted = {w: key for wires, key, _ in parts for w in wires}
-        for group, basis in enumerate(self.bases):
-            if all(basis.get(w, key) == key for w, key in wanted.items()):
-                break
-        else:
-            group = len(self.bases)
+        fits = (
+            i for i, basis in enumerate(self.bases) if all(basis.get(w, key) == key for w, key in wanted.items())
+        )
+        group = next(fits, len(self.bases))
+        if group == len(self.bases):
             self.bases.append({})
             self.gates.append([])
             self.seen.append(set())
@@ -183,41 +182,14 @@ def _term_parts(
 # ------------------------------------------------------------------ drawing
 
 
-@kernel
-def accumulate(weights):
-    """Cumulative sums down each column of ``weights``, in place."""
-    for j in range(1, weights.shape[0]):
-        for b in range(weights.shape[1]):
-            weights[j, b] += weights[j - 1, b]
-
-
-@kernel
-def draw(cumulative, uniforms, out):
-    """Outcomes by inverse distribution function.
-
-    Args:
-        cumulative: ``(N, W)``, column ``b`` for sample ``b``; need not end at 1
-        uniforms: numbers in ``[0, 1)``, ``(B, shots)``
-        out: receives the outcomes ``(B, shots)``
-    """
-    last = cumulative.shape[0] - 1
-    for b in range(uniforms.shape[0]):
-        for s in range(uniforms.shape[1]):
-            u = uniforms[b, s] * cumulative[last, b]
-            low, high = 0, last
-            while low < high:
-                middle = (low + high) >> 1
-                if cumulative[middle, b] > u:
-                    high = middle
-                else:
-                    low = middle + 1
-            while low > 0 and cumulative[low, b] == cumulative[low - 1, b]:  # never an outcome of probability zero
-                low -= 1
-            out[b, s] = low
-
-
 def sample_results(
-    plan: SamplingPlan, program: Program, layout: Layout, values: Values, psi: NDArray, shots: int, rng: np.random.Generator
+    plan: SamplingPlan,
+    program: Program,
+    layout: Layout,
+    values: Values,
+    psi: NDArray,
+    shots: int,
+    rng: np.random.Generator,
 ) -> tuple[NDArray, ...]:
     """Results estimated from a final state, each with the samples in front.
 
@@ -238,8 +210,8 @@ def sample_results(
         else:
             scalars[:, i] = np.var(sum(drawn, np.zeros((layout.count, 1))), axis=1)
     tensors = []
-    for m, read in zip(program.tensors, plan.tensors, strict=True):
-        if isinstance(m, Samples):
+    for tensor, read in zip(program.tensors, plan.tensors, strict=True):
+        if isinstance(tensor, Samples):
             tensors.append(outcomes[read.group][:, :, None] >> np.array(read.bits, np.int64) & 1)
         else:
             tensors.append(_histogram(_read(outcomes[read.group], read.bits), 1 << len(read.bits)))

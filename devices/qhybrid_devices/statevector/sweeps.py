@@ -17,6 +17,7 @@ from qhybrid_devices.statevector.kernels import (
     u2,
     u2_reverse,
 )
+from qhybrid_devices.statevector.simd import load, save
 from qhybrid_devices.statevector.table import (
     DIAGONAL,
     FLIP,
@@ -82,21 +83,39 @@ def flat(array):
 @row_kernel
 def gather(state, base, rows, lanes, re, im):
     """Copy one tile out of the planes ``state`` of shape ``(2, N, 1)``."""
+    sr, si, fr, fi = flat(state[0]), flat(state[1]), flat(re), flat(im)
+    step, width = 64 // re.itemsize, re.shape[1]
+    if lanes.shape[0] >= step and lanes[step - 1] == step - 1:  # the lowest bits are lanes: whole registers
+        for a in range(rows.shape[0]):
+            for t in range(0, lanes.shape[0], step):
+                o = base + rows[a] + lanes[t]
+                save(fr, a * width + t, load(sr, o))
+                save(fi, a * width + t, load(si, o))
+        return
     for a in range(rows.shape[0]):
-        o = base + rows[a]
         for t in range(lanes.shape[0]):
-            re[a, t] = state[0, o + lanes[t], 0]
-            im[a, t] = state[1, o + lanes[t], 0]
+            o = base + rows[a] + lanes[t]
+            fr[a * width + t] = sr[o]
+            fi[a * width + t] = si[o]
 
 
 @row_kernel
 def scatter(state, base, rows, lanes, re, im):
     """Copy one tile back."""
+    sr, si, fr, fi = flat(state[0]), flat(state[1]), flat(re), flat(im)
+    step, width = 64 // re.itemsize, re.shape[1]
+    if lanes.shape[0] >= step and lanes[step - 1] == step - 1:
+        for a in range(rows.shape[0]):
+            for t in range(0, lanes.shape[0], step):
+                o = base + rows[a] + lanes[t]
+                save(sr, o, load(fr, a * width + t))
+                save(si, o, load(fi, a * width + t))
+        return
     for a in range(rows.shape[0]):
-        o = base + rows[a]
         for t in range(lanes.shape[0]):
-            state[0, o + lanes[t], 0] = re[a, t]
-            state[1, o + lanes[t], 0] = im[a, t]
+            o = base + rows[a] + lanes[t]
+            sr[o] = fr[a * width + t]
+            si[o] = fi[a * width + t]
 
 
 # ------------------------------------------------------------------ entry points
