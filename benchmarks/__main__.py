@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks import overhead, w1_hybrid_step, w3_qubit_rotation
-from benchmarks._timing import environment
+from benchmarks._timing import busy, environment
 
 BENCHMARKS = {"w1": w1_hybrid_step.main, "w3": w3_qubit_rotation.main, "overhead": overhead.main}
 
@@ -17,6 +17,8 @@ def main() -> None:
     if unknown := [n for n in names if n not in BENCHMARKS]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     print(", ".join(f"{key} {value}" for key, value in environment().items()))
+    if warning := busy():
+        print(warning)
     for name in names:
         print()
         BENCHMARKS[name]()

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+#: Load average above which the machine is not idle.
+BUSY_LOAD = 0.5
 PACKAGES = ("qhybrid", "pennylane", "pennylane-lightning", "torch", "numpy", "numba")
 
 
@@ -58,9 +60,9 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     |---|---:|
     | a | 1.5 |
     """
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
-    text = [f"| {' | '.join(map(str, header))} |", f"|{'|'.join(lines[1])}|"]
-    return "\n".join([*text, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
+    rule = "|".join(["---"] + ["---:"] * (len(header) - 1))
+    head, *body = (f"| {' | '.join(map(str, row))} |" for row in (header, *rows))
+    return "\n".join([head, f"|{rule}|", *body])
 
 
 def verdict(met: bool, goal: str) -> str:
@@ -73,6 +75,14 @@ def environment() -> dict[str, Any]:
     packages = {name: version(name) for name in PACKAGES}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"processor": _processor(), "cores": cores, "python": platform.python_version(), **packages}
+
+
+def busy() -> str | None:
+    """A line that says so if other programs are using the machine, which makes the numbers worthless."""
+    load = os.getloadavg()[0]
+    if load < BUSY_LOAD:
+        return None
+    return f"The load average is {load:.1f} before anything is run: other programs are busy; do not trust the numbers."
 
 
 def _processor() -> str:

@@ -1,8 +1,9 @@
 """What a second call of a compiled QNode costs outside the kernels of the state-vector engine.
 
 Every compiled kernel that Python calls is timed; what is left of a call is overhead: signature, guards, prologue, the
-host's graph (autograd's or PyTorch's own), and the engine's Python. Calls 1, 2, 4, 8, ... of a QNode also audit its
-trace; they are rare and do not show in a median.
+engine's Python, and the host's graph. A gradient pays for the host's graph (autograd's or PyTorch's own work) even
+around nothing; that is not taken off. Calls 1, 2, 4, 8, ... of a QNode also audit its trace; they are rare and do not
+show in a median.
 """
 
 from __future__ import annotations
@@ -60,13 +61,14 @@ def calls_of(circuit: qml.QNode, arrays: tuple[np.ndarray, ...]) -> dict[str, Ca
     trained = tuple(qml.numpy.array(a, requires_grad=True) for a in arrays)
     tensors = tuple(torch.tensor(a) for a in arrays)
     leaves = tuple(torch.tensor(a, requires_grad=True) for a in arrays)
-    gradient = qml.grad(lambda *args: qml.math.sum(circuit(*args)), argnums=tuple(range(len(arrays))))
+    number = circuit if circuit(*arrays).ndim == 0 else lambda *args: qml.math.sum(circuit(*args))
+    gradient = qml.grad(number, argnums=tuple(range(len(arrays))))
     return {
         "numpy, forward": lambda: circuit(*arrays),
         "autograd, forward": lambda: circuit(*trained),
         "autograd, gradient": lambda: gradient(*trained),
         "torch, forward": lambda: circuit(*tensors),
-        "torch, gradient": lambda: torch.autograd.grad(circuit(*leaves).sum(), leaves),
+        "torch, gradient": lambda: torch.autograd.grad(number(*leaves), leaves),
     }
 
 
@@ -146,8 +148,9 @@ def main() -> None:
     ]
     print(markdown_table(["circuit", "host", "whole call", "in kernels", "outside kernels"], rows))
     print()
-    worst = max(t["outside"] for found in results.values() for t in found.values())
-    print(verdict(worst <= GOAL, f"<= {GOAL:g} us outside kernels"))
+    for direction in ("forward", "gradient"):
+        outside = [t["outside"] for found in results.values() for name, t in found.items() if name.endswith(direction)]
+        print(verdict(max(outside) <= GOAL, f"<= {GOAL:g} us outside kernels, {direction}"))
     write_results("overhead", results)
 
 

@@ -13,17 +13,23 @@ from typing import Any, TypeVar
 
 import numba
 
+from qhybrid.errors import DeviceError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Reassociation and contraction only: NaN and infinities keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
+#: Modules whose code ends up in compiled kernels.
+_KERNEL_SOURCES = ("_jit", "kernels", "matrices", "measure", "simd", "sweeps", "table")
+
+
 def _source_stamp() -> str:
     """A hash of all sources of the kernels."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    for name in _KERNEL_SOURCES:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()
 
 
@@ -51,7 +57,7 @@ def num_threads() -> int:
     """Threads to use: ``QHYBRID_NUM_THREADS``, by default the CPUs this process may run on."""
     setting = os.environ.get("QHYBRID_NUM_THREADS", "")
     if setting and not (setting.isdigit() and int(setting) > 0):
-        raise ValueError(f"QHYBRID_NUM_THREADS is {setting!r}; it must be a positive number of threads.")
+        raise DeviceError(f"QHYBRID_NUM_THREADS is {setting!r}; it must be a positive number of threads.")
     return int(setting) if setting else len(os.sched_getaffinity(0))
 
 

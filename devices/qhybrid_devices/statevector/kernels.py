@@ -1,8 +1,8 @@
 """Row kernels: one operation on a tile, forward, or in reverse with its matrix cotangent.
 
 A tile has ``n`` rows, one for each setting of the row bits, times ``lanes`` contiguous lanes, a multiple of a register.
-It comes as flat planes: ``fr, fi`` hold psi and ``gr, gi`` lambda, row ``j`` at ``j * lanes``. Targets, flips, signs and
-controls on row bits are bits of ``j``; ``outer`` is what the bits outside the tile add to a sign.
+It comes as flat planes: ``fr, fi`` hold psi and ``gr, gi`` lambda, row ``j`` at ``j * lanes``. Targets, flips, signs
+and controls on row bits are bits of ``j``; ``outer`` is what the bits outside the tile add to a sign.
 
 Coefficients are interleaved real and imaginary parts: ``m[p], m[p + 1], ...`` if all lanes share them, otherwise rows
 ``p, p + 1, ...`` of the flat ``ml``. Both cases are one loop: with shared coefficients one block runs through whole
@@ -361,8 +361,8 @@ def dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out):
                 u = v = splat(fr.dtype.type(0))
                 for base in range(n):
                     if base & mask == 0 and base & op[CMASK] == op[CVAL]:
-                        i, k = base * lanes + t + row_a, base * lanes + t + row_b
-                        p0, q0, x, y = load(gr, i), load(gi, i), load(fr, k), load(fi, k)
+                        i, h = base * lanes + t + row_a, base * lanes + t + row_b
+                        p0, q0, x, y = load(gr, i), load(gi, i), load(fr, h), load(fi, h)
                         u = u + p0 * x + q0 * y
                         v = v + p0 * y - q0 * x
                 deposit(shared, totals, out, o, lanes, t, u)

@@ -251,7 +251,8 @@ def test_memory_is_refused_before_allocation(build, rng, monkeypatch):
     builder.add("pauli", 1)
     executable = StateVectorExecutable(builder.program((Expectation(Observable((Term(1.0, ((0, "Z"),)),))),)))
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**30)
-    with pytest.raises(DeviceError, match=r"26 wires needs 2\.0 GiB for 2 states in memory.* 0\.9 GiB are available.*complex64"):
+    message = r"26 wires needs 2\.0 GiB for 2 states in memory.* 0\.9 GiB are available.*complex64"
+    with pytest.raises(DeviceError, match=message):
         executable.vjp(builder.values(), (np.ones(1),), Needs())
     with pytest.raises(DeviceError, match=r"needs 1\.0 GiB"):
         executable.run(builder.values())

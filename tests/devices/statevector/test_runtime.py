@@ -1,0 +1,102 @@
+"""Threads, forks, the compiler's cache, and kernels without the compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+
+from qhybrid.errors import DeviceError
+from qhybrid_devices.statevector import _jit, sweeps
+from qhybrid_devices.statevector._jit import num_threads, parallel, split
+
+PROGRAM = """
+import os
+import numpy as np
+from qhybrid.execution import Needs
+from qhybrid.program import *
+from qhybrid_devices.statevector.executable import StateVectorExecutable
+from qhybrid_devices.statevector.plan import PlanOptions
+
+gates = [Gate("R", (w,), PauliRotation("XYZ"[w % 3], Angle(w, True))) for w in range(4)]
+gates += [Gate("C", (w,), Fixed(Constant(np.array([[0, 1], [1, 0]]))), (w - 1,), (True,)) for w in range(1, 4)]
+program = Program(4, tuple(gates), (Expectation(Observable((Term(1.0, ((3, "Z"),)),))),), (), None, 0, 4)
+executable = StateVectorExecutable(program, options=PlanOptions(parallel_work=1))
+slots = Slots(np.zeros(0), np.linspace(0, 1, 160).reshape(4, 40), (), 40)
+x = slots.batched
+wanted = np.cos(x[0]) * np.cos(x[1])  # Z on the last wire becomes ZZZZ, and only X and Y rotations turn it
+assert np.allclose(executable.run(slots)[0][:, 0], wanted * np.cos(x[3]))
+cot = np.ones((40, 1))
+assert np.allclose(executable.vjp(slots, (cot,), Needs()).batched[0], -np.sin(x[0]) * np.cos(x[1]) * np.cos(x[3]))
+"""
+
+FORK = """
+child = os.fork()
+if child == 0:
+    assert np.allclose(executable.run(slots)[0][:, 0], wanted * np.cos(x[3]))
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def run_python(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_kernels_run_without_the_compiler():
+    run_python(PROGRAM, NUMBA_DISABLE_JIT="1")
+
+
+def test_a_forked_child_starts_its_own_threads():
+    run_python(PROGRAM + FORK, QHYBRID_NUM_THREADS="2")
+
+
+def test_cached_kernels_depend_on_all_sources():
+    if numba.config.DISABLE_JIT:
+        pytest.skip("nothing is compiled")
+    assert sweeps.forward._cache._cache_file._source_stamp == _jit._SOURCE_STAMP
+
+
+def test_number_of_threads(monkeypatch):
+    monkeypatch.setenv("QHYBRID_NUM_THREADS", "3")
+    assert num_threads() == 3
+    monkeypatch.setenv("QHYBRID_NUM_THREADS", "0")
+    with pytest.raises(DeviceError, match="positive number"):
+        num_threads()
+    monkeypatch.delenv("QHYBRID_NUM_THREADS")
+    assert num_threads() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_parallel_covers_every_item_once(count, workers):
+    seen = np.zeros(count, int)
+
+    def task(worker, start, stop):
+        assert 0 <= worker < workers
+        seen[start:stop] += 1
+
+    parallel(task, count, workers)
+    assert np.all(seen == 1)
+    assert split(count, workers)[-1][1] == count
+
+
+def test_errors_in_a_thread_are_raised():
+    def task(worker, start, stop):
+        if worker == 1:
+            raise RuntimeError("in a thread")
+
+    with pytest.raises(RuntimeError, match="in a thread"):
+        parallel(task, 4, 2)
