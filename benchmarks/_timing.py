@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-#: Load average above which the machine is not idle.
-BUSY_LOAD = 0.5
 PACKAGES = ("qhybrid", "pennylane", "pennylane-lightning", "torch", "numpy", "numba")
 
 
@@ -78,11 +76,11 @@ def environment() -> dict[str, Any]:
 
 
 def busy() -> str | None:
-    """A line that says so if other programs are using the machine, which makes the numbers worthless."""
-    load = os.getloadavg()[0]
-    if load < BUSY_LOAD:
+    """A line that says so if the machine is not idle, which makes the numbers worthless."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load < cores / 2:
         return None
-    return f"The load average is {load:.1f} before anything is run: other programs are busy; do not trust the numbers."
+    return f"The load average is {load:.1f} on {cores} cores before anything is run: do not trust the numbers."
 
 
 def _processor() -> str:

@@ -384,3 +384,35 @@ def test_under_plain_pennylane_gradients_are_native():
     t = torch.tensor([0.3, 0.8], requires_grad=True, dtype=torch.float64)
     circuit(t).backward()
     np.testing.assert_allclose(t.grad, qml.grad(expected)(x), atol=1e-10)
+
+
+# ------------------------------------------------------------------ mid-circuit measurements
+
+
+def _teleported(x):
+    qml.RX(x, wires=0)
+    m = qml.measure(0)
+    qml.cond(m, qml.RY)(x, wires=1)
+    return qml.expval(m), qml.expval(qml.Z(1)), qml.probs(op=m)
+
+
+def test_values_and_gradients_through_a_measurement():
+    node = qhybrid.QNode(_teleported, _device(3))
+    plain = qml.QNode(_teleported, qml.device("default.qubit", wires=3), diff_method="backprop")
+    x = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    for ours, theirs in zip(node(x), plain(x), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    (ours,), (theirs,) = (torch.autograd.grad(sum(n(x)[:2]), x) for n in (node, plain))
+    torch.testing.assert_close(ours, theirs)
+    assert node.explain(x).path == "compiled"
+
+
+def test_counts_and_samples_of_a_measurement():
+    def circuit(x):
+        qml.RX(x, wires=0)
+        m = qml.measure(0)
+        return qml.counts(m), qml.sample(m)
+
+    counts, samples = qhybrid.QNode(circuit, _device(seed=2), shots=100)(np.pi)
+    assert counts == {1: 100}
+    np.testing.assert_array_equal(samples, np.ones(100))

@@ -173,7 +173,8 @@ class TensorOutput:
             return tensor
         wires = qml.wires.Wires(self.wire_order)
         if self.from_samples:
-            return self.measurement.process_samples(math.toarray(tensor), wire_order=wires)
+            samples = tensor if math.is_abstract(tensor) else math.toarray(tensor)
+            return self.measurement.process_samples(samples, wire_order=wires)
         return self.measurement.process_state(tensor, wire_order=wires)
 
 
@@ -194,8 +195,6 @@ class MeasurementTable:
         Raises:
             CaptureError: a compiled circuit cannot answer it
         """
-        if mp.mv is not None:
-            raise CaptureError(f"{mp} measures a mid-circuit measurement")
         if isinstance(mp, ExpectationMP | VarianceMP):
             observable = self._observable(mp)
             self.scalars.append(Expectation(observable) if isinstance(mp, ExpectationMP) else Variance(observable))
