@@ -1,27 +1,31 @@
-"""``python -m benchmarks [w1] [w3] [overhead]``: run the named benchmarks, by default all."""
+"""``python -m benchmarks [name ...] [--quick]``: run the named benchmarks, by default all."""
 
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 
-from benchmarks import overhead, w1_hybrid_step, w3_qubit_rotation
-from benchmarks._timing import busy, environment
+from benchmarks._timing import busy, environment, write
 
-BENCHMARKS = {"w1": w1_hybrid_step.main, "w3": w3_qubit_rotation.main, "overhead": overhead.main}
+#: Module of each benchmark; it is imported when it is run, so that W2 and W3 run without torch in the process.
+BENCHMARKS = {"w1": "w1_hybrid_step", "w2": "w2_large_states", "w3": "w3_qubit_rotation", "overhead": "overhead"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run side-by-side benchmarks.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all")
-    names = parser.parse_args().names or list(BENCHMARKS)
+    parser.add_argument("--quick", action="store_true", help="small sizes, few calls; the times mean nothing")
+    arguments = parser.parse_args()
+    names = arguments.names or list(BENCHMARKS)
     if unknown := [n for n in names if n not in BENCHMARKS]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    warning = busy()
     print(", ".join(f"{key} {value}" for key, value in environment().items()))
-    if warning := busy():
+    if warning:
         print(warning)
     for name in names:
-        print()
-        BENCHMARKS[name]()
+        report = import_module(f"benchmarks.{BENCHMARKS[name]}").run(arguments.quick)
+        print(f"\n{report.markdown()}\n\nWritten to {write(report, arguments.quick)}.", flush=True)
 
 
 if __name__ == "__main__":

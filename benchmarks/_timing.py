@@ -1,4 +1,4 @@
-"""What all benchmarks share: interleaved timing, tables, result files."""
+"""What all benchmarks share: agreement before timing, interleaved timing, machine facts, tables, result files."""
 
 from __future__ import annotations
 
@@ -6,48 +6,144 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+#: Where results are written, unless the environment variable says otherwise.
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("qhybrid", "pennylane", "pennylane-lightning", "torch", "numpy", "numba")
+OUTPUT_VARIABLE = "QHYBRID_BENCHMARK_OUTPUT"
+PACKAGES = ("qhybrid", "pennylane", "pennylane-lightning", "torch", "autograd", "numpy", "numba")
+#: Variables that change how many threads the contenders use.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def interleaved(
-    cases: Mapping[str, Callable[[], object]], rounds: int = 7, seconds: float = 0.3, warm_up: int = 3
-) -> dict[str, float]:
+class ResultsDifferError(RuntimeError):
+    """Contenders do not compute the same; their times mean nothing."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Args:
+        rounds: how many turns each case has
+        seconds: about how long a turn lasts; a call that takes longer is a turn
+        warm_up: calls before the first turn, for tracing and caches. The QNode audits its trace in calls 1, 2, 4, 8,
+            ...; after four of them the call that sizes the turns is not one
+    """
+
+    rounds: int = 7
+    seconds: float = 0.3
+    warm_up: int = 4
+
+
+FULL = Effort()
+QUICK = Effort(rounds=1, seconds=0.0, warm_up=1)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark found.
+
+    Args:
+        name: of the result file
+        title: what is measured, in which unit
+        header: of the table
+        rows: of the table
+        check: what was compared before the timing: tolerances and the largest differences found
+        results: the numbers behind the table, for the result file
+        remarks: lines below the table
+    """
+
+    name: str
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    check: Any
+    results: Any
+    remarks: Sequence[str] = field(default_factory=tuple)
+
+    def markdown(self) -> str:
+        """Title, table and remarks."""
+        table = markdown_table(self.header, self.rows)
+        return "\n\n".join([self.title, table, *(["\n".join(self.remarks)] if self.remarks else [])])
+
+
+def interleaved(cases: Mapping[str, Callable[[], object]], effort: Effort = FULL) -> dict[str, float]:
     """The median time of one call of each case, in seconds.
 
     The cases take turns, so that a machine which slows down for a while slows all of them down.
 
     Args:
         cases: what to time, by name
-        rounds: how many turns each case has
-        seconds: about how long a turn lasts; a call that takes longer is a turn
-        warm_up: calls before the first turn, for compilation, tracing and caches
+        effort: how often
 
     Returns:
         the medians over all calls, by name
     """
     calls = {}
     for name, case in cases.items():
-        for _ in range(warm_up):
+        for _ in range(effort.warm_up):
             case()
-        calls[name] = max(1, int(seconds / _elapsed(case)))
+        calls[name] = max(1, int(effort.seconds / elapsed(case)))
     times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
+    for _ in range(effort.rounds):
         for name, case in cases.items():
-            times[name] += [_elapsed(case) for _ in range(calls[name])]
+            times[name] += [elapsed(case) for _ in range(calls[name])]
     return {name: statistics.median(t) for name, t in times.items()}
 
 
-def _elapsed(case: Callable[[], object]) -> float:
+def elapsed(case: Callable[[], object]) -> float:
+    """The time of one call, in seconds."""
     start = time.perf_counter()
     case()
     return time.perf_counter() - start
+
+
+def checked_difference(name: str, found: Sequence[Any], expected: Sequence[Any], tolerance: float) -> float:
+    """The largest difference between two lists of arrays.
+
+    Args:
+        name: whose arrays ``found`` are, for the message
+        found: arrays or tensors without a graph
+        expected: arrays of the same shapes
+        tolerance: largest difference allowed, absolute
+
+    Raises:
+        ResultsDifferError: there are more or other arrays, or they differ by more, or are not numbers
+    """
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(found, expected, strict=True)]
+    for a, b in pairs:
+        if a.shape != b.shape:
+            raise ResultsDifferError(f"{name} gives the shape {a.shape} where {b.shape} is expected; nothing was timed")
+    worst = float(np.max([np.abs(a - b).max() for a, b in pairs]))
+    if not worst <= tolerance:
+        raise ResultsDifferError(f"{name} differs by {worst:.1e}, allowed are {tolerance:g}; nothing was timed")
+    return worst
+
+
+def has_lightning() -> bool:
+    """Whether PennyLane's lightning.qubit can be a contender."""
+    return find_spec("pennylane_lightning") is not None
+
+
+def absences() -> list[str]:
+    """Remarks that name the contenders that are not installed."""
+    return [] if has_lightning() else ["Missing: lightning.qubit (pennylane-lightning is not installed)."]
+
+
+def pennylanes_best(times: Mapping[str, float]) -> float:
+    """The shortest time of a contender that is not qhybrid."""
+    return min(t for name, t in times.items() if not name.startswith("qhybrid"))
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -63,16 +159,21 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     return "\n".join([head, f"|{rule}|", *body])
 
 
-def verdict(met: bool, goal: str) -> str:
-    """One line that says whether a goal was met."""
-    return f"Goal {goal}: {'met' if met else 'NOT met'} in this run."
+def verdict(met: bool, goal: str, quick: bool) -> str:
+    """One line that says whether a goal was met; a quick run cannot tell."""
+    return (
+        f"Goal {goal}: {'not judged by a quick run' if quick else 'met in this run' if met else 'NOT met in this run'}."
+    )
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers depend on: processor, cores, Python, package versions."""
-    packages = {name: version(name) for name in PACKAGES}
+    """What the numbers depend on: processor, cores, threads, load, Python, package versions."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": _processor(), "cores": cores, "python": platform.python_version(), **packages}
+    facts: dict[str, Any] = {"processor": _processor(), "cores": cores, "load average": round(os.getloadavg()[0], 2)}
+    facts |= {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+    if "torch" in sys.modules:
+        facts["torch threads"] = sys.modules["torch"].get_num_threads()
+    return {**facts, "python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def busy() -> str | None:
@@ -81,6 +182,13 @@ def busy() -> str | None:
     if load < cores / 2:
         return None
     return f"The load average is {load:.1f} on {cores} cores before anything is run: do not trust the numbers."
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def _processor() -> str:
@@ -92,8 +200,30 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def write_results(name: str, results: Any) -> None:
-    """Write the numbers of one benchmark to ``results/<name>.json``, with the environment that they depend on."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"environment": environment(), "results": results}, indent=2) + "\n")
+def write(report: Report, quick: bool) -> Path:
+    """Write a report to ``<name>.json``, with the environment that its numbers depend on.
+
+    The file appears whole or not at all. Quick runs have a folder of their own and never replace real numbers.
+
+    Returns:
+        the path of the file
+    """
+    folder = Path(os.environ.get(OUTPUT_VARIABLE) or (RESULTS / "quick" if quick else RESULTS))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{report.name}.json"
+    content = {
+        "name": report.name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": quick,
+        "environment": environment(),
+        "check": report.check,
+        "results": report.results,
+        "remarks": list(report.remarks),
+    }
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

@@ -1,9 +1,14 @@
 """What a second call of a compiled QNode costs outside the kernels of the state-vector engine.
 
-Every compiled kernel that Python calls is timed; what is left of a call is overhead: signature, guards, prologue, the
-engine's Python, and the host's graph. A gradient pays for the host's graph (autograd's or PyTorch's own work) even
-around nothing; that is not taken off. Calls 1, 2, 4, 8, ... of a QNode also audit its trace; they are rare and do not
-show in a median.
+Two boundaries are measured, each in a pass of its own so that neither clock disturbs the other:
+
+* outside the executable: a call less the time in ``run``, or in ``run_with_residual`` and ``vjp``, of the executable.
+  What is left is signature, guards, prologue and the host's graph.
+* outside compiled kernels: a call less the time in compiled functions that Python calls. The engine's own Python,
+  which prepares the kernels, counts as overhead too, so this is the larger one.
+
+A gradient pays for the host's graph (autograd's or PyTorch's own work) even around nothing; that is not taken off.
+Calls 1, 2, 4, 8, ... of a QNode also audit its trace; they are rare and do not show in a median.
 """
 
 from __future__ import annotations
@@ -12,56 +17,89 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
 from statistics import median
 from typing import Any
 
 import numpy as np
+import pennylane
 import torch
 from numba.core.registry import CPUDispatcher
 
 import qhybrid as qml
-from benchmarks._timing import markdown_table, verdict, write_results
+from benchmarks._timing import Report, checked_difference, elapsed, verdict
+from qhybrid_devices.statevector.executable import StateVectorExecutable
 
-#: Microseconds outside the kernels.
+#: Microseconds outside, forward.
 GOAL = 100.0
-CALLS = 2000
+CALLS, QUICK_CALLS = 1000, 5
+#: Enough for every kernel to be compiled: a timed one cannot be compiled into another.
+WARM_UP = 20
+TOLERANCE = 1e-9
 ENGINE = "qhybrid_devices.statevector"
+METHODS = ("run", "run_with_residual", "vjp")
 
 
-def rotation() -> tuple[qml.QNode, tuple[np.ndarray, ...]]:
+@dataclass(frozen=True)
+class Case:
+    """A circuit with its arguments.
+
+    Args:
+        build: gives the quantum function's QNode for a library and a device
+        arrays: the arguments
+    """
+
+    build: Callable[[Any, str], Callable]
+    arrays: tuple[np.ndarray, ...]
+
+
+def rotation() -> Case:
     """One qubit, two gates, one number out."""
 
-    @qml.qnode(qml.device("qhybrid.statevector", wires=1))
-    def circuit(params):
-        qml.RX(params[0], wires=0)
-        qml.RY(params[1], wires=0)
-        return qml.expval(qml.Z(0))
+    def build(library: Any, device: str) -> Callable:
+        @library.qnode(library.device(device, wires=1))
+        def circuit(params):
+            library.RX(params[0], wires=0)
+            library.RY(params[1], wires=0)
+            return library.expval(library.Z(0))
 
-    return circuit, (np.array([0.3, 0.4]),)
+        return circuit
+
+    return Case(build, (np.array([0.3, 0.4]),))
 
 
-def layers() -> tuple[qml.QNode, tuple[np.ndarray, ...]]:
-    """Four qubits, two entangling layers, 32 samples, four numbers out for each."""
+def layers(qubits: int, batch: int | None = None) -> Case:
+    """AngleEmbedding and four entangling layers; one number out for each sample."""
 
-    @qml.qnode(qml.device("qhybrid.statevector", wires=4))
-    def circuit(inputs, weights):
-        qml.AngleEmbedding(inputs, wires=range(4))
-        qml.StronglyEntanglingLayers(weights, wires=range(4))
-        return qml.expval(qml.sum(*(qml.Z(i) for i in range(4))))
+    def build(library: Any, device: str) -> Callable:
+        @library.qnode(library.device(device, wires=qubits))
+        def circuit(inputs, weights):
+            library.AngleEmbedding(inputs, wires=range(qubits))
+            library.StronglyEntanglingLayers(weights, wires=range(qubits))
+            return library.expval(library.sum(*(library.Z(i) for i in range(qubits))))
+
+        return circuit
 
     random = np.random.default_rng(0)
-    return circuit, (random.uniform(size=(32, 4)), random.uniform(size=(2, 4, 3)))
+    inputs = random.uniform(size=(qubits,) if batch is None else (batch, qubits))
+    return Case(build, (inputs, random.uniform(size=(4, qubits, 3))))
 
 
-CIRCUITS = {"1 qubit, 2 gates": rotation, "4 qubits, 2 layers, batch 32": layers}
+CASES = {
+    "1 qubit, 2 gates": rotation,
+    "4 qubits, 4 layers": partial(layers, 4),
+    "10 qubits, 4 layers": partial(layers, 10),
+    "4 qubits, 4 layers, batch 32": partial(layers, 4, 32),
+}
 
 
-def calls_of(circuit: qml.QNode, arrays: tuple[np.ndarray, ...]) -> dict[str, Callable[[], object]]:
+def calls_of(circuit: Callable, arrays: tuple[np.ndarray, ...]) -> dict[str, Callable[[], Any]]:
     """What is timed, by host and direction."""
     trained = tuple(qml.numpy.array(a, requires_grad=True) for a in arrays)
     tensors = tuple(torch.tensor(a) for a in arrays)
     leaves = tuple(torch.tensor(a, requires_grad=True) for a in arrays)
-    number = circuit if circuit(*arrays).ndim == 0 else lambda *args: qml.math.sum(circuit(*args))
+    number = circuit if np.ndim(circuit(*arrays)) == 0 else lambda *args: qml.math.sum(circuit(*args))
     gradient = qml.grad(number, argnums=tuple(range(len(arrays))))
     return {
         "numpy, forward": lambda: circuit(*arrays),
@@ -72,87 +110,137 @@ def calls_of(circuit: qml.QNode, arrays: tuple[np.ndarray, ...]) -> dict[str, Ca
     }
 
 
-class KernelClock:
-    """Adds up the time that Python spends in calls of compiled kernels."""
+def check(title: str, case: Case, circuit: qml.QNode) -> dict[str, Any]:
+    """The circuit is compiled, and every timed call gives what default.qubit gives.
+
+    Raises:
+        RuntimeError: the circuit is not compiled
+        ResultsDifferError: a result differs
+    """
+    path = circuit.explain(*case.arrays).path
+    if path != "compiled":
+        raise RuntimeError(f"the circuit of {title!r} is not compiled but {path}")
+    expected = calls_of(case.build(pennylane, "default.qubit"), case.arrays)
+    found = calls_of(circuit, case.arrays)
+    differences = {
+        name: checked_difference(f"{title}: {name}", _arrays(found[name]()), _arrays(expected[name]()), TOLERANCE)
+        for name in found
+    }
+    gradient = max(d for name, d in differences.items() if name.endswith("gradient"))
+    return {"circuit": title, "tolerance": TOLERANCE, "gradient difference": gradient, "differences": differences}
+
+
+def _arrays(result: Any) -> list[np.ndarray]:
+    return [np.asarray(r) for r in (result if isinstance(result, tuple) else (result,))]
+
+
+class Clock:
+    """Adds up the time inside functions; a timed function that calls another counts once."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._inside = False
 
-    def timed(self, kernel: Callable) -> Callable:
-        """``kernel``, timed."""
+    def timed(self, function: Callable) -> Callable:
+        """``function``, timed."""
 
-        def call(*args: Any) -> Any:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return function(*args, **kwargs)
+            self._inside = True
             start = time.perf_counter()
             try:
-                return kernel(*args)
+                return function(*args, **kwargs)
             finally:
                 self.seconds += time.perf_counter() - start
+                self._inside = False
 
         return call
 
 
-@contextmanager
-def kernel_clock() -> Iterator[KernelClock]:
-    """Time the engine's kernels. To be entered when they are compiled, since a timed kernel cannot be compiled in."""
-    clock = KernelClock()
+def executable_methods() -> list[tuple[Any, str, Callable]]:
+    """What the gradient methods call: owner, name, function."""
+    return [(StateVectorExecutable, name, getattr(StateVectorExecutable, name)) for name in METHODS]
+
+
+def compiled_kernels() -> list[tuple[Any, str, Callable]]:
+    """Every compiled function that a module of the engine knows: owner, name, function."""
     modules = [m for name, m in sys.modules.items() if name.startswith(ENGINE)]
-    kernels = [(m, name, value) for m in modules for name, value in vars(m).items() if type(value) is CPUDispatcher]
-    if not kernels:
-        raise RuntimeError(f"found no compiled kernels in {ENGINE}")
-    for module, name, kernel in kernels:
-        setattr(module, name, clock.timed(kernel))
+    return [(m, name, value) for m in modules for name, value in vars(m).items() if type(value) is CPUDispatcher]
+
+
+BOUNDARIES = {"executable": executable_methods, "kernels": compiled_kernels}
+
+
+@contextmanager
+def clock_in(functions: list[tuple[Any, str, Callable]]) -> Iterator[Clock]:
+    """Time functions where they are looked up. To be entered when all kernels are compiled."""
+    clock = Clock()
+    for owner, name, function in functions:
+        setattr(owner, name, clock.timed(function))
     try:
         yield clock
     finally:
-        for module, name, kernel in kernels:
-            setattr(module, name, kernel)
+        for owner, name, function in functions:
+            setattr(owner, name, function)
 
 
-def measure(call: Callable[[], object]) -> dict[str, float]:
-    """Medians in microseconds: the whole call untouched, and its parts in and outside the kernels."""
-    for _ in range(20):
+def measure(call: Callable[[], object], calls: int) -> dict[str, float]:
+    """Medians in microseconds: the call untouched, and its time in and outside each boundary.
+
+    Raises:
+        RuntimeError: nothing was timed inside a boundary
+    """
+    for _ in range(WARM_UP):
         call()
-    whole = [_elapsed(call) for _ in range(CALLS)]
-    inside, outside = [], []
-    with kernel_clock() as clock:
-        for _ in range(CALLS):
-            clock.seconds = 0.0
-            total = _elapsed(call)
-            inside.append(clock.seconds)
-            outside.append(total - clock.seconds)
-    if not median(inside) > 0:
-        raise RuntimeError("the call ran no kernel: was the circuit compiled?")
-    return {"whole": 1e6 * median(whole), "kernels": 1e6 * median(inside), "outside": 1e6 * median(outside)}
+    found = {"call": 1e6 * median(elapsed(call) for _ in range(calls))}
+    for boundary, functions in BOUNDARIES.items():
+        inside, outside = [], []
+        with clock_in(functions()) as clock:
+            for _ in range(calls):
+                clock.seconds = 0.0
+                total = elapsed(call)
+                inside.append(clock.seconds)
+                outside.append(total - clock.seconds)
+        if not min(inside) > 0:
+            raise RuntimeError(f"a call spent no time in the {boundary}: was the circuit compiled?")
+        found[f"in {boundary}"], found[f"outside {boundary}"] = 1e6 * median(inside), 1e6 * median(outside)
+    return found
 
 
-def _elapsed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def run(quick: bool) -> Report:
+    """Check, then time.
 
-
-def main() -> None:
-    """Run, print, write."""
-    results = {}
-    for title, build in CIRCUITS.items():
-        circuit, arrays = build()
-        path = circuit.explain(*arrays).path
-        if path != "compiled":
-            raise RuntimeError(f"the circuit of {title!r} is not compiled but {path}")
-        results[title] = {name: measure(call) for name, call in calls_of(circuit, arrays).items()}
-    print("Overhead of a second call: microseconds, medians\n")
+    Args:
+        quick: a few calls each
+    """
+    cases = {title: make() for title, make in CASES.items()}
+    circuits = {title: case.build(qml, "qhybrid.statevector") for title, case in cases.items()}
+    checks = [check(title, case, circuits[title]) for title, case in cases.items()]
+    count = QUICK_CALLS if quick else CALLS
+    results = {
+        title: {name: measure(call, count) for name, call in calls_of(circuits[title], case.arrays).items()}
+        for title, case in cases.items()
+    }
+    parts = ["call", *(f"{side} {boundary}" for boundary in BOUNDARIES for side in ("in", "outside"))]
     rows = [
-        [title, name, *(f"{t[part]:.0f}" for part in ("whole", "kernels", "outside"))]
+        [title, name, *(f"{times[part]:.0f}" for part in parts)]
         for title, found in results.items()
-        for name, t in found.items()
+        for name, times in found.items()
     ]
-    print(markdown_table(["circuit", "host", "whole call", "in kernels", "outside kernels"], rows))
-    print()
-    for direction in ("forward", "gradient"):
-        outside = [t["outside"] for found in results.values() for name, t in found.items() if name.endswith(direction)]
-        print(verdict(max(outside) <= GOAL, f"<= {GOAL:g} us outside kernels, {direction}"))
-    write_results("overhead", results)
-
-
-if __name__ == "__main__":
-    main()
+    worst = {
+        boundary: max(
+            times[f"outside {boundary}"]
+            for found in results.values()
+            for name, times in found.items()
+            if name.endswith("forward")
+        )
+        for boundary in BOUNDARIES
+    }
+    remarks = [
+        verdict(t <= GOAL, f"forward, outside {boundary} <= {GOAL:g} us (largest: {t:.0f} us)", quick)
+        for boundary, t in worst.items()
+    ]
+    title = "Overhead of a second call of a compiled QNode: microseconds, medians"
+    return Report("overhead", title, ["circuit", "host", *parts], rows, checks, results, remarks)

@@ -1,7 +1,7 @@
 """W3: the qubit-rotation tutorial, 100 steps of gradient descent on one qubit, qhybrid beside PennyLane.
 
-A run makes a new QNode, as a script does, so qhybrid's tracing is part of it. Beside it stand runs of a QNode that has
-been called before. Kernels are compiled before either; they stay on disk.
+A cold run makes a new QNode, as a script does, so qhybrid's tracing is part of it; a warm run takes a QNode that has
+been called before. The first step of a new QNode is also timed alone. Kernels are compiled before; they stay on disk.
 """
 
 from __future__ import annotations
@@ -14,24 +14,37 @@ import numpy as np
 import pennylane as qml
 
 import qhybrid
-from benchmarks._timing import interleaved, markdown_table, verdict, write_results
+from benchmarks._timing import (
+    FULL,
+    QUICK,
+    Effort,
+    Report,
+    absences,
+    checked_difference,
+    has_lightning,
+    interleaved,
+    verdict,
+)
 
 STEPS = 100
 GOAL = 8.0
-REFERENCE = "default.qubit, backprop"
-#: Library, device and gradient method, by name.
-CONTENDERS: dict[str, tuple[Any, str, str]] = {
-    REFERENCE: (qml, "default.qubit", "backprop"),
-    "default.qubit, parameter-shift": (qml, "default.qubit", "parameter-shift"),
-    "lightning.qubit, adjoint": (qml, "lightning.qubit", "adjoint"),
-    "qhybrid": (qhybrid, "qhybrid.statevector", "best"),
-}
+TOLERANCE = 1e-9
+REFERENCE = "default.qubit"
 
 
-def build(library: Any, device: str, diff_method: str) -> Callable:
+def contenders() -> dict[str, tuple[Any, str]]:
+    """Library and device, by name; the gradient method is each device's default."""
+    found: dict[str, tuple[Any, str]] = {REFERENCE: (qml, "default.qubit")}
+    if has_lightning():
+        found["lightning.qubit"] = (qml, "lightning.qubit")
+    found["qhybrid"] = (qhybrid, "qhybrid.statevector")
+    return found
+
+
+def build(library: Any, device: str) -> Callable:
     """A new QNode: two rotations and the height on the Bloch sphere."""
 
-    @library.qnode(library.device(device, wires=1), diff_method=diff_method)
+    @library.qnode(library.device(device, wires=1))
     def circuit(params):
         library.RX(params[0], wires=0)
         library.RY(params[1], wires=0)
@@ -40,51 +53,68 @@ def build(library: Any, device: str, diff_method: str) -> Callable:
     return circuit
 
 
-def descend(circuit: Callable) -> np.ndarray:
-    """The angles on the way of 100 steps of size 0.4 from (0.011, 0.012), shape (STEPS + 1, 2)."""
+def descend(circuit: Callable, steps: int = STEPS) -> np.ndarray:
+    """The angles on the way of steps of size 0.4 from (0.011, 0.012), shape (steps + 1, 2)."""
     optimizer = qml.GradientDescentOptimizer(stepsize=0.4)
     path = [qml.numpy.array([0.011, 0.012], requires_grad=True)]
-    for _ in range(STEPS):
+    for _ in range(steps):
         path.append(optimizer.step(circuit, path[-1]))
     return np.array(path)
 
 
-def descend_anew(contender: str) -> np.ndarray:
+def descend_anew(library: Any, device: str, steps: int = STEPS) -> np.ndarray:
     """:func:`descend` on a new QNode."""
-    return descend(build(*CONTENDERS[contender]))
+    return descend(build(library, device), steps)
 
 
-def check() -> float:
-    """Compare the ways that the contenders take.
-
-    Returns:
-        the largest difference between an angle of qhybrid and one of the reference, over all steps
+def check() -> dict[str, Any]:
+    """Compare the ways that the contenders take, at every step.
 
     Raises:
-        AssertionError: one of them does not arrive at (0, pi), or leaves the way of the reference
+        ResultsDifferError: one of them does not arrive at (0, pi), or leaves the way of the reference
     """
-    paths = {name: descend_anew(name) for name in CONTENDERS}
-    for name, path in paths.items():
-        np.testing.assert_allclose(path[-1], [0, np.pi], atol=1e-6, err_msg=name)
-        np.testing.assert_allclose(path, paths[REFERENCE], rtol=0, atol=1e-9, err_msg=name)
-    return float(np.abs(paths["qhybrid"] - paths[REFERENCE]).max())
+    paths = {name: descend_anew(*c) for name, c in contenders().items()}
+    checked_difference(f"the end of {REFERENCE}", [paths[REFERENCE][-1]], [np.array([0, np.pi])], 1e-6)
+    return {
+        "reference": REFERENCE,
+        "tolerance": TOLERANCE,
+        "angle difference": {
+            name: checked_difference(f"the way of {name}", [path], [paths[REFERENCE]], TOLERANCE)
+            for name, path in paths.items()
+        },
+    }
 
 
-def main() -> None:
-    """Run, print, write."""
-    difference = check()
-    new = interleaved({name: partial(descend_anew, name) for name in CONTENDERS}, warm_up=1)
-    again = interleaved({name: partial(descend, build(*c)) for name, c in CONTENDERS.items()}, warm_up=1)
-    print(f"W3, {STEPS} steps of the qubit rotation: seconds, medians of interleaved runs\n")
+def measure(effort: Effort) -> dict[str, dict[str, float]]:
+    """Seconds by contender: 100 steps of a new QNode, of one called before, and the first step of a new QNode."""
+    found = contenders()
+    return {
+        "cold": interleaved({name: partial(descend_anew, *c) for name, c in found.items()}, effort),
+        "warm": interleaved({name: partial(descend, build(*c)) for name, c in found.items()}, effort),
+        "first step": interleaved({name: partial(descend_anew, *c, 1) for name, c in found.items()}, effort),
+    }
+
+
+def run(quick: bool) -> Report:
+    """Check, then time.
+
+    Args:
+        quick: one run each
+    """
+    checks = check()
+    seconds = measure(QUICK if quick else FULL)
+    ratios = {kind: {name: t / times["qhybrid"] for name, t in times.items()} for kind, times in seconds.items()}
     rows = [
-        [name, *(cell for t in (new, again) for cell in (f"{t[name]:.4f}", f"{t[name] / t['qhybrid']:.1f}x"))]
-        for name in CONTENDERS
+        [name, *(cell for k in seconds for cell in (f"{seconds[k][name]:.4f}", f"{ratios[k][name]:.1f}x"))]
+        for name in seconds["cold"]
     ]
-    print(markdown_table(["", "new QNode", "/ qhybrid", "QNode called before", "/ qhybrid"], rows))
-    print(f"\nLargest difference to {REFERENCE}, over all angles of all steps: {difference:.0e}.")
-    print(verdict(new[REFERENCE] / new["qhybrid"] >= GOAL, f"{REFERENCE} / qhybrid >= {GOAL:g} with a new QNode"))
-    write_results("w3_qubit_rotation", {"new": new, "again": again, "angle_difference": difference})
-
-
-if __name__ == "__main__":
-    main()
+    worst = checks["angle difference"]["qhybrid"]
+    remarks = [
+        f"Largest difference to {REFERENCE}, over all angles of all steps: {worst:.0e}.",
+        *absences(),
+        verdict(ratios["cold"][REFERENCE] >= GOAL, f"{REFERENCE} / qhybrid >= {GOAL:g} with a new QNode", quick),
+    ]
+    title = f"W3, {STEPS} steps of the qubit rotation: seconds, medians of interleaved runs"
+    columns = ["new QNode", "QNode called before", "making a QNode and its first step"]
+    header = ["", *(cell for name in columns for cell in (name, "/ qhybrid"))]
+    return Report("w3_qubit_rotation", title, header, rows, checks, {"seconds": seconds, "ratio": ratios}, remarks)

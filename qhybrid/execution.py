@@ -7,7 +7,7 @@ derivative and its own batching rule. A host (autograd, PyTorch) binds any funct
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -119,6 +119,14 @@ class Function(ABC):
     @abstractmethod
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> Function:
         """The function over one more axis of ``size``, in front of each ``mapped`` input and of every output."""
+
+    @abstractmethod
+    def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
+        """Shape and kind of each output, ``"f"``, ``"c"`` or ``"i"``, for hosts that must know them in advance.
+
+        Args:
+            inputs: only their ``shape`` and ``dtype`` are read
+        """
 
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
         """The outputs, and a residual that spares :meth:`pullback` work at the same inputs (``None``: nothing)."""

@@ -70,7 +70,8 @@ class QNode(qml.QNode):
     Args:
         func: a quantum function: applies operations and returns measurements
         device: a PennyLane device
-        interface: ``"auto"``, ``"numpy"``, ``"autograd"``, ``"torch"``, or any other name that PennyLane knows
+        interface: ``"auto"``, ``"numpy"``, ``"autograd"``, ``"torch"``, ``"jax"``, or any other name that
+            PennyLane knows
         diff_method: ``"best"``, ``"adjoint"``, ``"backprop"``, ``"parameter-shift"``, ``"finite-diff"``, ``None``, a
             :class:`~qhybrid.gradients.GradientMethod`, or a method of PennyLane's
         trace: ``False`` calls the function every time
@@ -142,7 +143,7 @@ class QNode(qml.QNode):
             return "PennyLane's program capture is switched on"
         if "shots" in kwargs and not self._qfunc_uses_shots_arg:
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
-        if self._interface.value in {"jax", "jax-jit", "tf", "tf-autograph"}:
+        if self._interface.value in {"tf", "tf-autograph"}:
             return f"the interface {self._interface.value!r} is PennyLane's"
         if not resolves(self._method):
             return f"diff_method {self._method!r} is PennyLane's"

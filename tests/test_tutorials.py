@@ -18,6 +18,8 @@ import torch
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
 NAMES = ("qubit_rotation", "hybrid_classifier")
 MAX_NOTEBOOK_BYTES = 1_500_000
+# Warnings are errors, but for PennyLane's import of JAX, as in the settings of pytest.
+WARNINGS = ("-W", "error", "-W", "ignore:jax.interpreters:DeprecationWarning")
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +28,7 @@ def _start(name: str, output: Path) -> subprocess.Popen:
     environment = {**os.environ, "QHYBRID_TUTORIAL_OUTPUT": str(output), "MPLBACKEND": "Agg"}
     script = TUTORIALS / f"{name}.py"
     return subprocess.Popen(
-        [sys.executable, "-W", "error", str(script)],
+        [sys.executable, *WARNINGS, str(script)],
         env=environment,
         cwd=output,
         stdout=subprocess.PIPE,

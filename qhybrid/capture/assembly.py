@@ -11,7 +11,7 @@ from pennylane import math
 from qhybrid.capture.lowering import Lowered
 from qhybrid.errors import CaptureError
 
-HOSTS = ("torch", "autograd", "numpy")
+HOSTS = ("torch", "jax", "autograd", "numpy")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class SlotValues:
     """Slot values as tensors of one host.
 
     Args:
-        host: ``"numpy"``, ``"autograd"`` or ``"torch"``
+        host: ``"numpy"``, ``"autograd"``, ``"torch"`` or ``"jax"``
         tensors: shared angles ``(Ps,)`` if there are any, batched angles ``(Pb, batch)`` if there are any, arrays
     """
 
@@ -53,6 +53,8 @@ def _as_tensor(host: str, value: Any) -> Any:
     if host == "torch":
         tensor = math.asarray(value, like="torch")
         return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.double()
+    if host == "jax":
+        return math.asarray(value, like="jax")
     if host == "autograd" and math.get_interface(value) == "autograd":
         return value
     return np.asarray(value)

@@ -193,6 +193,10 @@ def _torch_tensor(tensor: Any, leaves: list) -> Item:
     return (TENSOR, dtype, tuple(tensor.shape), tensor.cpu().numpy().tobytes())
 
 
+def _jax_array(value: Any, leaves: list) -> Item:
+    raise CaptureError("an argument is a JAX array; put the call under jax.jit to record the function only once")
+
+
 def _sequence(values: Any, leaves: list) -> Item:
     return (LIST, type(values), tuple([_HANDLERS[type(v)](v, leaves) for v in values]))
 
@@ -265,6 +269,9 @@ def _classify(kind: type) -> Handler:
             return _torch_tensor
         if issubclass(kind, torch.dtype | torch.device):
             return _value
+    jax = sys.modules.get("jax")
+    if jax is not None and issubclass(kind, jax.Array):
+        return _jax_array
     rules: tuple[tuple[type | tuple[type, ...], Handler], ...] = (
         (Box, _box),
         ((np.floating, np.complexfloating), _scalar),

@@ -14,8 +14,8 @@ from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Function, Needs
 from qhybrid.gradients.base import GradientMethod, second_order
 from qhybrid.gradients.lanes import all_batched, without_samples
-from qhybrid.gradients.ports import LaneMap, Port, entry, gather, result_ports, slot_ports
-from qhybrid.program import Program, Slots
+from qhybrid.gradients.ports import LaneMap, Port, entry, gather, port_shape, result_ports, slot_ports
+from qhybrid.program import Program, Slots, State
 from qhybrid.validation import check_slots
 
 
@@ -148,6 +148,23 @@ class CircuitFunction(Function):
             return self(*inputs), None
         return self.method.forward(self.circuit, self._point(inputs).slots)
 
+    def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
+        """Shape and kind of each output; see :meth:`Function.output_types`."""
+        sig, circuit = self._signature, self.circuit
+        batch = _batch(sig.inputs, inputs)
+        shapes = [port_shape(circuit.program, p, sig.sizes, batch, circuit.shots) for p in sig.outputs]
+        return tuple(
+            (shape, self._kind(p) if k is None else "c" if inputs[k].dtype.kind == "c" else "f")
+            for shape, p, k in zip(shapes, sig.outputs, sig.slot_positions, strict=True)
+        )
+
+    def _kind(self, result: Port) -> str:
+        """What numbers a result holds, or its cotangent."""
+        if result.passive:
+            return "f" if self._signature.level else "i"
+        tensors = self.circuit.program.tensors
+        return "c" if result.index and isinstance(tensors[result.index - 1], State) else "f"
+
     def _point(self, inputs: Sequence[NDArray]) -> _Point:
         sig, num_arrays = self._signature, len(self.circuit.program.arrays)
         first, second = sig.starts
@@ -221,7 +238,7 @@ def _like(cotangent: NDArray, primal: NDArray) -> NDArray:
     return cotangent if np.iscomplexobj(primal) or not np.iscomplexobj(cotangent) else cotangent.real
 
 
-def _batch(ports: Sequence[Port], inputs: Sequence[NDArray]) -> int:
+def _batch(ports: Sequence[Port], inputs: Sequence[Any]) -> int:
     """Samples of the program itself, mapped axes not counted; 1 if it has no batch."""
     for port, value in zip(ports, inputs, strict=True):
         if port.batched:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.program import Program, Samples, Slots
+from qhybrid.program import Probabilities, Program, Samples, Slots, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,39 @@ def result_ports(program: Program) -> tuple[Port, ...]:
     batched = program.is_batched
     tensors = (Port("result", i + 1, batched, (), isinstance(m, Samples)) for i, m in enumerate(program.tensors))
     return (Port("result", 0, batched), *tensors)
+
+
+def port_shape(program: Program, port: Port, sizes: tuple[int, ...], batch: int, shots: int | None) -> tuple[int, ...]:
+    """Shape of the array at a port.
+
+    Args:
+        program: the circuit
+        port: of a function of it
+        sizes: of the mapped axes, outermost first
+        batch: samples of the program
+        shots: samples a measurement basis, ``None`` for exact results
+    """
+    carried = tuple(n for n, c in zip(sizes, port.carries, strict=True) if c)
+    if port.role == "shared":
+        return (*carried, program.num_shared)
+    if port.role == "batched":
+        return (*carried, program.num_batched, batch)
+    own = program.arrays[port.index].shape if port.role == "array" else _result_shape(program, port.index, shots)
+    return (*carried, batch, *own) if port.batched else (*carried, *own)
+
+
+def _result_shape(program: Program, index: int, shots: int | None) -> tuple[int, ...]:
+    if index == 0:
+        return (len(program.scalars),)
+    match program.tensors[index - 1]:
+        case State():
+            return (2**program.num_wires,)
+        case Probabilities(wires):
+            return (2 ** len(wires),)
+        case Samples(wires):
+            if shots is None:
+                raise RuntimeError("raw samples without shots")
+            return (shots, len(wires))
 
 
 def gather(ports: Sequence[Port], values: Sequence[NDArray], num_arrays: int) -> Slots:

@@ -1,7 +1,8 @@
 """Hosts: binding a :class:`~qhybrid.execution.Function` to a reverse-mode graph.
 
-``apply(host, function, tensors)`` evaluates a function on the tensors of a host, which is ``"numpy"``, ``"autograd"``
-or ``"torch"``, and gives a tuple of the host's tensors. ``host_of(leaves)`` says which host some values belong to.
+``apply(host, function, tensors)`` evaluates a function on the tensors of a host, which is ``"numpy"``, ``"autograd"``,
+``"torch"`` or ``"jax"``, and gives a tuple of the host's tensors. ``host_of(leaves)`` says which host some values
+belong to.
 Every host module has ``apply(function, *tensors)``; none knows how a circuit is differentiated.
 """
 
@@ -16,20 +17,22 @@ import numpy as np
 from qhybrid.execution import Function
 
 #: Names of the hosts.
-HOSTS = ("numpy", "autograd", "torch")
+HOSTS = ("numpy", "autograd", "torch", "jax")
 
 
 def host_of(leaves: Iterable[Any]) -> str:
-    """The host that ``leaves`` belong to: torch if any is a torch tensor, autograd if any is traced by it.
+    """The host that ``leaves`` belong to: torch or JAX if any is theirs, autograd if any is traced by it.
 
     >>> host_of([1.0, np.zeros(2)])
     'numpy'
     """
-    torch = sys.modules.get("torch")
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
     found = "numpy"
     for leaf in leaves:
         if torch is not None and isinstance(leaf, torch.Tensor):
             return "torch"
+        if jax is not None and isinstance(leaf, jax.Array):
+            return "jax"
         if type(leaf).__module__.startswith(("autograd.", "pennylane.numpy")):
             found = "autograd"
     return found
@@ -57,6 +60,10 @@ def apply(host: str, function: Function, tensors: Sequence[Any]) -> tuple[Any, .
         from qhybrid.interfaces import autograd
 
         return autograd.apply(function, *tensors)
+    if host == "jax":
+        from qhybrid.interfaces import jax
+
+        return jax.apply(function, *tensors)
     if host == "numpy":
         return function(*map(np.asarray, tensors))
     raise ValueError(f"Unknown host {host!r}; known are {', '.join(HOSTS)}.")

@@ -131,5 +131,5 @@ def test_apply_dispatches():
     np.testing.assert_array_equal(
         interfaces.apply("numpy", function(MIXED, METHODS[0], compile_fast), inputs)[0], expected
     )
-    with pytest.raises(ValueError, match="numpy, autograd, torch"):
-        interfaces.apply("jax", function(MIXED, METHODS[0], compile_fast), inputs)
+    with pytest.raises(ValueError, match="numpy, autograd, torch, jax"):
+        interfaces.apply("tensorflow", function(MIXED, METHODS[0], compile_fast), inputs)

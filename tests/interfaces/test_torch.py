@@ -323,6 +323,9 @@ class Spy(Function):
     def vmap(self, size, mapped):
         return Spy(self.inner.vmap(size, mapped), self.log)
 
+    def output_types(self, inputs):
+        return self.inner.output_types(inputs)
+
 
 def test_no_derivative_work_when_nothing_needs_it():
     log = []

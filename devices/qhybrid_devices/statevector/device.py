@@ -18,7 +18,6 @@ from pennylane.devices.preprocess import (
     validate_device_wires,
     validate_measurements,
 )
-from pennylane.math import Interface
 from pennylane.measurements import SampleMeasurement, StateMeasurement
 from pennylane.operation import Operator
 from pennylane.tape import QuantumScript
@@ -33,8 +32,6 @@ from qhybrid_devices.statevector.executable import StateVectorExecutable
 
 #: Gradient methods of PennyLane that mean the exact native derivative here.
 NATIVE_METHODS = frozenset({"best", "backprop", "adjoint", "device"})
-#: Interfaces whose tensors cannot join a native node; PennyLane differentiates there by parameter-shift.
-FOREIGN_INTERFACES = frozenset({Interface.JAX, Interface.JAX_JIT})
 MAX_CACHED_PROGRAMS = 256
 
 
@@ -122,10 +119,10 @@ class StateVectorDevice(Device, CompilingDevice):
     def supports_derivatives(
         self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
     ) -> bool:
-        """Whether the native derivative answers: exact circuits, and no JAX tracers."""
+        """Whether the native derivative answers: it does for exact circuits."""
         if execution_config is None:
             return True
-        if execution_config.gradient_method not in NATIVE_METHODS or execution_config.interface in FOREIGN_INTERFACES:
+        if execution_config.gradient_method not in NATIVE_METHODS:
             return False
         return circuit is None or not circuit.shots
 

@@ -1,0 +1,227 @@
+"""Functions as JAX primitives: one that evaluates a function, and one that pushes tangents through it.
+
+Evaluation has the function's own batching rule. The push-forward is what forward mode sees; it transposes to the
+function's pullback, which is an evaluation again, so that reverse mode costs what it costs on any other host and a
+derivative is differentiable as often as the function is. Forward mode itself multiplies by the Jacobian, whose rows are
+one pullback mapped over the unit cotangents.
+
+JAX pairs a cotangent with ``dz`` as ``Re(c dz)``, so its complex cotangents are the conjugates of those of
+:class:`~qhybrid.execution.Function` and are conjugated on the way in and out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from qhybrid.execution import Function
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A function, and the axes over which it is mapped.
+
+    Args:
+        function: without these axes
+        axes: size of each, outermost first, and which inputs have it (in front); every output does
+    """
+
+    function: Function
+    axes: tuple[tuple[int, tuple[bool, ...]], ...] = ()
+
+    @cached_property
+    def mapped(self) -> Function:
+        """The function with its axes."""
+        function = self.function
+        for size, mapped in reversed(self.axes):
+            function = function.vmap(size, mapped)
+        return function
+
+    def vmap(self, size: int, mapped: tuple[bool, ...]) -> _Node:
+        """The node over one more axis."""
+        return _Node(self.function, ((size, mapped), *self.axes))
+
+    def outputs(self, inputs: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+        """What the outputs will be: in the promoted precision of ``inputs``."""
+        real = jnp.finfo(jnp.result_type(*(x.dtype for x in inputs))).dtype if inputs else jnp.result_type(float)
+        dtypes = {"f": real, "c": jnp.result_type(real, jnp.complex64), "i": jnp.result_type(int)}
+        return [jax.ShapeDtypeStruct(shape, dtypes[kind]) for shape, kind in self.mapped.output_types(inputs)]
+
+
+def apply(function: Function, *tensors: Any) -> tuple[Any, ...]:
+    """``function`` in JAX, under any of its transformations.
+
+    Args:
+        function: what to evaluate
+        tensors: its inputs, real or complex; traced or not
+
+    Returns:
+        its outputs, in the promoted precision of the inputs
+    """
+    arrays = [jnp.asarray(t) for t in tensors]
+    inexact = [a if jnp.issubdtype(a.dtype, jnp.inexact) else a.astype(float) for a in arrays]
+    return tuple(_evaluate.bind(*inexact, node=_Node(function)))
+
+
+# ------------------------------------------------------------------ evaluation
+
+_evaluate = Primitive("qhybrid_evaluate")
+_evaluate.multiple_results = True
+
+
+def _run(node: _Node, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
+    """The outputs as NumPy arrays of the announced types."""
+    values = node.mapped(*map(np.asarray, inputs))
+    return tuple(np.asarray(v, dtype=t.dtype) for v, t in zip(values, node.outputs(inputs), strict=True))
+
+
+@_evaluate.def_impl
+def _evaluate_now(*inputs: Any, node: _Node) -> list[Any]:
+    return [jnp.asarray(v) for v in _run(node, inputs)]
+
+
+@_evaluate.def_abstract_eval
+def _evaluate_types(*inputs: Any, node: _Node) -> list[Any]:
+    return [jax.core.ShapedArray(t.shape, t.dtype) for t in node.outputs(inputs)]
+
+
+def _evaluate_later(*inputs: Any, node: _Node) -> Any:
+    """In compiled code: a callback."""
+    return jax.pure_callback(lambda *xs: _run(node, xs), tuple(node.outputs(inputs)), *inputs, vmap_method="sequential")
+
+
+def _evaluate_batch(inputs: Sequence[Any], dims: Sequence[Any], *, node: _Node) -> tuple[list[Any], list[int]]:
+    size, mapped, moved = _in_front(inputs, dims)
+    outputs = _evaluate.bind(*moved, node=node.vmap(size, mapped))
+    return outputs, [0] * len(outputs)
+
+
+def _evaluate_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, node: _Node) -> tuple[list[Any], list[Any]]:
+    outputs = _evaluate.bind(*primals, node=node)
+    needs = tuple(not isinstance(t, ad.Zero) for t in tangents)
+    moving = iter(_push.bind(*primals, *(t for t, n in zip(tangents, needs, strict=True) if n), node=node, needs=needs))
+    return outputs, [
+        next(moving) if _inexact(y) else ad.Zero(jax.core.ShapedArray(y.shape, jax.dtypes.float0)) for y in outputs
+    ]
+
+
+mlir.register_lowering(_evaluate, mlir.lower_fun(_evaluate_later, multiple_results=True))
+batching.primitive_batchers[_evaluate] = _evaluate_batch
+ad.primitive_jvps[_evaluate] = _evaluate_jvp
+
+# ------------------------------------------------------------------ push-forward: primals and needed tangents
+
+_push = Primitive("qhybrid_push")
+_push.multiple_results = True
+
+
+@_push.def_impl
+def _push_now(*operands: Any, node: _Node, needs: tuple[bool, ...]) -> list[Any]:
+    """The tangents of the outputs that are not integers, as the Jacobian times those of the inputs."""
+    primals, tangents = operands[: len(needs)], operands[len(needs) :]
+    if not node.axes:
+        return _times_jacobian(node.function, needs, primals, tangents)
+    (size, mapped), *inner = node.axes
+    in_axes = [0 if m else None for m in (*mapped, *(m for m, n in zip(mapped, needs, strict=True) if n))]
+    one = _Node(node.function, tuple(inner))
+    return jax.vmap(lambda *xs: _push_now(*xs, node=one, needs=needs), in_axes, axis_size=size)(*operands)
+
+
+def _times_jacobian(
+    function: Function, needs: tuple[bool, ...], primals: Sequence[Any], tangents: Sequence[Any]
+) -> list[Any]:
+    outputs = _Node(function).outputs(primals)
+    moving = [t for t in outputs if _inexact(t)]
+    rows = sum(prod(t.shape) * (1 + _complex(t)) for t in moving)
+    if not rows:
+        return _unflatten(jnp.zeros(0), moving)
+    blocks = iter(_unflatten(np.eye(rows), moving))
+    units = [next(blocks) if _inexact(t) else np.zeros((rows, *t.shape)) for t in outputs]
+    mapped = (False,) * len(primals) + (True,) * len(units)
+    jacobian = apply(function.pullback(needs).vmap(rows, mapped), *primals, *units)
+    pairs = zip(jacobian, tangents, strict=True)
+    total = sum(jnp.real(jnp.conj(g) * t).reshape(rows, -1).sum(axis=1) for g, t in pairs)
+    return _unflatten(total, moving)
+
+
+def _unflatten(numbers: Any, outputs: Sequence[jax.ShapeDtypeStruct]) -> list[Any]:
+    """Outputs from all their real numbers ``(..., n)``; an output's imaginary parts follow its real ones."""
+    found, start = [], 0
+    for t in outputs:
+        size = prod(t.shape)
+        value = numbers[..., start : start + size]
+        if _complex(t):
+            start += size
+            value = value + 1j * numbers[..., start : start + size]
+        start += size
+        found.append(value.reshape(*numbers.shape[:-1], *t.shape).astype(t.dtype))
+    return found
+
+
+@_push.def_abstract_eval
+def _push_types(*operands: Any, node: _Node, needs: tuple[bool, ...]) -> list[Any]:
+    return [jax.core.ShapedArray(t.shape, t.dtype) for t in node.outputs(operands[: len(needs)]) if _inexact(t)]
+
+
+def _push_jvp(
+    primals: Sequence[Any], tangents: Sequence[Any], *, node: _Node, needs: tuple[bool, ...]
+) -> tuple[list[Any], list[Any]]:
+    moving = [ad.instantiate_zeros(t) for t in tangents]
+    return jax.jvp(lambda *xs: _push_now(*xs, node=node, needs=needs), tuple(primals), tuple(moving))
+
+
+def _push_batch(
+    operands: Sequence[Any], dims: Sequence[Any], *, node: _Node, needs: tuple[bool, ...]
+) -> tuple[list[Any], list[int]]:
+    size, _, moved = _in_front(operands, dims)
+    in_axes = [None if d is batching.not_mapped else 0 for d in dims]
+    outputs = jax.vmap(lambda *xs: _push_now(*xs, node=node, needs=needs), in_axes, axis_size=size)(*moved)
+    return outputs, [0] * len(outputs)
+
+
+def _push_transpose(cotangents: Sequence[Any], *operands: Any, node: _Node, needs: tuple[bool, ...]) -> list[Any]:
+    primals, tangents = operands[: len(needs)], operands[len(needs) :]
+    given = iter(cotangents)
+    full = [
+        jnp.conj(ad.instantiate_zeros(next(given))) if _inexact(t) else jnp.zeros(t.shape)
+        for t in node.outputs(primals)
+    ]
+    linear = iter([ad.is_undefined_primal(t) for t in tangents])
+    wanted = tuple(n and next(linear) for n in needs)
+    found = iter(apply(node.mapped.pullback(wanted), *primals, *full))
+    return [None] * len(primals) + [
+        jnp.conj(next(found)).astype(t.aval.dtype) if ad.is_undefined_primal(t) else None for t in tangents
+    ]
+
+
+mlir.register_lowering(_push, mlir.lower_fun(_push_now, multiple_results=True))
+batching.primitive_batchers[_push] = _push_batch
+ad.primitive_jvps[_push] = _push_jvp
+ad.primitive_transposes[_push] = _push_transpose
+
+# ------------------------------------------------------------------ small things
+
+
+def _in_front(operands: Sequence[Any], dims: Sequence[Any]) -> tuple[int, tuple[bool, ...], list[Any]]:
+    """Size of the mapped axis, which operands have it, and the operands with it in front."""
+    mapped = tuple(d is not batching.not_mapped for d in dims)
+    size = next(x.shape[d] for x, d, m in zip(operands, dims, mapped, strict=True) if m)
+    moved = [jnp.moveaxis(x, d, 0) if m else x for x, d, m in zip(operands, dims, mapped, strict=True)]
+    return size, mapped, moved
+
+
+def _inexact(value: Any) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.inexact)
+
+
+def _complex(value: Any) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.complexfloating)
