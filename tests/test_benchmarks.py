@@ -116,3 +116,15 @@ def test_failed_write_leaves_the_old_file(monkeypatch, tmp_path):
         _timing.write(broken, quick=True)
     assert path.read_text() == before
     assert [p.name for p in tmp_path.iterdir()] == ["name.json"]
+
+
+def test_missing_contender_is_named(monkeypatch):
+    from benchmarks import w2_large_states as w2
+
+    for module in (w2, _timing):
+        monkeypatch.setattr(module, "has_lightning", lambda: False)
+    monkeypatch.setattr(w2, "QUICK_SIZES", (3, w2.MAX_BACKPROP + 1))
+    report = w2.run(quick=True)
+    assert [row[0] for row in report.rows] == [3]
+    assert "Missing: lightning.qubit" in report.markdown()
+    assert f"{w2.MAX_BACKPROP + 1} qubits: left out" in report.markdown()

@@ -226,7 +226,9 @@ def _joined(result: Any, batch: torch.Size) -> Tensor:
     if isinstance(result, Tensor):
         if result.shape[: len(batch)] != batch:
             shape = tuple(result.shape)
-            raise CircuitError(f"The QNode gave a result of shape {shape} for a batch of {batch[0]} samples. {_BATCH_AXIS}")
+            raise CircuitError(
+                f"The QNode gave a result of shape {shape} for a batch of {batch[0]} samples. {_BATCH_AXIS}"
+            )
         return result
     parts = list(result.values()) if isinstance(result, Mapping) else list(result)
     parts = [_joined(p, batch) for p in parts]

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG005, NPY002
+# ruff: noqa: NPY002
 """A guard notices every change of what a quantum function reads, and refuses what it cannot watch."""
 
 import functools

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG005, NPY002, E501
+# ruff: noqa: NPY002, E501
 """Quantum functions traced once give the circuit of a plain recording at other arguments, or are refused."""
 
 import math

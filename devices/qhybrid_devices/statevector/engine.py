@@ -213,4 +213,3 @@ def row_parallel(layout: Layout, function: Callable[[int, int, int, int], None],
         parallel(lambda _, c0, c1: function(c0, c1, 0, rows), layout.chunks, workers)
     else:
         parallel(lambda _, j0, j1: function(0, 1, j0, j1), rows, workers)
-

@@ -42,9 +42,7 @@ def external_matrix(operator: Matrix | Diagonal | Evolution, values: Values) -> 
     return array.conj() if isinstance(operator, Diagonal) else np.swapaxes(array, -1, -2).conj()
 
 
-def external_cotangent(
-    operator: Matrix | Diagonal | Evolution, values: Values, g: NDArray, into: Values
-) -> None:
+def external_cotangent(operator: Matrix | Diagonal | Evolution, values: Values, g: NDArray, into: Values) -> None:
     """Add the cotangents of an operator's parameters to ``into``.
 
     Args:

@@ -262,6 +262,4 @@ def chain(comps, factors, constants, shared, batched, want, table, gs, gl, d_sha
             elif comp[COMP_TYPE] == SPECTRUM:
                 chain_spectrum(comp, factors, constants, shared, batched, first, count, g, d_shared, d_batched)
             else:
-                chain_product(
-                    comp, factors, constants, shared, batched, first, count, table, g, d_shared, d_batched
-                )
+                chain_product(comp, factors, constants, shared, batched, first, count, table, g, d_shared, d_batched)

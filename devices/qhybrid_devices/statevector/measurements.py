@@ -347,4 +347,3 @@ def _seed_probabilities(
         inverse = inverted(p.basis, coefficients(p.basis, layout, values))
         apply_plan(p.basis, layout, state, inverse, reverse=True)
     lam += state
-

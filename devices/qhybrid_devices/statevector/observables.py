@@ -110,9 +110,7 @@ def plan_observable(
 def _plan_matrix_term(
     term: Term, bits: Sequence[int], arrays: Sequence[ArraySlot], options: PlanOptions | None
 ) -> MatrixTerm:
-    gates = [
-        Gate("matrix", wires, Matrix(m) if isinstance(m, ArrayRef) else Fixed(m)) for wires, m in term.matrices
-    ]
+    gates = [Gate("matrix", wires, Matrix(m) if isinstance(m, ArrayRef) else Fixed(m)) for wires, m in term.matrices]
 
     def plan(part: Sequence[Gate]) -> Plan:
         return build_plan(_unswapped(part, bits, arrays), len(bits), options)
@@ -161,9 +159,7 @@ def word_moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -
     return total[:, : layout.count]
 
 
-def add_words(
-    table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weights: NDArray, add: bool = True
-) -> None:
+def add_words(table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weights: NDArray, add: bool = True) -> None:
     """``out = sum_t weights[t] P_t psi``, added to ``out`` if ``add``; weights are ``(T, B)`` or ``(T, 1)``."""
     if weights.shape[1] != layout.count:
         weights = np.broadcast_to(weights, (len(table), layout.count))
@@ -265,4 +261,3 @@ def add_number(number: float | Angle, cotangent: NDArray, into: Values) -> None:
         into.batched[number.index] += cotangent
     elif isinstance(number, Angle):
         into.shared[number.index] += np.sum(cotangent)
-

@@ -201,8 +201,16 @@ class _Lowering:
         masks = {letter: sum(1 << t for t, p in zip(targets, op.word, strict=True) if p == letter) for letter in "XYZ"}
         factor = Factor(op.angle, (half,), np.zeros((0, 0)), op.word)
         rotation = Operation(
-            PAULI, targets, cmask, cval, masks["X"] | masks["Y"], masks["Y"] | masks["Z"], op.word.count("Y"),
-            ROTATION, (factor,), lanes=op.angle.batched,
+            PAULI,
+            targets,
+            cmask,
+            cval,
+            masks["X"] | masks["Y"],
+            masks["Y"] | masks["Z"],
+            op.word.count("Y"),
+            ROTATION,
+            (factor,),
+            lanes=op.angle.batched,
         )
         self._push(rotation)
 
@@ -223,9 +231,7 @@ class _Lowering:
         assert factor.angle is not None
         kind = DIAGONAL if factor.is_diagonal else DENSE
         self._push(
-            Operation(
-                kind, targets, cmask, cval, composition=SPECTRUM, factors=(factor,), lanes=factor.angle.batched
-            )
+            Operation(kind, targets, cmask, cval, composition=SPECTRUM, factors=(factor,), lanes=factor.angle.batched)
         )
 
     def _fuse(self, factor: Factor, targets: tuple[int, ...], cmask: int, cval: int) -> None:
@@ -238,9 +244,7 @@ class _Lowering:
             same = (before.targets, before.cmask, before.cval, before.composition) == (targets, cmask, cval, PRODUCT)
             constant = factor.angle is None or all(f.angle is None for f in before.factors)
             if same and (before.lanes == lanes or constant or self.options.fuse_mixed):
-                self.items[index] = replace(
-                    before, factors=(*before.factors, factor), lanes=before.lanes or lanes
-                )
+                self.items[index] = replace(before, factors=(*before.factors, factor), lanes=before.lanes or lanes)
                 return
         self._push(Operation(U2, targets, cmask, cval, composition=PRODUCT, factors=(factor,), lanes=lanes))
 

@@ -84,9 +84,7 @@ class _Groups:
     def join(self, parts: Sequence[tuple[tuple[int, ...], Hashable, Sequence[Gate]]]) -> int:
         """Add a measurement made of parts (wires, key of the basis, gates into the basis); the group's index."""
         wanted = {w: key for wires, key, _ in parts for w in wires}
-        fits = (
-            i for i, basis in enumerate(self.bases) if all(basis.get(w, key) == key for w, key in wanted.items())
-        )
+        fits = (i for i, basis in enumerate(self.bases) if all(basis.get(w, key) == key for w, key in wanted.items()))
         group = next(fits, len(self.bases))
         if group == len(self.bases):
             self.bases.append({})

@@ -119,9 +119,7 @@ def _total(typingctx, value):
     def codegen(context, builder, sig, args):
         scalar = value.llvm.element
         name = f"llvm.vector.reduce.fadd.v{value.lanes}f{value.dtype.bitwidth}"
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(scalar, [scalar, value.llvm]), name
-        )
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(scalar, [scalar, value.llvm]), name)
         return builder.call(function, [ir.Constant(scalar, 0.0), args[0]], fastmath=_FLAGS)
 
     return value.dtype(value), codegen

@@ -154,9 +154,7 @@ def forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, ms, ml, whole, sc
 
 
 @kernel
-def backward(
-    psi, lam, i0, i1, ops, order, want, bits, rows, lanes, tiles, ms, ml, gs, gc, gl, whole, scratch, buffer
-):
+def backward(psi, lam, i0, i1, ops, order, want, bits, rows, lanes, tiles, ms, ml, gs, gc, gl, whole, scratch, buffer):
     """Un-compute ``psi`` and ``lam`` together, in place, and add the wanted matrix cotangents.
 
     Args:
