@@ -32,13 +32,15 @@ from qhybrid.gradients import GradientMethod, check_method, resolve, resolves
 MAX_TRACES = 8
 #: Signatures kept; a new shape or static value makes a new one.
 MAX_SIGNATURES = 64
+#: Each audit of a trace is this many times as many calls after the first as the one before.
+AUDIT_GROWTH = 4
 #: How often the outside world may change under one signature before the function is recorded on every call.
 MAX_RETRACES = 5
 
 
 @dataclass
 class _Entry:
-    """A trace in the cache, with its circuit and its audit schedule: calls 1, 2, 4, 8, ..."""
+    """A trace in the cache, with its circuit and its audit schedule: calls 1, 4, 16, 64, ..."""
 
     trace: Trace
     circuit: CompiledCircuit
@@ -55,6 +57,7 @@ class _Cache:
     untraceable: str | None = None
     uncompiled: str | None = None
     warned: bool = False
+    methods: dict[int | None, GradientMethod] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -194,7 +197,7 @@ class QNode(qml.QNode):
             entry = self._new_entry(key, leaves)
         entry.calls += 1
         if entry.calls >= entry.next_audit and not any(map(is_functorch, leaves)):
-            entry.next_audit = 2 * entry.calls
+            entry.next_audit = AUDIT_GROWTH * entry.calls
             audit(self.func, entry.trace, key[0], leaves, self.device.wires, self._shots)
         return entry
 
@@ -221,7 +224,10 @@ class QNode(qml.QNode):
         return list(self._shots) if self._shots else [None]
 
     def _resolve(self, shots: int | None) -> GradientMethod:
-        return self._resolve_with_reason(shots)[0]
+        method = self._cache.methods.get(shots)
+        if method is None:
+            method = self._cache.methods[shots] = self._resolve_with_reason(shots)[0]
+        return method
 
     def _resolve_with_reason(self, shots: int | None) -> tuple[GradientMethod, str]:
         return resolve(self._method, has_vjp=self.device.has_vjp, shots=shots, options=self.gradient_kwargs)

@@ -172,7 +172,7 @@ class _Stores:
     def add(self, value: Any, layout: str) -> None:
         """Append an array of any shape in its layout."""
         if layout == "vector":
-            self.append(value.reshape(-1) if value.shape != () else value.reshape(1), "vector")
+            self.append(value if len(value.shape) == 1 else value.reshape(-1), "vector")
             return
         if layout == "leading" and len(value.shape) > 1:
             value = self.host.move_batch(value, 0, -1)
@@ -219,7 +219,8 @@ class _Stores:
             return self.host.constants[index]  # type: ignore[index]
         result = self.whole(piece.store)
         if type(index) is slice:
-            result = result[index]
+            if index != slice(0, result.shape[0]) and index != slice(0, result.shape[0], 1):
+                result = result[index]
         elif index is not None:
             result = self.host.take(result, self.host.constants[index])
         return result if piece.shape is None else result.reshape(piece.shape)

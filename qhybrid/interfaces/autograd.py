@@ -11,6 +11,7 @@ from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
+from autograd.builtins import SequenceBox
 from autograd.extend import defvjp_argnums, primitive
 from numpy.typing import NDArray
 
@@ -22,7 +23,7 @@ def _node(call: _Call, *inputs: NDArray) -> tuple[NDArray, ...]:
     """Evaluate ``call.function``."""
     arrays = [np.asarray(x) for x in inputs]
     outputs, call.residual = call.function.forward(*arrays)
-    return outputs
+    return outputs[0] if len(outputs) == 1 else outputs  # a tuple costs autograd two nodes more
 
 
 class _Call:
@@ -43,14 +44,15 @@ def _pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs:
 
     def vjp(cotangents: Any) -> tuple:
         """Cotangents of the needed inputs, themselves nodes of the graph."""
-        conjugated = [_conj(c) for c in cotangents]
+        several = cotangents if isinstance(cotangents, tuple | SequenceBox) else (cotangents,)
+        conjugated = [_conj(c) for c in several]
         return tuple(_conj(g) for g in apply(pullback, *inputs, *conjugated))
 
     return vjp
 
 
 def _conj(value: Any) -> Any:
-    return anp.conj(value) if anp.iscomplexobj(value) else value
+    return anp.conj(value) if value.dtype.kind == "c" else value
 
 
 defvjp_argnums(_node, _pullback)
@@ -66,4 +68,5 @@ def apply(function: Function, *inputs: Any) -> tuple[Any, ...]:
     Returns:
         its outputs: plain arrays, or boxes while autograd differentiates
     """
-    return tuple(_node(_Call(function), *inputs))
+    outputs = _node(_Call(function), *inputs)
+    return tuple(outputs) if isinstance(outputs, tuple | SequenceBox) else (outputs,)
