@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import _timing
+from tests.strict import WARNINGS
 
 ROOT = Path(__file__).parents[1]
 FILES = ("w1_hybrid_step", "w2_large_states", "w3_qubit_rotation", "overhead")
@@ -24,7 +25,7 @@ def quick(tmp_path_factory):
     """Results by name and the printed text of a quick run of everything."""
     output = tmp_path_factory.mktemp("results")
     environment = {**os.environ, _timing.OUTPUT_VARIABLE: str(output)}
-    command = [sys.executable, "-W", "error", "-m", "benchmarks", "--quick"]
+    command = [sys.executable, *WARNINGS, "-m", "benchmarks", "--quick"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(p.name for p in output.iterdir()) == sorted(f"{name}.json" for name in FILES)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.strict import WARNINGS
+
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
 NAMES = ("qubit_rotation", "hybrid_classifier")
 MAX_NOTEBOOK_BYTES = 1_500_000
-# Warnings are errors, but for PennyLane's import of JAX, as in the settings of pytest.
-WARNINGS = ("-W", "error", "-W", "ignore:jax.interpreters:DeprecationWarning")
 
 pytestmark = pytest.mark.slow
 

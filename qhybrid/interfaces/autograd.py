@@ -19,7 +19,7 @@ from qhybrid.execution import Function
 
 
 @primitive
-def _node(call: _Call, *inputs: NDArray) -> tuple[NDArray, ...]:
+def _node(call: _Call, *inputs: NDArray) -> NDArray | tuple[NDArray, ...]:
     """Evaluate ``call.function``."""
     arrays = [np.asarray(x) for x in inputs]
     outputs, call.residual = call.function.forward(*arrays)
