@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class CompiledCircuit:
     device: CompilingDevice
     _functions: dict[Any, CircuitFunction] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def only_scalars(self) -> bool:
         """Whether the scalars of a result, in order, are all there is."""
         return all(isinstance(o, ScalarOutput) and o.index == i for i, o in enumerate(self.outputs))

@@ -34,6 +34,8 @@ MAX_TRACES = 8
 MAX_SIGNATURES = 64
 #: Each audit of a trace is this many times as many calls after the first as the one before.
 AUDIT_GROWTH = 4
+#: The numbers of shots of exact results.
+EXACT = (None,)
 #: How often the outside world may change under one signature before the function is recorded on every call.
 MAX_RETRACES = 5
 
@@ -189,7 +191,7 @@ class QNode(qml.QNode):
 
     def _entry(self, key: Any, leaves: list) -> _Entry:
         """The trace that holds for these arguments, made now if there is none; audited when its turn comes."""
-        key = (key, self._shots.has_partitioned_shots, bool(self._shots))
+        key = (key, self._each_shots() is not EXACT)
         for entry in self._cache.traces.get(key, ()):
             if entry.trace.holds(leaves):
                 break
@@ -215,13 +217,15 @@ class QNode(qml.QNode):
             cache.traces[key] = [*kept[-MAX_TRACES + 1 :], entry]
             cache.traces.move_to_end(key)
             while len(cache.traces) > MAX_SIGNATURES:
-                cache.traces.popitem(last=False)
+                dropped, _ = cache.traces.popitem(last=False)
+                cache.retraces.pop(dropped, None)
         return entry
 
     # ------------------------------------------------------------------ methods, shots, messages
 
-    def _each_shots(self) -> list[int | None]:
-        return list(self._shots) if self._shots else [None]
+    def _each_shots(self) -> tuple[int | None, ...]:
+        """The number of shots of each copy of the results; :data:`EXACT` without shots."""
+        return tuple(self._shots) if self._shots.total_shots is not None else EXACT
 
     def _resolve(self, shots: int | None) -> GradientMethod:
         method = self._cache.methods.get(shots)
@@ -308,7 +312,8 @@ class QNode(qml.QNode):
         """
         if self._not_compiled(kwargs) is not None or not self._trace or self._cache.untraceable is not None:
             return None
-        if self._shots.has_partitioned_shots:
+        numbers = self._each_shots()
+        if len(numbers) > 1:
             return None
         try:
             key, leaves = flatten(args, kwargs)
@@ -317,8 +322,7 @@ class QNode(qml.QNode):
             return None  # the ordinary call that follows reports the cause
         if not (entry.trace.sequence and entry.circuit.only_scalars):
             return None
-        (shots,) = self._each_shots()
-        return entry.circuit.results(entry.trace.slot_values(leaves), self._resolve(shots), shots)[0]
+        return entry.circuit.results(entry.trace.slot_values(leaves), self._resolve(numbers[0]), numbers[0])[0]
 
     def update(self, **kwargs: Any) -> QNode:
         """A new QNode with some settings changed; see :meth:`pennylane.QNode.update`."""
@@ -340,7 +344,10 @@ class QNode(qml.QNode):
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QNode:
-        return copy.copy(self)
+        copied = memo[id(self)] = copy.copy(self)
+        copied.func = copy.deepcopy(self.func, memo)  # a method goes with the copy of its object
+        copied._init_args = {**self._init_args, "func": copied.func}
+        return copied
 
     def __reduce__(self) -> tuple:
         if len(self._compile_pipeline):

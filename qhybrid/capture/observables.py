@@ -202,8 +202,9 @@ class MeasurementTable:
         if isinstance(mp, ProbabilityMP):
             return TensorOutput(self._tensor(Probabilities(self._wires(mp), self._basis(mp))))
         if isinstance(mp, SampleMeasurement) and self.with_shots:
-            index = self._tensor(Samples(self._wires(mp), self._basis(mp)))
-            return TensorOutput(index, mp, tuple(mp.wires) or tuple(self.wire_map), from_samples=True)
+            labels = self._sampled_labels(mp)
+            index = self._tensor(Samples(wire_indices(labels, self.wire_map), self._basis(mp)))
+            return TensorOutput(index, mp, labels, from_samples=True)
         if isinstance(mp, SampleMP | CountsMP):
             raise CircuitError(f"{mp} needs shots. Set them with qml.set_shots(circuit, shots=1000).")
         if isinstance(mp, StateMeasurement) and not self.with_shots:
@@ -222,14 +223,21 @@ class MeasurementTable:
     def _observable(self, mp: MeasurementProcess) -> Observable:
         if mp.obs is not None:
             return lower_observable(mp.obs, self.wire_map, self.slots)
-        matrix = np.diag(np.asarray(mp.eigvals(), dtype=complex))
         wires = wire_indices(mp.wires, self.wire_map)
         if len(wires) > MAX_DENSE_WIRES:
             raise CaptureError(f"{mp} gives eigenvalues of {len(wires)} wires without an observable")
-        return Observable((Term(1.0, (), ((wires, Constant(matrix)),)),))
+        # PennyLane orders the wires of a measurement value by random ids: a trace needs an order that stays.
+        eigenvalues = np.asarray(mp.eigvals(), dtype=complex).reshape((2,) * len(wires))
+        matrix = np.diag(eigenvalues.transpose(np.argsort(wires)).reshape(-1))
+        return Observable((Term(1.0, (), ((tuple(sorted(wires)), Constant(matrix)),)),))
 
     def _wires(self, mp: MeasurementProcess) -> tuple[int, ...]:
         return wire_indices(mp.wires or self.wire_map, self.wire_map)
+
+    def _sampled_labels(self, mp: MeasurementProcess) -> tuple:
+        if mp.mv is not None:  # its own order is random, and the measurement finds its columns by label
+            return tuple(sorted(mp.wires, key=self.wire_map.__getitem__))
+        return tuple(mp.wires) or tuple(self.wire_map)
 
     def _basis(self, mp: MeasurementProcess) -> tuple[Gate, ...]:
         if mp.obs is None:

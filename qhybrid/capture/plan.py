@@ -176,7 +176,9 @@ class _Stores:
             return
         if layout == "leading" and len(value.shape) > 1:
             value = self.host.move_batch(value, 0, -1)
-        self.append(value.reshape((math.prod(value.shape[:-1]), self.batch_size)), "matrix")
+        if len(value.shape) != 2:
+            value = value.reshape((math.prod(value.shape[:-1]), self.batch_size))
+        self.append(value, "matrix")
 
     def append(self, value: Any, store: str) -> None:
         """Append a vector or a matrix that already has the store's form."""

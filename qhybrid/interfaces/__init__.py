@@ -9,7 +9,9 @@ Every host module has ``apply(function, *tensors)``; none knows how a circuit is
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -52,18 +54,16 @@ def apply(host: str, function: Function, tensors: Sequence[Any]) -> tuple[Any, .
     Raises:
         ValueError: the host is not known
     """
-    if host == "torch":
-        from qhybrid.interfaces import torch
+    return _applier(host)(function, *tensors)
 
-        return torch.apply(function, *tensors)
-    if host == "autograd":
-        from qhybrid.interfaces import autograd
 
-        return autograd.apply(function, *tensors)
-    if host == "jax":
-        from qhybrid.interfaces import jax
+@cache
+def _applier(host: str) -> Callable[..., tuple[Any, ...]]:
+    """The ``apply`` of a host, whose framework is imported at its first use."""
+    if host not in HOSTS:
+        raise ValueError(f"Unknown host {host!r}; known are {', '.join(HOSTS)}.")
+    return _apply_numpy if host == "numpy" else import_module(f"qhybrid.interfaces.{host}").apply
 
-        return jax.apply(function, *tensors)
-    if host == "numpy":
-        return function(*map(np.asarray, tensors))
-    raise ValueError(f"Unknown host {host!r}; known are {', '.join(HOSTS)}.")
+
+def _apply_numpy(function: Function, *tensors: Any) -> tuple[Any, ...]:
+    return function(*map(np.asarray, tensors))

@@ -7,7 +7,6 @@ derivatives. Complex gradients follow PyTorch's convention, which is that of :cl
 
 from __future__ import annotations
 
-import inspect
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -30,7 +29,7 @@ class _Call:
 
 
 class _Node(torch.autograd.Function):
-    """Evaluates ``call.function``; the tensors are its inputs."""
+    """Evaluates ``call.function``; the tensors are its inputs. The form that ``torch.func`` transforms."""
 
     generate_vmap_rule = False
 
@@ -42,18 +41,19 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[torch.Tensor, ...]) -> None:
         """Save the inputs; outputs that are not floating point have no derivative."""
-        call, *tensors = inputs
-        ctx.call = call
-        ctx.save_for_backward(*tensors)
-        ctx.mark_non_differentiable(*(y for y in output if not (y.is_floating_point() or y.is_complex())))
+        _keep(ctx, *inputs)
+        _mark(ctx, output)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The pullback, as a node again."""
-        needs = tuple(ctx.needs_input_grad[1:])
+        needs = ctx.needs_input_grad[1:]
         pullback = ctx.call.function.pullback(needs, ctx.call.residual)
-        found = iter(apply(pullback, *ctx.saved_tensors, *cotangents))
-        return (None, *(next(found) if n else None for n in needs))
+        found = apply(pullback, *ctx.saved_tensors, *cotangents)
+        if all(needs):
+            return (None, *found)
+        rest = iter(found)
+        return (None, *[next(rest) if n else None for n in needs])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, call: _Call, *tensors: torch.Tensor) -> tuple:
@@ -72,8 +72,29 @@ class _Node(torch.autograd.Function):
         )
 
 
-# PyTorch inspects the signature at every call, which takes longer than the rest of it, unless it is written down.
-_Node.forward.__signature__ = inspect.signature(_Node.forward)  # type: ignore[attr-defined]
+class _EagerNode(torch.autograd.Function):
+    """The same in the older form, for calls that nothing transforms: PyTorch does far less work around it."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs; keeps what :meth:`_Node.backward` reads."""
+        output = _evaluate(call, tensors)
+        _keep(ctx, call, *tensors)
+        _mark(ctx, output)
+        return output
+
+    backward = _Node.backward
+
+
+def _keep(ctx: Any, call: _Call, *tensors: torch.Tensor) -> None:
+    ctx.call = call
+    ctx.save_for_backward(*tensors)
+
+
+def _mark(ctx: Any, output: tuple[torch.Tensor, ...]) -> None:
+    passive = [y for y in output if not (y.is_floating_point() or y.is_complex())]
+    if passive:
+        ctx.mark_non_differentiable(*passive)
 
 
 def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -88,20 +109,26 @@ def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...
     """
     in_graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     call = _Call(function, in_graph)
-    if in_graph or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _Node.apply(call, *tensors)
-    return _evaluate(call, tensors)
+    return _EagerNode.apply(call, *tensors) if in_graph else _evaluate(call, tensors)
 
 
 def _evaluate(call: _Call, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    arrays = [t.float().numpy(force=True) if t.dtype is torch.bfloat16 else t.numpy(force=True) for t in tensors]
+    arrays = [_to_numpy(t) for t in tensors]
     if call.wants_residual:
         outputs, call.residual = call.function.forward(*arrays)
     else:
         outputs = call.function(*arrays)
-    real = _widest(tuple(t.dtype for t in tensors))
+    real = _widest(tuple([t.dtype for t in tensors]))
     device = next((t.device for t in tensors if not t.is_cpu), None)
-    return tuple(_to_torch(y, real, device) for y in outputs)
+    return tuple([_to_torch(y, real, device) for y in outputs])
+
+
+def _to_numpy(tensor: torch.Tensor) -> NDArray:
+    if tensor.dtype is torch.float64 and tensor.is_cpu and not tensor.is_neg():
+        return tensor.detach().numpy()
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy(force=True)
 
 
 @lru_cache(maxsize=256)

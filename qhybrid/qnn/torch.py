@@ -110,13 +110,14 @@ class TorchLayer(nn.Module):
             the measured values, the leading axes of the input in front
         """
         leading = inputs.shape[:-1]
-        flat = inputs if inputs.ndim < 2 else inputs.reshape(leading.numel(), inputs.shape[-1])
+        flat = inputs if len(leading) < 2 else inputs.reshape(leading.numel(), inputs.shape[-1])
         batch = flat.shape[:-1]
         arguments = {self.input_arg: flat, **self._weights(flat)}
         result = self._evaluate(arguments, batch)
         if not self._batch_axis_checked and batch and batch[0] == flat.shape[-1] and self._is_repeatable():
             self._check_batch_axis(arguments, result)
-        return _cast(result, inputs.dtype).reshape((*leading, *result.shape[len(batch) :]))
+        result = _cast(result, inputs.dtype)
+        return result if len(leading) < 2 else result.reshape((*leading, *result.shape[1:]))
 
     def _evaluate(self, arguments: dict[str, Tensor], batch: torch.Size) -> Tensor:
         """One call of the QNode, its values along the last axis if there are several."""
@@ -151,7 +152,11 @@ class TorchLayer(nn.Module):
                 raise ValueError(
                     f"The weight {name!r} has shape {tuple(weight.shape)}; weight_shapes says {self._shapes[name]}."
                 )
-        return {n: w.to(inputs.device, _like(w.dtype, inputs.dtype)) for n, w in weights.items()}
+        device, dtype = inputs.device, inputs.dtype
+        return {
+            n: w if w.dtype == dtype and w.device == device else w.to(device, _like(w.dtype, dtype))
+            for n, w in weights.items()
+        }
 
     @classmethod
     def set_input_argument(cls, input_name: str = "inputs") -> None:
@@ -216,7 +221,7 @@ def _like(weight: torch.dtype, inputs: torch.dtype) -> torch.dtype:
 
 def _cast(result: Tensor, inputs: torch.dtype) -> Tensor:
     """``result`` in the precision of the inputs; complex stays complex, integers stay integers."""
-    if not (result.is_floating_point() or result.is_complex()):
+    if result.dtype == inputs or not (result.is_floating_point() or result.is_complex()):
         return result
     return result.to(_like(result.dtype, inputs))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid_devices.statevector._jit import num_threads, parallel
 from qhybrid_devices.statevector.externals import Values, external_cotangent, external_matrix
-from qhybrid_devices.statevector.matrices import chain, compose
+from qhybrid_devices.statevector.matrices import chain, compose, invert
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
 from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward
@@ -69,8 +70,7 @@ class Layout:
         return self.pad(rows).reshape(rows.shape[0], self.chunks, self.lanes).transpose(1, 0, 2)
 
 
-@dataclass(frozen=True)
-class Coefficients:
+class Coefficients(NamedTuple):
     """Real coefficients of all operations: shared ``(K,)``, and of each sample ``(C, K, L)``.
 
     ``factors`` holds the values and derivatives of the shared 2x2 factors, ``(F, 8)``.
@@ -101,9 +101,7 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
 def inverted(plan: Plan, coef: Coefficients) -> Coefficients:
     """Coefficients of the inverse operations."""
     shared, lanes = plan.shared_inversion, plan.lane_inversion
-    dtype = coef.shared.dtype
-    ms = coef.shared[shared.source] * shared.sign.astype(dtype)
-    ml = np.take(coef.lanes, lanes.source, axis=1) * lanes.sign.astype(dtype)[:, None]
+    ms, ml = invert(coef.shared, shared.source, shared.sign, coef.lanes, lanes.source, lanes.sign)
     return Coefficients(ms, ml, coef.factors)
 
 
@@ -125,8 +123,7 @@ def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, rev
         parallel(task, layout.chunks * len(sweep.tiles), workers)
 
 
-@dataclass(frozen=True)
-class _Scratch:
+class _Scratch(NamedTuple):
     """The memory that one thread works in: room for four tiles, and registers."""
 
     tiles: NDArray
@@ -149,8 +146,7 @@ class _Scratch:
         return tiles
 
 
-@dataclass(frozen=True)
-class MatrixCotangents:
+class MatrixCotangents(NamedTuple):
     """Matrix cotangents: shared ``(K,)``, and of each sample ``(C, K, L)``."""
 
     shared: NDArray
@@ -179,7 +175,13 @@ def reverse_plan(
             )  # fmt: skip
 
         parallel(task, layout.chunks * len(sweep.tiles), workers)
-    return MatrixCotangents(gs.sum(0), gl if layout.tile else gc.sum(0)[..., None])
+    own = gl if layout.tile else _total(gc)[..., None]
+    return MatrixCotangents(_total(gs), own)
+
+
+def _total(parts: NDArray) -> NDArray:
+    """The sum over workers."""
+    return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
 def chain_rule(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,8 +79,7 @@ class Compiled:
         return request
 
 
-@dataclass(frozen=True)
-class Residual:
+class Residual(NamedTuple):
     """What a run leaves for the derivative: the final state and the gates' coefficients. Never changed."""
 
     layout: Layout
@@ -111,6 +110,8 @@ class StateVectorExecutable(Executable):
     def __init__(self, program: Program, c_dtype: Any = np.complex128, options: PlanOptions | None = None) -> None:
         super().__init__(program)
         self.c_dtype = np.dtype(c_dtype)
+        #: The dtype of results and of the planes of a state.
+        self.real_dtype = np.dtype(np.float32 if self.c_dtype == np.complex64 else np.float64)
         self.options = options or PlanOptions()
         if options is None and self.real_dtype == np.float32:
             self.options = PlanOptions(register_bits=4)
@@ -118,11 +119,6 @@ class StateVectorExecutable(Executable):
 
     def __reduce__(self) -> tuple:
         return (StateVectorExecutable, (self.program, self.c_dtype, self.options))
-
-    @property
-    def real_dtype(self) -> np.dtype:
-        """The dtype of results and of the planes of a state."""
-        return np.dtype(np.float32 if self.c_dtype == np.complex64 else np.float64)
 
     # ------------------------------------------------------------------ running
 
@@ -308,8 +304,6 @@ class StateVectorExecutable(Executable):
         Raises:
             DeviceError: ``states`` states of one range do not fit
         """
-        if count == 0:
-            return []
         sample = (2 * self.real_dtype.itemsize) << self.program.num_wires
         size = max(1, self.options.group_bytes // sample)
         needed = sample * min(size, count) * states
@@ -359,8 +353,7 @@ def _part(values: Values, program: Program, start: int, stop: int) -> Values:
     """The slots of some samples, as views."""
     if not program.is_batched or (start == 0 and stop == values.batched.shape[1]):
         return values
-    return replace(
-        values,
+    return values._replace(
         batched=values.batched[:, start:stop],
         arrays=tuple(a[start:stop] if s.batched else a for a, s in zip(values.arrays, program.arrays, strict=True)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from qhybrid.program import Angle, Diagonal, Evolution, Matrix
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(NamedTuple):
     """The slots of a batch in double precision.
 
     Args:

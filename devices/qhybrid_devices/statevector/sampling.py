@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,7 +197,7 @@ def sample_results(
         rng: source of the outcomes
     """
     eigen = [np.linalg.eigh(m.array if isinstance(m, Constant) else values.arrays[m.index]) for m in plan.matrices]
-    extended = replace(values, arrays=(*values.arrays, *(vectors for _, vectors in eigen)))
+    extended = values._replace(arrays=(*values.arrays, *(vectors for _, vectors in eigen)))
     outcomes = [_outcomes(group, layout, extended, psi, shots, rng) for group in plan.groups]
     spectra = [e for e, _ in eigen]
     scalars = np.zeros((layout.count, len(program.scalars)))
