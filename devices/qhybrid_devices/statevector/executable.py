@@ -23,7 +23,7 @@ from qhybrid_devices.statevector.engine import (
     reverse_plan,
 )
 from qhybrid_devices.statevector.externals import Values
-from qhybrid_devices.statevector.measurements import MeasurementPlan, plan_measurements, results, seed
+from qhybrid_devices.statevector.measurements import MeasurementPlan, only_words, plan_measurements, results, seed
 from qhybrid_devices.statevector.operations import LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling, sample_results
@@ -115,7 +115,7 @@ class StateVectorExecutable(Executable):
         self.options = options or PlanOptions()
         if options is None and self.real_dtype == np.float32:
             self.options = PlanOptions(register_bits=4)
-        self._compiled: dict[bool, Compiled] = {}
+        self._compiled: dict[tuple[bool, bool], Compiled] = {}
 
     def __reduce__(self) -> tuple:
         return (StateVectorExecutable, (self.program, self.c_dtype, self.options))
@@ -180,8 +180,8 @@ class StateVectorExecutable(Executable):
         parts = []
         for start, stop in self._groups(count, states=3):
             part = _part(values, self.program, start, stop)
-            final = self._forward(part, stop - start)
-            plan = self._compile(final.layout.tile).sampling
+            final = self._forward(part, stop - start, sampled=True)
+            plan = self._compile(final.layout.tile, sampled=True).sampling
             parts.append(sample_results(plan, self.program, final.layout, part, final.psi, shots, rng))
         if parts:
             return self._joined(parts)
@@ -194,9 +194,9 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ one group of samples
 
-    def _forward(self, values: Values, count: int) -> Residual:
+    def _forward(self, values: Values, count: int, sampled: bool = False) -> Residual:
         layout = self._layout(count)
-        plan = self._compile(layout.tile).plan
+        plan = self._compile(layout.tile, sampled).plan
         psi, coef = self._initial(layout, values), coefficients(plan, layout, values)
         apply_plan(plan, layout, psi, coef)
         return Residual(layout, psi, coef)
@@ -256,21 +256,24 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ layout
 
-    def _compile(self, tile: bool) -> Compiled:
-        compiled = self._compiled.get(tile)
+    def _compile(self, tile: bool, sampled: bool = False) -> Compiled:
+        """The program for one layout; for samples of bits, each bit ends as a wire."""
+        compiled = self._compiled.get((tile, sampled))
         if compiled is None:
             n, options = self.program.num_wires, None if tile else self.options
             max_flips = n if tile else max(1, min(self.options.active, n - self.options.lane_bits))
-            lowering = LoweringOptions(max_flips, fuse_mixed=not tile)
-            operations, bits = lower_gates(self.program.gates, range(n - 1, -1, -1), self.program.arrays, lowering)
+            restore = sampled or not only_words(self.program)
+            lowering = LoweringOptions(max_flips, absorb=tile, restore=restore, fuse_mixed=not tile)
+            program = self.program
+            operations, bits, frame = lower_gates(program.gates, range(n - 1, -1, -1), program.arrays, lowering)
             compiled = Compiled(
                 build_plan(operations, n, options),
                 bits,
-                plan_measurements(self.program, bits, options),
-                self.program,
+                plan_measurements(program, bits, frame, options),
+                program,
                 options,
             )
-            self._compiled[tile] = compiled
+            self._compiled[tile, sampled] = compiled
         return compiled
 
     def _layout(self, count: int) -> Layout:

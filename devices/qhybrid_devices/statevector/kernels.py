@@ -115,32 +115,34 @@ def u2_coefficients(shared, m, ml, p, lanes, t):
 
 @row_kernel
 def u2(fr, fi, n, lanes, op, shared, m, ml):
-    """A 2x2 on rows ``j, j + s``."""
-    s, run, cmask, cval = op[TARGET], op[RUN], op[CMASK], op[CVAL]
+    """A 2x2 on the rows ``j, j ^ x``, of which the first has even parity under ``z``."""
+    x, z, run, cmask, cval = op[XMASK], op[ZMASK], op[RUN], op[CMASK], op[CVAL]
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
         t = q * step
         u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t)
         for j in range(0, n, run):
-            if j & s == 0 and j & cmask == cval:
+            if parity(j & z) == 0 and j & cmask == cval:
+                distance = ((j ^ x) - j) * lanes
                 for i in range(j * lanes + t, (j + run) * lanes, stride):
-                    u2_at(fr, fi, i, i + s * lanes, u)
+                    u2_at(fr, fi, i, i + distance, u)
 
 
 @row_kernel
 def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
     """Un-compute a 2x2 and add its matrix cotangent."""
-    s, run, cmask, cval, o = op[TARGET], op[RUN], op[CMASK], op[CVAL], op[COTANGENT]
+    xmask, zmask, run, cmask, cval, o = op[XMASK], op[ZMASK], op[RUN], op[CMASK], op[CVAL], op[COTANGENT]
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
         t = q * step
         u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t)
         a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
         for j in range(0, n, run):
-            if j & s != 0 or j & cmask != cval:
+            if parity(j & zmask) != 0 or j & cmask != cval:
                 continue
+            distance = ((j ^ xmask) - j) * lanes
             for i in range(j * lanes + t, (j + run) * lanes, stride):
-                k = i + s * lanes
+                k = i + distance
                 u2_at(fr, fi, i, k, u)
                 x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
                 p0, q0, p1, q1 = load(gr, i), load(gi, i), load(gr, k), load(gi, k)
@@ -165,13 +167,14 @@ def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
 
 @row_kernel
 def flip(fr, fi, n, lanes, op):
-    """Swap rows ``j, j + s``: a (controlled) X."""
-    s, run, cmask, cval = op[TARGET], op[RUN], op[CMASK], op[CVAL]
+    """Swap the rows of each pair: a (controlled) X."""
+    xmask, zmask, run, cmask, cval = op[XMASK], op[ZMASK], op[RUN], op[CMASK], op[CVAL]
     step = 64 // fr.itemsize
     for j in range(0, n, run):
-        if j & s == 0 and j & cmask == cval:
+        if parity(j & zmask) == 0 and j & cmask == cval:
+            distance = ((j ^ xmask) - j) * lanes
             for i in range(j * lanes, (j + run) * lanes, step):
-                k = i + s * lanes
+                k = i + distance
                 x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
                 save(fr, i, z)
                 save(fi, i, w)

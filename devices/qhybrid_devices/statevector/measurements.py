@@ -34,7 +34,7 @@ from qhybrid_devices.statevector.observables import (
     word_moments,
     word_of,
 )
-from qhybrid_devices.statevector.operations import LoweringOptions, lower_gates
+from qhybrid_devices.statevector.operations import Frame, LoweringOptions, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 
 #: Largest number of entries of a matrix from Pauli words to scalars; beyond it sums are sparse.
@@ -130,8 +130,22 @@ class MeasurementPlan:
     axes: tuple[int, ...] | None
 
 
-def plan_measurements(program: Program, bits: Sequence[int], options: PlanOptions | None) -> MeasurementPlan:
-    """Plan the measurements of a program whose wire ``w`` ends at bit ``bits[w]``; options as for ``build_plan``."""
+def only_words(program: Program) -> bool:
+    """Whether all measurements are made of Pauli words, which need no bit to stand for one wire."""
+    return not program.tensors and not any(t.matrices for m in program.scalars for t in m.observable.terms)
+
+
+def plan_measurements(
+    program: Program, bits: Sequence[int], frame: Frame, options: PlanOptions | None
+) -> MeasurementPlan:
+    """Plan the measurements of a program.
+
+    Args:
+        program: its measurements
+        bits: where each wire ends; unless there are only words, also what the bits mean there
+        frame: what the bits mean at the end
+        options: as for ``build_plan``
+    """
     means: list[tuple[int, Term]] = []
     variances: list[tuple[int, Term]] = []
     matrix_means, general = [], []
@@ -141,13 +155,13 @@ def plan_measurements(program: Program, bits: Sequence[int], options: PlanOption
             means += [(s, t) for t in terms if not t.matrices]
             rest = Observable(tuple(t for t in terms if t.matrices))
             if rest.terms:
-                matrix_means.append((s, plan_observable(rest, bits, program.arrays, options)))
+                matrix_means.append((s, plan_observable(rest, bits, frame, program.arrays, options)))
         elif len(terms) == 1 and not terms[0].matrices:
             variances.append((s, terms[0]))
         else:
-            general.append((s, plan_observable(m.observable, bits, program.arrays, options)))
+            general.append((s, plan_observable(m.observable, bits, frame, program.arrays, options)))
     identity = [(0, 0, 0)] if variances else []
-    table, rows = tabulate_words([word_of(t, bits) for _, t in means + variances] + identity)
+    table, rows = tabulate_words([word_of(t, frame) for _, t in means + variances] + identity)
     shape = (len(program.scalars), len(table))
     n = program.num_wires
     axes = tuple(n - 1 - b for b in bits)
@@ -168,7 +182,7 @@ def plan_outcomes(
     program: Program, m: Probabilities | Samples, bits: Sequence[int], options: PlanOptions | None
 ) -> ProbabilityPlan:
     """Plan the outcomes of some wires."""
-    operations, after = lower_gates(m.basis, bits, program.arrays, LoweringOptions(len(bits)))
+    operations, after, _ = lower_gates(m.basis, bits, program.arrays, LoweringOptions(len(bits)))
     basis = build_plan(operations, program.num_wires, options) if operations else None
     return ProbabilityPlan(np.array([after[w] for w in m.wires], np.int64), basis)
 

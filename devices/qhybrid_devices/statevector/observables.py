@@ -21,17 +21,18 @@ from qhybrid_devices.statevector.engine import (
 )
 from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import apply_words, moments
-from qhybrid_devices.statevector.operations import LoweringOptions, Operation, lower_gates
+from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, lower_gates, sum_masks
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.sweeps import outer_lanes
 
 Word = tuple[int, int, int]
 
 
-def word_of(term: Term, bits: Sequence[int]) -> Word:
+def word_of(term: Term, frame: Frame) -> Word:
     """Flip mask, sign mask and number of Y of a term's Pauli word."""
-    masks = {p: sum(1 << bits[w] for w, letter in term.word if letter == p) for p in "XYZ"}
-    return masks["X"] | masks["Y"], masks["Y"] | masks["Z"], masks["Y"].bit_count()
+    flips = sum_masks(frame.flips[w] for w, letter in term.word if letter in "XY")
+    signs = sum_masks(frame.signs[w] for w, letter in term.word if letter in "YZ")
+    return flips, signs, sum(letter == "Y" for _, letter in term.word)
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,23 @@ class ObservablePlan:
 
 
 def plan_observable(
-    observable: Observable, bits: Sequence[int], arrays: Sequence[ArraySlot], options: PlanOptions | None
+    observable: Observable,
+    bits: Sequence[int],
+    frame: Frame,
+    arrays: Sequence[ArraySlot],
+    options: PlanOptions | None,
 ) -> ObservablePlan:
-    """Plan one observable on a state whose wire ``w`` is bit ``bits[w]``; ``options`` as for ``build_plan``."""
+    """Plan one observable.
+
+    Args:
+        observable: what to plan
+        bits: of each wire; if there are terms with matrices, what the bits mean
+        frame: what the bits mean
+        arrays: the program's array slots
+        options: as for ``build_plan``
+    """
     pure = [t for t in observable.terms if not t.matrices]
-    table, rows = tabulate_words([word_of(t, bits) for t in pure])
+    table, rows = tabulate_words([word_of(t, frame) for t in pure])
     words = WordSum(table, np.array(rows, np.int64), tuple(t.coefficient for t in pure))
     terms = tuple(_plan_matrix_term(t, bits, arrays, options) for t in observable.terms if t.matrices)
     return ObservablePlan(words, terms)
@@ -120,7 +133,7 @@ def _plan_matrix_term(
         for i, (wires, m) in enumerate(term.matrices)
         if isinstance(m, ArrayRef)
     )
-    return MatrixTerm(term.coefficient, tabulate_words([word_of(term, bits)])[0], plan(gates), slots)
+    return MatrixTerm(term.coefficient, tabulate_words([word_of(term, Frame.of_bits(bits))])[0], plan(gates), slots)
 
 
 def _unswapped(gates: Sequence[Gate], bits: Sequence[int], arrays: Sequence[ArraySlot]) -> list[Operation]:

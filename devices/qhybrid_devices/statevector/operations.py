@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +66,9 @@ class Operation:
         kind: kernel, see ``table.py``
         targets: target bits, the most significant bit of the matrix first
         cmask, cval: bits of the controls, and what they must read
-        xmask, zmask, num_y: the Pauli word of a rotation
+        xmask, zmask: of a Pauli rotation, the bits that its word flips and whose parity gives its sign; of a 2x2 or a
+            flip, the bits that lead from one amplitude of a pair to the other, and whose parity tells which is which
+        num_y: letters Y in the word of a rotation
         composition: how coefficients come from ``factors``; ``None`` for ``constant`` or ``external``
         factors: the first one acts first
         constant: matrix, or diagonal
@@ -87,16 +92,26 @@ class Operation:
     @property
     def active(self) -> int:
         """Mask of the bits that must be row bits of a tile."""
-        if self.kind == PAULI:
+        if self.kind in (PAULI, U2, FLIP):
             return self.xmask
         return 0 if self.kind == DIAGONAL else sum(1 << b for b in self.targets)
 
     @property
     def diagonal(self) -> int:
         """Mask of the bits on which this operation only depends, without changing them."""
-        if self.kind == PAULI:
+        if self.kind in (PAULI, U2, FLIP):
             return (self.cmask | self.zmask) & ~self.xmask
         return self.cmask | (sum(1 << b for b in self.targets) if self.kind == DIAGONAL else 0)
+
+    @property
+    def support(self) -> int:
+        """Mask of all bits that matter."""
+        return self.active | self.diagonal
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Where a 2x2 acts, and when."""
+        return (self.xmask, self.zmask, self.cmask, self.cval)
 
     @property
     def num_coefficients(self) -> int:
@@ -115,17 +130,40 @@ class LoweringOptions:
     Args:
         max_flips: Pauli rotations with more X and Y letters than this are turned into Z rotations first
         relabel: whether a SWAP may relabel bits instead of moving amplitudes
+        absorb: whether a CNOT may change what the bits mean instead of moving amplitudes; see :class:`Frame`
+        restore: whether the bits have their own meaning at the end
         fuse_mixed: whether shared and batched gates fuse; cheap unless each of many lanes then has its own product
     """
 
     max_flips: int
     relabel: bool = True
+    absorb: bool = False
+    restore: bool = True
     fuse_mixed: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the bits of an index mean: CNOTs are linear, so a basis state's label may be any invertible sum of bits.
+
+    Args:
+        flips: for each wire the bits to flip, so that its value changes and no other wire's does
+        signs: for each wire the bits whose parity is its value
+    """
+
+    flips: tuple[int, ...]
+    signs: tuple[int, ...]
+
+    @classmethod
+    def of_bits(cls, bits: Sequence[int]) -> Frame:
+        """Wire ``w`` is bit ``bits[w]``."""
+        masks = tuple(1 << b for b in bits)
+        return cls(masks, masks)
 
 
 def lower_gates(
     gates: Sequence[Gate], bits: Sequence[int], arrays: Sequence[ArraySlot], options: LoweringOptions
-) -> tuple[list[Operation], tuple[int, ...]]:
+) -> tuple[list[Operation], tuple[int, ...], Frame]:
     """Reduce gates to operations.
 
     Args:
@@ -135,21 +173,61 @@ def lower_gates(
         options: choices that depend on how the operations will run
 
     Returns:
-        the operations, and the bit position of each wire after them: a SWAP only relabels
+        the operations; the bit position of each wire after them, since a SWAP only relabels; and what the bits mean
+        after them, which is the same again if CNOTs were not absorbed or their meaning was restored
     """
     lowering = _Lowering(list(bits), arrays, options)
     for gate in gates:
         lowering.add(gate)
-    return [op for item in lowering.items for op in _finish(item)], tuple(lowering.bits)
+    if options.restore:
+        lowering.restore()
+    operations = [op for item in lowering.items for op in _finish(item)]
+    return operations, tuple(lowering.bits), lowering.frame()
 
 
 class _Lowering:
-    """The operations so far; ``last[b]`` is the index of the last one that touches bit ``b``."""
+    """The operations so far; ``last[b]`` is the index of the last one that touches bit ``b``.
+
+    ``flips[b]`` and ``signs[b]`` are the frame of the wire at bit ``b``. ``absorbed`` lists the CNOTs that changed it,
+    as pairs of control and target; to apply them, in order, restores it.
+    """
 
     def __init__(self, bits: list[int], arrays: Sequence[ArraySlot], options: LoweringOptions) -> None:
         self.bits, self.arrays, self.options = bits, arrays, options
         self.items: list[Operation] = []
         self.last: dict[int, int] = {}
+        self.absorbed: list[tuple[int, int]] = []
+        self._reset_frame()
+
+    def _reset_frame(self) -> None:
+        self.flips = {b: 1 << b for b in self.bits}
+        self.signs = dict(self.flips)
+
+    def frame(self) -> Frame:
+        """What the bits mean now."""
+        return Frame(tuple(self.flips[b] for b in self.bits), tuple(self.signs[b] for b in self.bits))
+
+    def restore(self) -> None:
+        """Move the amplitudes, so that each wire is the value of its own bit again."""
+        pending, self.absorbed = self.absorbed, []
+        self._reset_frame()
+        for control, target in pending:
+            self._push(self._one_qubit(FLIP, target, 1 << control, 1 << control))
+
+    def _absorb(self, control: int, target: int) -> None:
+        """A CNOT as a change of what the bits mean."""
+        if self.absorbed and self.absorbed[-1] == (control, target):
+            self.absorbed.pop()
+        else:
+            self.absorbed.append((control, target))
+        self.flips[control] ^= self.flips[target]
+        self.signs[target] ^= self.signs[control]
+
+    def _needs_bits(self, flipped: Sequence[int], read: int) -> None:
+        """Restore the frame unless each of the bits stands for its own wire: those that change, and those only read."""
+        own = all(self.flips[b] == self.signs[b] == 1 << b for b in flipped)
+        if not (own and all(self.signs[b] == 1 << b for b in _bits_of(read))):
+            self.restore()
 
     def add(self, gate: Gate) -> None:
         targets = tuple(self.bits[w] for w in gate.wires)
@@ -165,7 +243,10 @@ class _Lowering:
         else:
             diagonal = isinstance(op, Diagonal) or not targets
             kind = DIAGONAL if diagonal else U2 if len(targets) == 1 else DENSE
-            self._push(Operation(kind, targets, cmask, cval, external=op, lanes=self._varies(gate)))
+            if kind == U2:
+                self._push(self._one_qubit(U2, targets[0], cmask, cval, external=op, lanes=self._varies(gate)))
+            else:
+                self._push_on_bits(Operation(kind, targets, cmask, cval, external=op, lanes=self._varies(gate)))
 
     def _varies(self, gate: Gate) -> bool:
         op = gate.operator
@@ -178,12 +259,14 @@ class _Lowering:
         if self.options.relabel and not cmask and len(targets) == 2 and np.abs(matrix - _SWAP).max() < _TINY:
             a, b = (self.bits.index(t) for t in targets)
             self.bits[a], self.bits[b] = self.bits[b], self.bits[a]
+        elif self.options.absorb and len(targets) == 1 and _is_cnot(matrix, cmask, cval):
+            self._absorb(cmask.bit_length() - 1, targets[0])
         elif len(targets) == 1:
             self._fuse(Factor(None, (0.0,), matrix[None]), targets, cmask, cval)
         elif _is_diagonal(matrix):
-            self._push(Operation(DIAGONAL, targets, cmask, cval, constant=np.diag(matrix)))
+            self._push_on_bits(Operation(DIAGONAL, targets, cmask, cval, constant=np.diag(matrix)))
         else:
-            self._push(Operation(DENSE, targets, cmask, cval, constant=matrix))
+            self._push_on_bits(Operation(DENSE, targets, cmask, cval, constant=matrix))
 
     def _pauli(self, op: PauliRotation, targets: tuple[int, ...], cmask: int, cval: int) -> None:
         half = op.scale / 2
@@ -198,15 +281,15 @@ class _Lowering:
         if sum(letter != "Z" for letter in op.word) > self.options.max_flips:
             self._pauli_in_z_basis(op, targets, cmask, cval)
             return
-        masks = {letter: sum(1 << t for t, p in zip(targets, op.word, strict=True) if p == letter) for letter in "XYZ"}
+        self._needs_bits((), cmask)
         factor = Factor(op.angle, (half,), np.zeros((0, 0)), op.word)
         rotation = Operation(
             PAULI,
             targets,
             cmask,
             cval,
-            masks["X"] | masks["Y"],
-            masks["Y"] | masks["Z"],
+            sum_masks(self.flips[t] for t, p in zip(targets, op.word, strict=True) if p in "XY"),
+            sum_masks(self.signs[t] for t, p in zip(targets, op.word, strict=True) if p in "YZ"),
             op.word.count("Y"),
             ROTATION,
             (factor,),
@@ -230,32 +313,54 @@ class _Lowering:
             return
         assert factor.angle is not None
         kind = DIAGONAL if factor.is_diagonal else DENSE
-        self._push(
+        self._push_on_bits(
             Operation(kind, targets, cmask, cval, composition=SPECTRUM, factors=(factor,), lanes=factor.angle.batched)
         )
 
     def _fuse(self, factor: Factor, targets: tuple[int, ...], cmask: int, cval: int) -> None:
         """Add a one-qubit factor to the operation before it if that acts on the same bit under the same controls."""
-        touched = {self.last.get(b) for b in _bits_of(cmask, targets)}
-        index = touched.pop()
         lanes = factor.angle is not None and factor.angle.batched
+        op = self._one_qubit(U2, targets[0], cmask, cval, composition=PRODUCT, factors=(factor,), lanes=lanes)
+        touched = {self.last.get(b) for b in _bits_of(op.support)}
+        index = touched.pop()
         if not touched and index is not None:
             before = self.items[index]
-            same = (before.targets, before.cmask, before.cval, before.composition) == (targets, cmask, cval, PRODUCT)
+            same = before.composition == PRODUCT and before.place == op.place
             constant = factor.angle is None or all(f.angle is None for f in before.factors)
             if same and (before.lanes == lanes or constant or self.options.fuse_mixed):
                 self.items[index] = replace(before, factors=(*before.factors, factor), lanes=before.lanes or lanes)
                 return
-        self._push(Operation(U2, targets, cmask, cval, composition=PRODUCT, factors=(factor,), lanes=lanes))
+        self._push(op)
+
+    def _one_qubit(self, kind: int, target: int, cmask: int, cval: int, **how: Any) -> Operation:
+        """A 2x2 or a flip on the wire at bit ``target``, wherever its pairs of amplitudes are."""
+        if cmask:
+            self._needs_bits((target,), cmask)
+        return Operation(kind, (target,), cmask, cval, self.flips[target], self.signs[target], **how)
+
+    def _push_on_bits(self, op: Operation) -> None:
+        """Add an operation whose kernel reads bits one by one."""
+        changed, read = ((), op.diagonal) if op.kind == DIAGONAL else (op.targets, op.cmask)
+        self._needs_bits(changed, read)
+        self._push(op)
 
     def _push(self, op: Operation) -> None:
-        for b in _bits_of(op.cmask, op.targets):
+        for b in _bits_of(op.support):
             self.last[b] = len(self.items)
         self.items.append(op)
 
 
-def _bits_of(mask: int, more: tuple[int, ...] = ()) -> list[int]:
-    return [b for b in range(mask.bit_length()) if mask >> b & 1] + list(more)
+def _bits_of(mask: int) -> list[int]:
+    return [b for b in range(mask.bit_length()) if mask >> b & 1]
+
+
+def sum_masks(masks: Iterable[int]) -> int:
+    """The sum of sets of bits modulo 2."""
+    return functools.reduce(operator.xor, masks, 0)
+
+
+def _is_cnot(matrix: NDArray, cmask: int, cval: int) -> bool:
+    return cmask.bit_count() == 1 and cmask == cval and np.abs(matrix - PAULI_MATRICES["X"]).max() < _TINY
 
 
 def _is_diagonal(matrix: NDArray) -> bool:
@@ -296,6 +401,7 @@ def _absorb_constants(factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
 def _finish(op: Operation) -> list[Operation]:
     """Choose the cheapest kernel for a fused product and for a constant; drop identities."""
     if op.composition == PRODUCT:
+        on_bit = op.zmask == 1 << op.targets[0]
         factors = _absorb_constants(op.factors)
         op = replace(op, factors=factors)
         if factors[0].angle is None:
@@ -303,11 +409,11 @@ def _finish(op: Operation) -> list[Operation]:
             op = replace(op, composition=None, factors=(), constant=matrix)
             if np.abs(matrix - PAULI_MATRICES["X"]).max() < _TINY:
                 return [replace(op, kind=FLIP, constant=None)]
-            if _is_diagonal(matrix):
+            if _is_diagonal(matrix) and on_bit:
                 op = replace(op, kind=DIAGONAL, constant=np.diag(matrix))
         elif len(factors) == 1 and factors[0].word:
             return [_single_rotation(op, factors[0])]
-        elif all(f.is_diagonal for f in factors):
+        elif all(f.is_diagonal for f in factors) and on_bit:
             return [replace(op, kind=DIAGONAL, composition=PRODUCT_DIAGONAL)]
     if op.kind == DIAGONAL and op.constant is not None and np.all(op.constant == 1):
         return []
@@ -315,13 +421,13 @@ def _finish(op: Operation) -> list[Operation]:
 
 
 def _single_rotation(op: Operation, factor: Factor) -> Operation:
-    bit, letter = 1 << op.targets[0], factor.word
+    letter = factor.word
     return replace(
         op,
         kind=PAULI,
         composition=ROTATION,
         factors=(replace(factor, eigenvalues=(factor.eigenvalues[0],), terms=np.zeros((0, 0))),),
-        xmask=bit if letter in "XY" else 0,
-        zmask=bit if letter in "YZ" else 0,
+        xmask=op.xmask if letter in "XY" else 0,
+        zmask=op.zmask if letter in "YZ" else 0,
         num_y=int(letter == "Y"),
     )

@@ -242,9 +242,7 @@ class _Tables:
         if op.kind in (DENSE, DIAGONAL):
             target = len(self.bits)
             self.bits += [local[b] for b in op.targets] if op.kind == DENSE else list(op.targets)
-        elif op.kind != PAULI:
-            target = 1 << local[op.targets[0]]
-        distinct = rows(op.active | op.diagonal)
+        distinct = rows(op.support)
         self.ops.append(
             [
                 op.kind, form, len(op.targets), target, rows(op.cmask), rows(op.cval), rows(op.xmask), rows(op.zmask),

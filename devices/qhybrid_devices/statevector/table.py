@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# Operations: what runs on the rows, in order. TARGET is the distance of the two rows of a one-qubit operation, or
-# where the target bits start in the table of bits. CMASK, CVAL, XMASK, ZMASK are bits of a row; OUTER_* are those of
-# the bits outside a tile. RUN is the number of neighbouring rows that an operation treats alike.
+# Operations: what runs on the rows, in order. TARGET is where the target bits start in the table of bits. CMASK, CVAL,
+# XMASK, ZMASK are bits of a row; OUTER_* are those of the bits outside a tile. RUN is the number of neighbouring rows
+# that an operation treats alike.
 (
     KIND,
     FORM,

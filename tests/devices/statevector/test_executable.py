@@ -68,6 +68,27 @@ def test_random_programs(build, options, matches_reference, seed, batch):
     matches_reference(program, builder.values(), options)
 
 
+@pytest.mark.parametrize("batch", [None, 5])
+@pytest.mark.parametrize("seed", range(12))
+def test_cnots_between_everything(build, options, matches_reference, seed, batch):
+    """CNOTs may be absorbed into the meaning of bits; measured are words only, so that nothing need be restored."""
+    rng = np.random.default_rng(100 + seed)
+    builder = build(rng, 5, batch)
+    kinds, most_controls = (["fixed", "pauli", "matrix"], 0) if seed % 3 else (KINDS, 2)
+    for _ in range(16):
+        builder.add(str(rng.choice(kinds)), int(rng.integers(1, 3)), int(rng.integers(most_controls + 1)), True)
+        for _ in range(int(rng.integers(4))):
+            control, target = (int(w) for w in rng.permutation(5)[:2])
+            builder.add_fixed([[0, 1], [1, 0]], (target,), (control,), (bool(rng.random() < 0.9),))
+        if rng.random() < 0.1:
+            builder.add_fixed(SWAP, tuple(int(w) for w in rng.permutation(5)[:2]))
+    number = builder.angle(batched=True)
+    words = tuple(Term(number, tuple(zip(range(5), rng.choice(list("XYZ"), 5), strict=True))) for _ in range(2))
+    observables = Observable((Term(0.8, ((1, "Y"), (4, "Z"))), *words)), Observable(words[:1])
+    scalars = [m(o) for o in observables for m in (Expectation, Variance)]
+    matches_reference(builder.program(scalars), builder.values(), options, atol=1e-9)
+
+
 @pytest.mark.parametrize("batch", [None, 2])
 @pytest.mark.parametrize("wires", [(0, 1, 2, 3), (2,), (3, 1)])
 def test_preparation(rng, build, options, matches_reference, wires, batch):
