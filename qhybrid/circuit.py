@@ -19,6 +19,7 @@ from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output, ScalarOutput
 from qhybrid.execution import Circuit
 from qhybrid.gradients import CircuitFunction, GradientMethod, resolve
+from qhybrid.interfaces import autograd
 from qhybrid.program import Program
 
 
@@ -70,9 +71,7 @@ class CompiledCircuit:
 def _unstack(host: str, scalars: Any) -> list[Any]:
     if host == "torch":
         return list(scalars.unbind(-1))
-    if scalars.ndim == 1:
-        return [scalars[i] for i in range(len(scalars))]
-    return [scalars[:, i] for i in range(scalars.shape[1])]
+    return autograd.unstack(scalars) if host == "autograd" else [scalars[..., i] for i in range(scalars.shape[-1])]
 
 
 def _as_pennylane(value: Any) -> Any:

@@ -258,7 +258,7 @@ class Program:
     def __hash__(self) -> int:
         return self._hash
 
-    @property
+    @cached_property
     def is_batched(self) -> bool:
         """Whether any slot has a batch axis; then every result has one too."""
         return self.num_batched > 0 or any(a.batched for a in self.arrays)

@@ -136,4 +136,6 @@ def _slot_array(ref: ArrayRef, slots: Slots) -> NDArray:
 
 
 def _close(a: Any, b: Any) -> bool:
-    return np.shape(a) == np.shape(b) and bool(np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True))
+    if np.shape(a) != np.shape(b):
+        return False
+    return np.array_equal(a, b) or bool(np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True))

@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from qhybrid.capture.libraries import is_changing, is_library
 from qhybrid.errors import CaptureError
@@ -60,8 +61,9 @@ def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _nested(constant)
 
 
-def _instructions(code: types.CodeType) -> list[dis.Instruction]:
-    return [i for i in dis.get_instructions(code) if i.opname not in _NOTHING]
+@lru_cache(maxsize=1024)
+def _instructions(code: types.CodeType) -> tuple[dis.Instruction, ...]:
+    return tuple(i for i in dis.get_instructions(code) if i.opname not in _NOTHING)
 
 
 def _reads_of(code: types.CodeType, outer: types.CodeType, owners: Collection[str]) -> Iterator[Read]:

@@ -12,7 +12,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd.builtins import SequenceBox
-from autograd.extend import defvjp_argnums, primitive
+from autograd.extend import Box, defvjp, defvjp_argnums, primitive
 from numpy.typing import NDArray
 
 from qhybrid.execution import Function
@@ -58,6 +58,33 @@ def _conj(value: Any) -> Any:
 defvjp_argnums(_node, _pullback)
 
 
+@primitive
+def _entry(scalars: NDArray, index: int) -> Any:
+    return scalars[index] if scalars.ndim == 1 else scalars[:, index]
+
+
+@primitive
+def _embedded(entry: Any, index: int, size: int) -> NDArray:
+    """Zeros but for entry ``index`` of the last axis: the transpose of :func:`_entry`."""
+    out = np.zeros((*np.shape(entry), size))
+    out[..., index] = entry
+    return out
+
+
+defvjp(_entry, lambda ans, scalars, index: lambda g: _embedded(g, index, scalars.shape[-1]), None)
+defvjp(_embedded, lambda ans, entry, index, size: lambda g: _entry(g, index), None, None)
+
+
+def unstack(scalars: Any) -> list[Any]:
+    """The entries along the last axis. autograd's own indexing is far slower to differentiate.
+
+    Args:
+        scalars: shape ``(S,)`` or ``(batch, S)``
+    """
+    pick = _entry if isinstance(scalars, Box) else _entry.fun
+    return [pick(scalars, i) for i in range(scalars.shape[-1])]
+
+
 def apply(function: Function, *inputs: Any) -> tuple[Any, ...]:
     """``function`` as a node of autograd's graph, differentiable as often as the function is.
 
@@ -68,5 +95,7 @@ def apply(function: Function, *inputs: Any) -> tuple[Any, ...]:
     Returns:
         its outputs: plain arrays, or boxes while autograd differentiates
     """
+    if not any(isinstance(x, Box) for x in inputs):
+        return function(*[np.asarray(x) for x in inputs])
     outputs = _node(_Call(function), *inputs)
     return tuple(outputs) if isinstance(outputs, tuple | SequenceBox) else (outputs,)

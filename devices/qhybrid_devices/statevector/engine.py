@@ -132,7 +132,7 @@ class _Scratch(NamedTuple):
     @classmethod
     def of(cls, plan: Plan, layout: Layout) -> _Scratch:
         width = register_lanes(layout.dtype)
-        room = 0 if layout.tile else max(len(s.rows) * max(width, len(s.lanes)) for s in plan.sweeps)
+        room = 0 if layout.tile else plan.room(width)
         return cls(np.empty(4 * room, layout.dtype), np.empty(plan.buffer_rows * width, layout.dtype))
 
     def of_sweep(self, sweep: Sweep) -> NDArray:

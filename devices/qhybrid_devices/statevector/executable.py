@@ -327,7 +327,7 @@ class StateVectorExecutable(Executable):
             batched = np.zeros((0, count))
         else:
             batched = np.ascontiguousarray(slots.batched, float)
-        return Values(shared, batched, tuple(np.asarray(a, complex) for a in slots.arrays)), count
+        return Values(shared, batched, tuple([np.asarray(a, complex) for a in slots.arrays])), count
 
     def _joined(self, parts: list[tuple[NDArray, ...]]) -> tuple[NDArray, ...]:
         if not self.program.is_batched:
@@ -347,9 +347,8 @@ class StateVectorExecutable(Executable):
 
 
 def _zeros_like(values: Values) -> Values:
-    return Values(
-        np.zeros_like(values.shared), np.zeros_like(values.batched), tuple(np.zeros_like(a) for a in values.arrays)
-    )
+    arrays = tuple([np.zeros(a.shape, a.dtype) for a in values.arrays])
+    return Values(np.zeros(values.shared.shape), np.zeros(values.batched.shape), arrays)
 
 
 def _part(values: Values, program: Program, start: int, stop: int) -> Values:

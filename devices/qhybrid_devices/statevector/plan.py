@@ -120,6 +120,10 @@ class Plan:
     sweeps: tuple[Sweep, ...]
     buffer_rows: int
 
+    def room(self, width: int) -> int:
+        """Numbers in the largest tile of all sweeps, of at least ``width`` lanes."""
+        return max(len(s.rows) * max(width, len(s.lanes)) for s in self.sweeps)
+
 
 def build_plan(operations: Sequence[Operation], num_wires: int, options: PlanOptions | None) -> Plan:
     """Schedule operations and tabulate them.
