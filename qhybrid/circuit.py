@@ -69,9 +69,7 @@ class CompiledCircuit:
 
 
 def _unstack(host: str, scalars: Any) -> list[Any]:
-    if host == "torch":
-        return list(scalars.unbind(-1))
-    return autograd.unstack(scalars) if host == "autograd" else [scalars[..., i] for i in range(scalars.shape[-1])]
+    return list(scalars.unbind(-1)) if host == "torch" else autograd.unstack(scalars)
 
 
 def _as_pennylane(value: Any) -> Any:
