@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid_devices.statevector._jit import num_threads, parallel
 from qhybrid_devices.statevector.externals import Values, external_cotangent, external_matrix
 from qhybrid_devices.statevector.matrices import chain, compose, invert
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
 from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward
 from qhybrid_devices.statevector.table import LANES
+from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,11 @@ def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, rev
         if not len(order):
             continue
 
-        def task(worker: int, i0: int, i1: int, sweep: Sweep = sweep, order: NDArray = order) -> None:
+        def task(part: Part, sweep: Sweep = sweep, order: NDArray = order) -> None:
+            own = scratch[part.worker]
             forward(
-                psi, i0, i1, plan.ops, order, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
-                coef.shared, coef.lanes, layout.tile, scratch[worker].of_sweep(sweep), scratch[worker].registers,
+                psi, part.start, part.stop, plan.ops, order, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
+                coef.shared, coef.lanes, layout.tile, own.of_sweep(sweep), own.registers,
             )  # fmt: skip
 
         parallel(task, layout.chunks * len(sweep.tiles), workers)
@@ -158,8 +159,9 @@ def reverse_plan(
 ) -> MatrixCotangents:
     """Un-compute both states down to operation ``stop``, in place, and collect the wanted matrix cotangents."""
     workers = layout.workers(3 * (len(plan.operations) - stop))
-    gs = np.zeros((workers, plan.num_shared_cotangents))
-    gc = np.zeros((workers, layout.chunks, 0 if layout.tile else plan.num_lane_cotangents))
+    parts = max(num_parts(layout.chunks * len(sweep.tiles), workers) for sweep in plan.sweeps)
+    gs = np.zeros((parts, plan.num_shared_cotangents))
+    gc = np.zeros((parts, layout.chunks, 0 if layout.tile else plan.num_lane_cotangents))
     gl = np.zeros((layout.chunks, plan.num_lane_cotangents if layout.tile else 0, layout.lanes), layout.dtype)
     scratch = [_Scratch.of(plan, layout) for _ in range(workers)]
     for sweep in reversed(plan.sweeps):
@@ -167,11 +169,12 @@ def reverse_plan(
         if not len(order):
             continue
 
-        def task(worker: int, i0: int, i1: int, sweep: Sweep = sweep, order: NDArray = order) -> None:
+        def task(part: Part, sweep: Sweep = sweep, order: NDArray = order) -> None:
+            own = scratch[part.worker]
             backward(
-                psi, lam, i0, i1, plan.ops, order, want, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
-                inverse.shared, inverse.lanes, gs[worker], gc[worker], gl, layout.tile,
-                scratch[worker].of_sweep(sweep), scratch[worker].registers,
+                psi, lam, part.start, part.stop, plan.ops, order, want, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
+                inverse.shared, inverse.lanes, gs[part.index], gc[part.index], gl, layout.tile,
+                own.of_sweep(sweep), own.registers,
             )  # fmt: skip
 
         parallel(task, layout.chunks * len(sweep.tiles), workers)
@@ -180,7 +183,7 @@ def reverse_plan(
 
 
 def _total(parts: NDArray) -> NDArray:
-    """The sum over workers."""
+    """The sum over parts."""
     return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
@@ -208,10 +211,10 @@ def external_g(external: External, layout: Layout, g: MatrixCotangents) -> NDArr
     return np.ascontiguousarray(rows, float).view(complex).reshape(layout.count, *shape)
 
 
-def row_parallel(layout: Layout, function: Callable[[int, int, int, int], None], steps: int) -> None:
-    """Call ``function(c0, c1, j0, j1)`` over all chunks and rows, on several threads if it pays."""
+def row_parallel(layout: Layout, function: Callable[[int, int, int, int, int], None], steps: int) -> None:
+    """Call ``function(part, c0, c1, j0, j1)`` over all chunks and rows, on several threads if it pays."""
     workers, rows = layout.workers(steps), 1 << layout.num_wires
     if layout.chunks >= workers or layout.chunks > 1:
-        parallel(lambda _, c0, c1: function(c0, c1, 0, rows), layout.chunks, workers)
+        parallel(lambda p: function(p.index, p.start, p.stop, 0, rows), layout.chunks, workers)
     else:
-        parallel(lambda _, j0, j1: function(0, 1, j0, j1), rows, workers)
+        parallel(lambda p: function(p.index, 0, 1, p.start, p.stop), rows, workers)

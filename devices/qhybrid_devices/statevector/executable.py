@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from qhybrid.execution import Executable, Needs
 from qhybrid.program import Angle, Evolution, Program, Samples, Slots, State, Variance
 from qhybrid_devices.statevector import memory
-from qhybrid_devices.statevector._jit import num_threads
 from qhybrid_devices.statevector.engine import (
     Coefficients,
     Layout,
@@ -28,6 +27,7 @@ from qhybrid_devices.statevector.operations import LoweringOptions, Operation, l
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling, sample_results
 from qhybrid_devices.statevector.simd import register_lanes
+from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, num_threads
 
 #: Below this many bytes a run is not checked against the available memory.
 UNCHECKED_BYTES = 1 << 26
@@ -284,8 +284,8 @@ class StateVectorExecutable(Executable):
         width = register_lanes(self.real_dtype)
         most = max(width, o.tile_bytes // ((2 * self.real_dtype.itemsize) << n) // width * width)
         chunks = -(-count // most)
-        if (count << n) * 16 > o.parallel_work:
-            chunks = max(chunks, min(num_threads(), -(-count // width)))
+        if (count << n) * 16 > o.parallel_work and (workers := num_threads()) > 1:
+            chunks = max(chunks, min(workers * PARTS_PER_WORKER, -(-count // (o.tile_lanes * width))))
         lanes = -(-count // chunks)
         lanes += -lanes % width
         return Layout(n, count, -(-count // lanes), lanes, True, self.real_dtype, o.parallel_work)

@@ -15,7 +15,7 @@ A reverse kernel un-computes psi and lambda (its coefficients are those of the i
 from __future__ import annotations
 
 from qhybrid_devices.statevector._jit import row_kernel
-from qhybrid_devices.statevector.simd import load, save, splat, total
+from qhybrid_devices.statevector.simd import load, popcount, save, splat, total
 from qhybrid_devices.statevector.table import (
     CMASK,
     COTANGENT,
@@ -33,13 +33,7 @@ from qhybrid_devices.statevector.table import (
 @row_kernel
 def parity(x):
     """Whether ``x >= 0`` has an odd number of bits set."""
-    x ^= x >> 32
-    x ^= x >> 16
-    x ^= x >> 8
-    x ^= x >> 4
-    x ^= x >> 2
-    x ^= x >> 1
-    return x & 1
+    return popcount(x) & 1
 
 
 @row_kernel

@@ -1,14 +1,21 @@
 """Kernels for measurements: moments of Pauli words, sums of Pauli words as operators, marginal probabilities.
 
-States are ``(C, 2, N, L)``. Weights and results of samples are ``(T, C * L)``, sample ``c * L + t`` for lane ``t`` of
+States are ``(C, 2, N, L)``. Results of samples are ``(T, C * L)``, sample ``c * L + t`` for lane ``t`` of
 chunk ``c``. A Pauli word is ``P|x> = i**ny (-1)**parity(x & z) |x ^ x_mask>``. Words that share the flip mask and
 whether ``ny`` is odd form a group: they all need the same products of amplitudes, real or imaginary part.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import bits_of, parity
+from qhybrid_devices.statevector.simd import load, save, splat
+from qhybrid_devices.statevector.sweeps import flat
+
+#: Rows whose moments are summed in the precision of the states before they join a sum in double precision.
+BLOCK = 64
 
 
 @row_kernel
@@ -18,40 +25,55 @@ def word_sign(k, z, ny):
 
 
 @row_kernel
-def pair_product(br, bi, kr, ki, odd, w):
-    """``Re conj(bra) ket``, or ``Re i conj(bra) ket`` if ``odd``, of each lane."""
-    for t in range(w.shape[0]):
-        w[t] = bi[t] * kr[t] - br[t] * ki[t] if odd else br[t] * kr[t] + bi[t] * ki[t]
+def signs_of(k, words, first, end, signs):
+    """:func:`word_sign` of the words ``first .. end - 1``."""
+    for i in range(first, end):
+        signs[i - first] = word_sign(k, words[i, 0], words[i, 1])
 
 
 @kernel
-def moments(bra, ket, c0, c1, j0, j1, groups, words, out, scratch):
+def moments(bra, ket, c0, c1, j0, j1, groups, words, out):
     """Add ``Re <bra|P_t|ket>`` over the rows ``j0 .. j1 - 1`` of some chunks to ``out``.
 
     Args:
-        bra, ket: ``(C, 2, N, L)``
+        bra, ket: ``(C, 2, N, L)``; ``L`` is 1 or a multiple of a register
         groups: flip mask, first word, end of words, ``(G, 3)``
         words: sign mask and number of Y, ``(T, 2)``
         out: ``(T, C * L)``
-        scratch: ``(2, L)``
     """
-    lanes, w = bra.shape[3], scratch[0]
+    lanes = bra.shape[3]
     for c in range(c0, c1):
         br, bi, kr, ki = bra[c, 0], bra[c, 1], ket[c, 0], ket[c, 1]
         for g in range(groups.shape[0]):
             mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
-            odd = words[first, 1] & 1 == 1
             if lanes == 1:
                 for i in range(first, end):
                     out[i, c] += single_moment(br, bi, kr, ki, j0, j1, mask, words[i, 0], words[i, 1])
-                continue
-            for j in range(j0, j1):
-                k = j ^ mask
-                pair_product(br[j], bi[j], kr[k], ki[k], odd, w)
-                for i in range(first, end):
-                    sign, o = word_sign(k, words[i, 0], words[i, 1]), out[i, c * lanes : (c + 1) * lanes]
-                    for t in range(lanes):
-                        o[t] += sign * w[t]
+            else:
+                own = out[:, c * lanes : (c + 1) * lanes]
+                group_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, first, end, own)
+
+
+@row_kernel
+def group_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out):
+    """Moments of words with one flip mask, summed in the precision of the states over ``BLOCK`` rows at a time."""
+    lanes, step, odd = out.shape[1], 64 // br.itemsize, words[first, 1] & 1 == 1
+    sums, signs = np.empty((end - first) * lanes, br.dtype), np.empty(end - first, br.dtype)
+    for start in range(j0, j1, BLOCK):
+        sums[:] = 0
+        for j in range(start, min(start + BLOCK, j1)):
+            k = j ^ mask
+            signs_of(k, words, first, end, signs)
+            for t in range(0, lanes, step):
+                a, b = load(br, j * lanes + t), load(bi, j * lanes + t)
+                x, y = load(kr, k * lanes + t), load(ki, k * lanes + t)
+                w = b * x - a * y if odd else a * x + b * y
+                for i in range(end - first):
+                    o = i * lanes + t
+                    save(sums, o, load(sums, o) + splat(signs[i]) * w)
+        for i in range(end - first):
+            for t in range(lanes):
+                out[first + i, t] += sums[i * lanes + t]
 
 
 @row_kernel
@@ -70,65 +92,60 @@ def single_moment(br, bi, kr, ki, j0, j1, mask, z, ny):
 
 
 @kernel
-def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add, scratch):
+def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add):
     """``out = sum_t weights[t] P_t psi`` on some rows of some chunks, added to ``out`` if ``add``.
 
     Args:
         psi, out: ``(C, 2, N, L)``, different arrays
-        weights: ``(T, C * L)``
+        weights: ``(C, T, L)``, of the same precision
         others: as for :func:`moments`
     """
-    lanes, w = psi.shape[3], scratch[0]
     for c in range(c0, c1):
-        re, im = psi[c, 0], psi[c, 1]
-        if lanes == 1:
-            apply_single(re, im, out[c, 0], out[c, 1], j0, j1, groups, words, weights[:, c], add)
-            continue
-        for j in range(j0, j1):
-            ro, io = out[c, 0, j], out[c, 1, j]
-            if not add:
-                ro[:] = 0
-                io[:] = 0
-            for g in range(groups.shape[0]):
-                k = j ^ groups[g, 0]
-                first, end = groups[g, 1], groups[g, 2]
-                w[:] = 0
+        re, im, ro, io = psi[c, 0], psi[c, 1], out[c, 0], out[c, 1]
+        if not add:
+            ro[j0:j1] = 0
+            io[j0:j1] = 0
+        for g in range(groups.shape[0]):
+            mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
+            if psi.shape[3] == 1:
                 for i in range(first, end):
-                    sign, v = word_sign(k, words[i, 0], words[i, 1]), weights[i, c * lanes : (c + 1) * lanes]
-                    for t in range(lanes):
-                        w[t] += sign * v[t]
-                r1, i1 = re[k], im[k]
-                if words[first, 1] & 1 == 1:
-                    for t in range(lanes):
-                        ro[t] -= w[t] * i1[t]
-                        io[t] += w[t] * r1[t]
-                else:
-                    for t in range(lanes):
-                        ro[t] += w[t] * r1[t]
-                        io[t] += w[t] * i1[t]
+                    apply_single(re, im, ro, io, j0, j1, mask, words[i, 0], words[i, 1], weights[c, i, 0])
+            else:
+                own = flat(weights[c])
+                lanes = psi.shape[3]
+                apply_group(flat(re), flat(im), flat(ro), flat(io), lanes, j0, j1, mask, words, first, end, own)
 
 
 @row_kernel
-def apply_single(re, im, ro, io, j0, j1, groups, words, weights, add):
-    """``apply_words`` where a state has a single lane: one pass for each word."""
-    if not add:
+def apply_group(re, im, ro, io, lanes, j0, j1, mask, words, first, end, weights):
+    """Add the words of one group, each lane with its own weights."""
+    step, odd = 64 // re.itemsize, words[first, 1] & 1 == 1
+    signs = np.empty(end - first, re.dtype)
+    for j in range(j0, j1):
+        k = j ^ mask
+        signs_of(k, words, first, end, signs)
+        for t in range(0, lanes, step):
+            w = splat(re.dtype.type(0))
+            for i in range(first, end):
+                w = w + splat(signs[i - first]) * load(weights, i * lanes + t)
+            o, x, y = j * lanes + t, load(re, k * lanes + t), load(im, k * lanes + t)
+            save(ro, o, load(ro, o) + (-w * y if odd else w * x))
+            save(io, o, load(io, o) + (w * x if odd else w * y))
+
+
+@row_kernel
+def apply_single(re, im, ro, io, j0, j1, mask, z, ny, weight):
+    """Add one word where a state has a single lane."""
+    if ny & 1 == 1:
         for j in range(j0, j1):
-            ro[j, 0] = 0
-            io[j, 0] = 0
-    for g in range(groups.shape[0]):
-        mask = groups[g, 0]
-        for i in range(groups[g, 1], groups[g, 2]):
-            z, ny, weight = words[i, 0], words[i, 1], weights[i]
-            if ny & 1 == 1:
-                for j in range(j0, j1):
-                    w = weight * word_sign(j ^ mask, z, ny)
-                    ro[j, 0] -= w * im[j ^ mask, 0]
-                    io[j, 0] += w * re[j ^ mask, 0]
-            else:
-                for j in range(j0, j1):
-                    w = weight * word_sign(j ^ mask, z, ny)
-                    ro[j, 0] += w * re[j ^ mask, 0]
-                    io[j, 0] += w * im[j ^ mask, 0]
+            w = weight * word_sign(j ^ mask, z, ny)
+            ro[j, 0] -= w * im[j ^ mask, 0]
+            io[j, 0] += w * re[j ^ mask, 0]
+    else:
+        for j in range(j0, j1):
+            w = weight * word_sign(j ^ mask, z, ny)
+            ro[j, 0] += w * re[j ^ mask, 0]
+            io[j, 0] += w * im[j ^ mask, 0]
 
 
 @kernel

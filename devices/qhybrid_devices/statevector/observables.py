@@ -158,17 +158,16 @@ def word_moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -
     if len(table) == 0:
         return total[:, : layout.count]
 
-    def part(c0: int, c1: int, j0: int, j1: int) -> None:
+    def add(part: int, c0: int, c1: int, j0: int, j1: int) -> None:
         own = total if j1 - j0 == 1 << layout.num_wires else np.zeros_like(total)
-        scratch = np.empty((2, layout.lanes), layout.dtype)
-        moments(bra, ket, c0, c1, j0, j1, table.groups, table.words, own, scratch)
+        moments(bra, ket, c0, c1, j0, j1, table.groups, table.words, own)
         if own is not total:
-            partial_sums.append(own)
+            partial_sums[part] = own
 
-    partial_sums: list[NDArray] = []
-    row_parallel(layout, part, len(table))
-    for own in partial_sums:
-        total += own
+    partial_sums: dict[int, NDArray] = {}
+    row_parallel(layout, add, len(table))
+    for part in sorted(partial_sums):
+        total += partial_sums[part]
     return total[:, : layout.count]
 
 
@@ -176,13 +175,12 @@ def add_words(table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weig
     """``out = sum_t weights[t] P_t psi``, added to ``out`` if ``add``; weights are ``(T, B)`` or ``(T, 1)``."""
     if weights.shape[1] != layout.count:
         weights = np.broadcast_to(weights, (len(table), layout.count))
-    padded = layout.pad(weights)
+    own = np.ascontiguousarray(layout.to_lanes(weights), layout.dtype)
 
-    def part(c0: int, c1: int, j0: int, j1: int) -> None:
-        scratch = np.empty((2, layout.lanes))
-        apply_words(psi, out, c0, c1, j0, j1, table.groups, table.words, padded, add, scratch)
+    def write(_part: int, c0: int, c1: int, j0: int, j1: int) -> None:
+        apply_words(psi, out, c0, c1, j0, j1, table.groups, table.words, own, add)
 
-    row_parallel(layout, part, len(table) + 1)
+    row_parallel(layout, write, len(table) + 1)
 
 
 def row_weights(words: WordSum, entry_weights: NDArray) -> NDArray:

@@ -35,6 +35,7 @@ class PlanOptions:
         active: row bits of a sweep's tile
         lane_bits: most lane bits of a sweep's tile; fewer if that saves sweeps
         register_bits: fewest lane bits, those that fill a register
+        tile_lanes: fewest registers of lanes, when samples are spread over threads
         tile_bytes: target size of one state's tile in tile mode
         group_bytes: largest size of the states of the samples that are in memory together
         residual_bytes: largest final state that ``run_with_residual`` keeps
@@ -47,6 +48,7 @@ class PlanOptions:
     active: int = 10
     lane_bits: int = 4
     register_bits: int = 3
+    tile_lanes: int = 2
     tile_bytes: int = 1 << 19
     group_bytes: int = 1 << 28
     residual_bytes: int = 1 << 28

@@ -125,6 +125,18 @@ def _total(typingctx, value):
     return value.dtype(value), codegen
 
 
+@intrinsic
+def _popcount(typingctx, value):
+    def codegen(context, builder, sig, args):
+        return builder.ctpop(args[0])
+
+    return types.int64(types.int64), codegen
+
+
+def _popcount_python(value):
+    return int(value).bit_count()
+
+
 def _load_numpy(array, index):
     return array[index : index + register_lanes(array.dtype)].copy()
 
@@ -141,3 +153,5 @@ save = _save_numpy if config.DISABLE_JIT else _save
 splat = np.float64 if config.DISABLE_JIT else _splat
 #: ``total(register)``: the sum of its numbers.
 total = np.sum if config.DISABLE_JIT else _total
+#: ``popcount(x)``: the number of bits set in an integer.
+popcount = _popcount_python if config.DISABLE_JIT else _popcount

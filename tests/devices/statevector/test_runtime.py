@@ -12,7 +12,7 @@ import pytest
 
 from qhybrid.errors import DeviceError
 from qhybrid_devices.statevector import _jit, sweeps
-from qhybrid_devices.statevector._jit import num_threads, parallel, split
+from qhybrid_devices.statevector.threads import num_parts, num_threads, parallel, split
 
 PROGRAM = """
 import os
@@ -84,18 +84,22 @@ def test_number_of_threads(monkeypatch):
 def test_parallel_covers_every_item_once(count, workers):
     seen = np.zeros(count, int)
 
-    def task(worker, start, stop):
-        assert 0 <= worker < workers
-        seen[start:stop] += 1
+    indices = []
+
+    def task(part):
+        assert 0 <= part.worker < workers
+        indices.append(part.index)
+        seen[part.start : part.stop] += 1
 
     parallel(task, count, workers)
     assert np.all(seen == 1)
+    assert sorted(indices) == list(range(num_parts(count, workers)))
     assert split(count, workers)[-1][1] == count
 
 
 def test_errors_in_a_thread_are_raised():
-    def task(worker, start, stop):
-        if worker == 1:
+    def task(part):
+        if part.index == 1:
             raise RuntimeError("in a thread")
 
     with pytest.raises(RuntimeError, match="in a thread"):

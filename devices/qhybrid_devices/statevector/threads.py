@@ -1,0 +1,134 @@
+"""Threads: how many, whose, and who does what.
+
+Where PyTorch is in the process its OpenMP threads do the work. After each of its own operations they keep their
+processors busy for a while, waiting for more; other threads would have to share those processors with them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from qhybrid.errors import DeviceError
+
+#: Parts for each worker, so that one who is late or slow does less.
+PARTS_PER_WORKER = 4
+
+
+def num_threads() -> int:
+    """Threads to use: ``QHYBRID_NUM_THREADS``, by default the CPUs this process may run on."""
+    setting = os.environ.get("QHYBRID_NUM_THREADS", "")
+    if setting and not (setting.isdigit() and int(setting) > 0):
+        raise DeviceError(f"QHYBRID_NUM_THREADS is {setting!r}; it must be a positive number of threads.")
+    return int(setting) if setting else len(os.sched_getaffinity(0))
+
+
+# ------------------------------------------------------------------ who does what
+
+
+class Part(NamedTuple):
+    """A range ``start .. stop - 1`` of items, one of several, and which of the workers does it."""
+
+    worker: int
+    index: int
+    start: int
+    stop: int
+
+
+def split(count: int, pieces: int) -> list[tuple[int, int]]:
+    """``range(count)`` as at most ``pieces`` contiguous, nearly equal, non-empty ranges."""
+    pieces = max(1, min(pieces, count))
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def num_parts(count: int, workers: int) -> int:
+    """How many parts :func:`parallel` makes of ``range(count)``."""
+    return 1 if workers <= 1 or count <= 1 else min(count, workers * PARTS_PER_WORKER)
+
+
+def parallel(task: Callable[[Part], None], count: int, workers: int) -> None:
+    """Call ``task`` for parts of ``range(count)``, on the calling thread and up to ``workers - 1`` others.
+
+    Parts are handed out one by one. Which parts there are depends on ``count`` and ``workers`` only, so results that
+    are added up by part are the same on every run.
+
+    Args:
+        task: must release the interpreter lock to gain anything
+        count: number of independent items
+        workers: threads at most
+    """
+    pieces = split(count, num_parts(count, workers))
+    if len(pieces) == 1:
+        task(Part(0, 0, 0, count))
+        return
+    queue = iter(enumerate(pieces))  # shared: taking the next one is atomic
+    workers = min(workers, len(pieces))
+    numbers = iter(range(workers))
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        worker = next(numbers)
+        try:
+            for index, (start, stop) in queue:
+                task(Part(worker, index, start, stop))
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread of the caller
+            errors.append(error)
+
+    _TEAM.run(work, workers)
+    if errors:
+        raise errors[0]
+
+
+# ------------------------------------------------------------------ whose threads
+
+_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class _Team:
+    """The threads of this process that call a function together; forgotten in a forked child, where they are not."""
+
+    def __init__(self) -> None:
+        self._forget()
+        self._forked = False
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._size = 0
+        self._openmp: Any = None
+
+    def _after_fork(self) -> None:
+        self._forget()
+        self._forked = True  # an OpenMP team that was at work before a fork does not survive it
+
+    def run(self, work: Callable[[], None], workers: int) -> None:
+        """Call ``work`` on ``workers`` threads, the caller one of them; fewer if the others are not free."""
+        if self._openmp is None and "torch" in sys.modules and not self._forked:
+            self._openmp = getattr(ctypes.CDLL(None), "GOMP_parallel", False)
+        if self._openmp:
+            self._openmp(_CALLBACK(lambda _: work()), None, workers, 0)
+            return
+        executor = self._of_size(workers - 1)
+        futures = [executor.submit(work) for _ in range(workers - 1)]
+        work()
+        for future in futures:
+            if not future.cancel():  # one that has not begun has nothing left to do
+                future.result()
+
+    def _of_size(self, size: int) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None or self._size < size:
+                self._executor = ThreadPoolExecutor(size, thread_name_prefix="qhybrid-statevector")
+                self._size = size
+            return self._executor
+
+
+_TEAM = _Team()
