@@ -16,7 +16,7 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
 #: Modules whose code ends up in compiled kernels.
-_KERNEL_SOURCES = ("_jit", "kernels", "matrices", "measure", "simd", "sweeps", "table")
+_KERNEL_SOURCES = ("_jit", "kernels", "matrices", "measure", "product", "simd", "sweeps", "table")
 
 
 def _source_stamp() -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qhybrid_devices.statevector.externals import Values, external_cotangent, external_matrix
 from qhybrid_devices.statevector.matrices import chain, compose, invert
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
+from qhybrid_devices.statevector.product import product_cotangents, product_state
 from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward
 from qhybrid_devices.statevector.table import LANES
@@ -106,16 +107,22 @@ def inverted(plan: Plan, coef: Coefficients) -> Coefficients:
 
 
 def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, reverse: bool = False) -> None:
-    """All operations on ``psi`` in place; in reverse order for ``coef`` of the inverses."""
+    """All operations on ``psi`` in place; in reverse order for ``coef`` of the inverses.
+
+    Product operations overwrite ``psi``, whatever was in it.
+    """
     workers = layout.workers(len(plan.operations))
     scratch = [_Scratch.of(plan, layout) for _ in range(workers)]
+    product = len(plan.product_bits) > 0
     for sweep in reversed(plan.sweeps) if reverse else plan.sweeps:
         order = sweep.backwards if reverse else sweep.order
-        if not len(order):
+        if not len(order) and not product:
             continue
 
         def task(part: Part, sweep: Sweep = sweep, order: NDArray = order) -> None:
             own = scratch[part.worker]
+            if product:
+                product_state(psi, part.start, part.stop, plan.ops, plan.product_bits, coef.shared, coef.lanes)
             forward(
                 psi, part.start, part.stop, plan.ops, order, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
                 coef.shared, coef.lanes, layout.tile, own.of_sweep(sweep), own.registers,
@@ -155,9 +162,11 @@ class MatrixCotangents(NamedTuple):
 
 
 def reverse_plan(
-    plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, inverse: Coefficients, want: NDArray, stop: int
+    plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, coef: Coefficients, want: NDArray, stop: int
 ) -> MatrixCotangents:
     """Un-compute both states down to operation ``stop``, in place, and collect the wanted matrix cotangents."""
+    inverse = inverted(plan, coef)
+    product = stop < len(plan.product_bits)
     workers = layout.workers(3 * (len(plan.operations) - stop))
     parts = max(num_parts(layout.chunks * len(sweep.tiles), workers) for sweep in plan.sweeps)
     gs = np.zeros((parts, plan.num_shared_cotangents))
@@ -166,7 +175,7 @@ def reverse_plan(
     scratch = [_Scratch.of(plan, layout) for _ in range(workers)]
     for sweep in reversed(plan.sweeps):
         order = sweep.backwards[: sweep.stop - max(stop, sweep.start)] if stop < sweep.stop else sweep.backwards[:0]
-        if not len(order):
+        if not len(order) and not product:
             continue
 
         def task(part: Part, sweep: Sweep = sweep, order: NDArray = order) -> None:
@@ -176,6 +185,11 @@ def reverse_plan(
                 inverse.shared, inverse.lanes, gs[part.index], gc[part.index], gl, layout.tile,
                 own.of_sweep(sweep), own.registers,
             )  # fmt: skip
+            if product:
+                product_cotangents(
+                    psi, lam, part.start, part.stop, plan.ops, plan.product_bits, want,
+                    coef.shared, coef.lanes, gs[part.index], gl,
+                )  # fmt: skip
 
         parallel(task, layout.chunks * len(sweep.tiles), workers)
     own = gl if layout.tile else _total(gc)[..., None]

@@ -18,7 +18,6 @@ from qhybrid_devices.statevector.engine import (
     apply_plan,
     chain_rule,
     coefficients,
-    inverted,
     reverse_plan,
 )
 from qhybrid_devices.statevector.externals import Values
@@ -197,7 +196,8 @@ class StateVectorExecutable(Executable):
     def _forward(self, values: Values, count: int, sampled: bool = False) -> Residual:
         layout = self._layout(count)
         plan = self._compile(layout.tile, sampled).plan
-        psi, coef = self._initial(layout, values), coefficients(plan, layout, values)
+        psi = layout.empty() if len(plan.product_bits) else self._initial(layout, values)
+        coef = coefficients(plan, layout, values)
         apply_plan(plan, layout, psi, coef)
         return Residual(layout, psi, coef)
 
@@ -219,7 +219,7 @@ class StateVectorExecutable(Executable):
             return
         if residual is not None:
             psi = psi.copy()
-        g = reverse_plan(plan, layout, psi, lam, inverted(plan, final.coef), request.want, request.stop)
+        g = reverse_plan(plan, layout, psi, lam, final.coef, request.want, request.stop)
         chain_rule(plan, layout, values, final.coef, g, request.want, into)
         if request.preparation:
             self._preparation_cotangent(layout, lam, into)
@@ -267,7 +267,7 @@ class StateVectorExecutable(Executable):
             program = self.program
             operations, bits, frame = lower_gates(program.gates, range(n - 1, -1, -1), program.arrays, lowering)
             compiled = Compiled(
-                build_plan(operations, n, options),
+                build_plan(operations, n, options, from_zeros=program.preparation is None),
                 bits,
                 plan_measurements(program, bits, frame, options),
                 program,

@@ -55,6 +55,12 @@ def spread(value, bits, first, k):
 
 
 @row_kernel
+def flat(array):
+    """A contiguous array as one row."""
+    return array.reshape(array.size)
+
+
+@row_kernel
 def blocks_of(plane, lanes, shared):
     """Step of a register, number of blocks, and the stride within a block."""
     step = 64 // plane.itemsize

@@ -10,9 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
-from qhybrid_devices.statevector.kernels import bits_of, parity
+from qhybrid_devices.statevector.kernels import bits_of, flat, parity
 from qhybrid_devices.statevector.simd import load, save, splat
-from qhybrid_devices.statevector.sweeps import flat
 
 #: Rows whose moments are summed in the precision of the states before they join a sum in double precision.
 BLOCK = 64

@@ -103,7 +103,8 @@ class Inversion:
 class Plan:
     """All tables of one program in one mode; see ``table.py`` for the columns.
 
-    ``shared_constants`` holds the coefficients of constant gates, zero for all others.
+    ``shared_constants`` holds the coefficients of constant gates, zero for all others. The first operations make a
+    product state from zeros if there are ``product_bits``, the bit of each of them; see ``product.py``.
     """
 
     operations: tuple[Operation, ...]
@@ -121,29 +122,51 @@ class Plan:
     externals: tuple[External, ...]
     sweeps: tuple[Sweep, ...]
     buffer_rows: int
+    product_bits: NDArray
 
     def room(self, width: int) -> int:
         """Numbers in the largest tile of all sweeps, of at least ``width`` lanes."""
         return max(len(s.rows) * max(width, len(s.lanes)) for s in self.sweeps)
 
 
-def build_plan(operations: Sequence[Operation], num_wires: int, options: PlanOptions | None) -> Plan:
+def build_plan(
+    operations: Sequence[Operation], num_wires: int, options: PlanOptions | None, from_zeros: bool = False
+) -> Plan:
     """Schedule operations and tabulate them.
 
     Args:
         operations: in the order of application
         num_wires: bits of a state index
         options: sizes of sweep mode; ``None`` for one tile that is the whole state
+        from_zeros: whether the state before is zero on every wire
     """
+    product: list[Operation] = []
     if options is None:
         one = np.zeros(1, np.int64)
-        ordered = list(operations)
-        sweeps = [Sweep.of(0, len(ordered), np.arange(1 << num_wires), one, one)]
+        rest = list(operations)
+        if from_zeros:
+            product, rest = split_product(operations)
+        ordered = [*product, *rest]
+        sweeps = [Sweep.of(len(product), len(ordered), np.arange(1 << num_wires), one, one)]
     else:
         choices = range(options.lane_bits, min(options.lane_bits, options.register_bits) - 1, -1)
         schedules = [schedule(operations, num_wires, options.active, lane_bits) for lane_bits in choices]
         ordered, sweeps = min(schedules, key=lambda s: len(s[1]))
-    return _tabulate(ordered, sweeps)
+    return _tabulate(ordered, sweeps, len(product))
+
+
+def split_product(operations: Sequence[Operation]) -> tuple[list[Operation], list[Operation]]:
+    """The operations on one bit each that come before anything else on that bit, and the others."""
+    product: list[Operation] = []
+    rest: list[Operation] = []
+    met = 0
+    for op in operations:
+        if len(op.targets) == op.support.bit_count() == 1 and not (op.cmask or op.support & met):
+            product.append(op)
+        else:
+            met |= op.support
+            rest.append(op)
+    return product, rest
 
 
 def offsets(mask: int) -> NDArray:
@@ -294,11 +317,11 @@ class _Tables:
         return Inversion(source, np.concatenate([np.zeros(0), *self.signs[form]]))
 
 
-def _tabulate(operations: list[Operation], sweeps: list[Sweep]) -> Plan:
+def _tabulate(operations: list[Operation], sweeps: list[Sweep], num_product: int) -> Plan:
     tables = _Tables()
     for sweep in sweeps:
         mask = int(np.bitwise_or.reduce(sweep.rows))
-        for op in operations[sweep.start : sweep.stop]:
+        for op in operations[0 if sweep is sweeps[0] else sweep.start : sweep.stop]:
             tables.add(op, mask)
 
     def table(rows: list[list[int]], columns: int) -> NDArray:
@@ -321,4 +344,5 @@ def _tabulate(operations: list[Operation], sweeps: list[Sweep]) -> Plan:
         externals=tuple(tables.externals),
         sweeps=tuple(sweeps),
         buffer_rows=2 * widest,
+        product_bits=np.array([op.support.bit_length() - 1 for op in operations[:num_product]], np.int64),
     )

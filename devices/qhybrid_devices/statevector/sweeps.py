@@ -9,6 +9,7 @@ from qhybrid_devices.statevector.kernels import (
     dense_cotangent,
     diagonal,
     diagonal_reverse,
+    flat,
     flip,
     parity,
     pauli,
@@ -69,12 +70,6 @@ def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, rows, tile, wanted, shared, 
             if wanted and step == 1:
                 dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out)
             apply_one(op, bits, xr, xi, n, lanes, rows, tile, shared, m, ml, buffer)
-
-
-@row_kernel
-def flat(array):
-    """A contiguous array as one row."""
-    return array.reshape(array.size)
 
 
 # ------------------------------------------------------------------ tiles of a state

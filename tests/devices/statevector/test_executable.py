@@ -89,6 +89,20 @@ def test_cnots_between_everything(build, options, matches_reference, seed, batch
     matches_reference(builder.program(scalars), builder.values(), options, atol=1e-9)
 
 
+@pytest.mark.parametrize("batch", [None, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_but_one_qubit_gates(rng, build, options, matches_reference, kind, batch):
+    """A product state to the end; wire 4 has no gate, wire 0 only constant ones."""
+    builder = build(rng, 5, batch)
+    for wire in (1, 2, 3, 1, 2):
+        for batched in (True, False):
+            builder.gates.append(Gate(kind, (wire,), builder.operator(kind, 1, batched)))
+    builder.add_fixed([[0, 1], [1, 0]], (0,))
+    words = [tuple(zip(range(5), letters, strict=True)) for letters in ("ZXYZZ", "ZYXYZ")]
+    scalars = [m(Observable((Term(0.7, w),))) for w in words for m in (Expectation, Variance)]
+    matches_reference(builder.program(scalars), builder.values(), options)
+
+
 @pytest.mark.parametrize("batch", [None, 2])
 @pytest.mark.parametrize("wires", [(0, 1, 2, 3), (2,), (3, 1)])
 def test_preparation(rng, build, options, matches_reference, wires, batch):

@@ -9,7 +9,7 @@ import pytest
 
 from qhybrid.program import Angle, Constant, Fixed, Gate, PauliRotation, SpectralRotation
 from qhybrid_devices.statevector.operations import Frame, LoweringOptions, lower_gates
-from qhybrid_devices.statevector.plan import PlanOptions, build_plan, offsets, schedule
+from qhybrid_devices.statevector.plan import PlanOptions, build_plan, offsets, schedule, split_product
 from qhybrid_devices.statevector.table import DENSE, DIAGONAL, FLIP, PAULI, PRODUCT_DIAGONAL, SPECTRUM, U2
 
 X, SWAP = np.array([[0, 1], [1, 0]]), np.eye(4)[[0, 2, 1, 3]]
@@ -97,6 +97,16 @@ def test_absorbed_cnots_are_restored_where_bits_must_be_wires():
     controlled = fixed(H, 3, controls=(0,), values=(True,))
     assert kinds(*gates, controlled, absorb=True, restore=False) == [U2]
     assert kinds(*gates, fixed(H, 3, controls=(1,), values=(True,)), absorb=True, restore=False) == [FLIP, U2]
+
+
+def test_what_comes_before_bits_meet_is_a_product():
+    gates = rotation("X", 0), cnot(0, 1), rotation("Y", 2), rotation("Z", 1), fixed(H, 3), rotation("ZZ", 2, 3)
+    operations = lower(*gates)[0]
+    product, rest = split_product(operations)
+    assert [op.targets for op in product] == [(3,), (1,), (0,)]
+    assert [op.targets for op in rest] == [(2,), (2,), (1, 0)]
+    assert build_plan(operations, 4, None, from_zeros=True).product_bits.tolist() == [3, 1, 0]
+    assert build_plan(operations, 4, None).product_bits.tolist() == []
 
 
 def test_one_qubit_gates_fuse_across_cnots_elsewhere():
