@@ -22,6 +22,7 @@ from pennylane.operation import Operator
 from pennylane.ops import LinearCombination
 from pennylane.ops.op_math import Prod, SProd, Sum
 
+from qhybrid.capture.counting import counts, counts_outcomes
 from qhybrid.capture.gates import MAX_DENSE_WIRES, WireMap, lower_operation, wire_indices
 from qhybrid.capture.slots import SlotTable
 from qhybrid.errors import CaptureError, CircuitError
@@ -174,6 +175,8 @@ class TensorOutput:
         wires = qml.wires.Wires(self.wire_order)
         if self.from_samples:
             samples = tensor if math.is_abstract(tensor) else math.toarray(tensor)
+            if not math.is_abstract(samples) and counts_outcomes(self.measurement, samples.shape[-1]):
+                return counts(samples, self.measurement.all_outcomes)
             return self.measurement.process_samples(samples, wire_order=wires)
         return self.measurement.process_state(tensor, wire_order=wires)
 

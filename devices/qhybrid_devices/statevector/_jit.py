@@ -1,13 +1,17 @@
-"""The one place for compiler flags."""
+"""The one place for compiler flags, and for a word to the user while the compiler works."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core import event
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,6 +32,48 @@ def _source_stamp() -> str:
 
 
 _SOURCE_STAMP = _source_stamp()
+
+
+class _FirstUse(event.Listener):
+    """Says so once if compiling the kernels takes long: on first use on a machine, before they are on disk."""
+
+    def __init__(self, patience: float = 2.0) -> None:
+        self._patience = patience  # seconds of compiling without a word
+        self._timer: threading.Timer | None = None
+        self._started = 0.0
+        self._depth = 0
+
+    def on_start(self, compiling: event.Event) -> None:
+        """A kernel, or one that it calls, is being compiled or read from disk."""
+        self._depth += _is_ours(compiling)
+        if self._depth == 1 and self._timer is None and self._patience > 0:
+            self._started = time.monotonic()
+            self._timer = threading.Timer(self._patience, self._say)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def on_end(self, compiling: event.Event) -> None:
+        """It is ready."""
+        self._depth -= _is_ours(compiling)
+        if self._depth == 0 and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._patience -= time.monotonic() - self._started
+
+    def _say(self) -> None:
+        self._patience = 0.0
+        print(
+            "qhybrid: compiling kernels for this processor; it is done once and takes about 20 seconds.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _is_ours(compiling: event.Event) -> bool:
+    return compiling.data["dispatcher"].py_func.__module__.startswith(__package__)
+
+
+event.register("numba:compile", _FirstUse())
 
 
 def kernel(function: F) -> F:

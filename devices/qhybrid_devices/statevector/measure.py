@@ -173,33 +173,38 @@ def weigh_outcomes(psi, c0, c1, bits, weights):
 
 
 @kernel
-def accumulate(weights):
-    """Cumulative sums down each column of ``weights``, in place."""
-    for j in range(1, weights.shape[0]):
-        for b in range(weights.shape[1]):
-            weights[j, b] += weights[j - 1, b]
+def cumulative_weights(psi, out):
+    """Cumulative sums of the squared amplitudes of each sample to ``out`` of shape ``(C * L, N)``."""
+    lanes = psi.shape[3]
+    for c in range(psi.shape[0]):
+        re, im = psi[c, 0], psi[c, 1]
+        for t in range(lanes):
+            sums, total = out[c * lanes + t], 0.0
+            for j in range(re.shape[0]):
+                total += re[j, t] * re[j, t] + im[j, t] * im[j, t]
+                sums[j] = total
 
 
 @kernel
-def draw(cumulative, uniforms, out):
-    """Outcomes by inverse distribution function.
+def draw(cumulative, spacings, out):
+    """Outcomes in ascending order: sorted uniform numbers meet the cumulative distribution, in one pass over both.
+
+    The partial sums of ``m + 1`` exponential spacings, divided by their total, are ``m`` sorted uniform numbers.
+    L. Devroye, "Non-Uniform Random Variate Generation" (1986), section V.3.1.
 
     Args:
-        cumulative: ``(N, W)``, column ``b`` for sample ``b``; need not end at 1
-        uniforms: numbers in ``[0, 1)``, ``(B, shots)``
+        cumulative: ``(W, N)``, a row for each sample; need not end at 1
+        spacings: exponentially distributed, ``(B, shots + 1)``
         out: receives the outcomes ``(B, shots)``
     """
-    last = cumulative.shape[0] - 1
-    for b in range(uniforms.shape[0]):
-        for s in range(uniforms.shape[1]):
-            u = uniforms[b, s] * cumulative[last, b]
-            low, high = 0, last
-            while low < high:
-                middle = (low + high) >> 1
-                if cumulative[middle, b] > u:
-                    high = middle
-                else:
-                    low = middle + 1
-            while low > 0 and cumulative[low, b] == cumulative[low - 1, b]:  # never an outcome of probability zero
-                low -= 1
-            out[b, s] = low
+    last = cumulative.shape[1] - 1
+    for b in range(out.shape[0]):
+        sums, most = cumulative[b], last
+        while most > 0 and sums[most] == sums[most - 1]:  # never an outcome of probability zero
+            most -= 1
+        scale, u, j = sums[last] / spacings[b].sum(), 0.0, 0
+        for s in range(out.shape[1]):
+            u += spacings[b, s] * scale
+            while j < most and sums[j] <= u:
+                j += 1
+            out[b, s] = j

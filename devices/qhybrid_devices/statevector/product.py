@@ -42,8 +42,10 @@ def get(rows, k, lanes, t):
 def put(rows, k, lanes, t, v):
     """Write what :func:`get` reads."""
     i = 4 * k * lanes + t
-    for q in range(4):
-        save(rows, i + q * lanes, v[q])
+    save(rows, i, v[0])
+    save(rows, i + lanes, v[1])
+    save(rows, i + 2 * lanes, v[2])
+    save(rows, i + 3 * lanes, v[3])
 
 
 @row_kernel
@@ -191,22 +193,27 @@ def pauli_moment(op, k, v):
 
 
 @row_kernel
+def deposit_product(shared, totals, out, o, lanes, t, a, b, x, y):
+    """Add the product of two complex numbers to the cotangent at ``o``."""
+    re, im = times(a, b, x, y)
+    deposit(shared, totals, out, o, lanes, t, re)
+    deposit(shared, totals, out, o + 1, lanes, t, im)
+
+
+@row_kernel
 def deposit_cotangent(op, u, k, v, lanes, t, totals, out):
     """Add the matrix cotangent ``k_a v_b`` of one operation, ``v`` before it and ``k`` after it."""
     kind, shared, o = op[KIND], op[FORM] != LANES, op[COTANGENT]
     if kind == PAULI:
         deposit(shared, totals, out, o, lanes, t, pauli_moment(op, k, applied(u, v)))
     elif kind == U2:
-        for q in range(4):
-            a, b = 2 * (q >> 1), 2 * (q & 1)
-            re, im = times(k[a], k[a + 1], v[b], v[b + 1])
-            deposit(shared, totals, out, o + 2 * q, lanes, t, re)
-            deposit(shared, totals, out, o + 2 * q + 1, lanes, t, im)
+        deposit_product(shared, totals, out, o, lanes, t, k[0], k[1], v[0], v[1])
+        deposit_product(shared, totals, out, o + 2, lanes, t, k[0], k[1], v[2], v[3])
+        deposit_product(shared, totals, out, o + 4, lanes, t, k[2], k[3], v[0], v[1])
+        deposit_product(shared, totals, out, o + 6, lanes, t, k[2], k[3], v[2], v[3])
     elif kind == DIAGONAL:
-        for a in range(2):
-            re, im = times(k[2 * a], k[2 * a + 1], v[2 * a], v[2 * a + 1])
-            deposit(shared, totals, out, o + 2 * a, lanes, t, re)
-            deposit(shared, totals, out, o + 2 * a + 1, lanes, t, im)
+        deposit_product(shared, totals, out, o, lanes, t, k[0], k[1], v[0], v[1])
+        deposit_product(shared, totals, out, o + 2, lanes, t, k[2], k[3], v[2], v[3])
 
 
 @row_kernel

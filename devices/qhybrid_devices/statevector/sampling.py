@@ -25,7 +25,7 @@ from qhybrid.program import (
 )
 from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
 from qhybrid_devices.statevector.externals import Values
-from qhybrid_devices.statevector.measure import accumulate, draw, marginals
+from qhybrid_devices.statevector.measure import cumulative_weights, draw
 from qhybrid_devices.statevector.operations import LoweringOptions, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 
@@ -198,7 +198,10 @@ def sample_results(
     """
     eigen = [np.linalg.eigh(m.array if isinstance(m, Constant) else values.arrays[m.index]) for m in plan.matrices]
     extended = values._replace(arrays=(*values.arrays, *(vectors for _, vectors in eigen)))
-    outcomes = [_outcomes(group, layout, extended, psi, shots, rng) for group in plan.groups]
+    ordered = {read.group for m, read in zip(program.tensors, plan.tensors, strict=True) if isinstance(m, Samples)}
+    outcomes = [
+        _outcomes(group, layout, extended, psi, shots, rng, shuffle=i in ordered) for i, group in enumerate(plan.groups)
+    ]
     spectra = [e for e, _ in eigen]
     scalars = np.zeros((layout.count, len(program.scalars)))
     for i, (m, terms) in enumerate(zip(program.scalars, plan.scalars, strict=True)):
@@ -217,18 +220,17 @@ def sample_results(
 
 
 def _outcomes(
-    group: Plan, layout: Layout, values: Values, psi: NDArray, shots: int, rng: np.random.Generator
+    group: Plan, layout: Layout, values: Values, psi: NDArray, shots: int, rng: np.random.Generator, shuffle: bool
 ) -> NDArray:
-    """Indices of basis states, ``(B, shots)``."""
+    """Indices of basis states, ``(B, shots)``; ascending, unless they are shuffled."""
     if len(group.operations):
         psi = psi.copy()
         apply_plan(group, layout, psi, coefficients(group, layout, values))
-    weights = np.zeros((1 << layout.num_wires, layout.width))
-    marginals(psi, 0, layout.chunks, np.arange(layout.num_wires)[::-1].copy(), weights)
-    accumulate(weights)
+    cumulative = np.empty((layout.width, 1 << layout.num_wires))
+    cumulative_weights(psi, cumulative)
     out = np.empty((layout.count, shots), np.int64)
-    draw(weights, rng.random((layout.count, shots)), out)
-    return out
+    draw(cumulative, rng.standard_exponential((layout.count, shots + 1)), out)
+    return rng.permuted(out, axis=1, out=out) if shuffle else out
 
 
 def _read(outcomes: NDArray, bits: Sequence[int]) -> NDArray:

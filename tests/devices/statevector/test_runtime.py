@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import numba
 import numpy as np
@@ -53,6 +55,7 @@ def run_python(code, **environment):
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_kernels_run_without_the_compiler():
@@ -104,3 +107,35 @@ def test_errors_in_a_thread_are_raised():
 
     with pytest.raises(RuntimeError, match="in a thread"):
         parallel(task, 4, 2)
+
+
+def test_long_compiling_is_announced_once(capsys):
+    kernel = SimpleNamespace(data={"dispatcher": sweeps.forward})
+    other = SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=test_errors_in_a_thread_are_raised)})
+    listener = _jit._FirstUse(patience=0.05)
+    for seconds in (0.01, 0.2, 0.2):
+        for compiling in (other, kernel):
+            listener.on_start(compiling)
+            listener.on_start(compiling)
+            time.sleep(seconds)
+            listener.on_end(compiling)
+            listener.on_end(compiling)
+    err = capsys.readouterr().err
+    assert err.count("compiling kernels") == 1
+
+
+USED = """
+import sys
+from qhybrid_devices.statevector.threads import _TEAM
+print(executable.vjp(slots, (cot,), Needs()).batched.tobytes().hex())
+assert bool(_TEAM._openmp) is ("torch" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's threads are found on Linux only")
+def test_workers_of_pytorch_and_own_ones_agree():
+    """The same parts, so the same sums to the last bit, whoever does them; and own threads after a fork."""
+    torch = "import torch\ntorch.rand(500, 500) @ torch.rand(500, 500)\n"
+    results = [run_python(head + PROGRAM + USED, QHYBRID_NUM_THREADS="3") for head in ("", torch)]
+    assert results[0] == results[1]
+    run_python(torch + PROGRAM + FORK, QHYBRID_NUM_THREADS="2")
