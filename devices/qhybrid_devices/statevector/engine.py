@@ -19,6 +19,10 @@ from qhybrid_devices.statevector.table import LANES
 from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel
 
 
+#: Operations times lanes below which one thread composes coefficients faster.
+PARALLEL_PRODUCTS = 1 << 12
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the states of ``count`` samples lie in memory: ``(chunks, 2, 2**num_wires, lanes)``.
@@ -86,8 +90,18 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     """Coefficients of the operations of a plan."""
     ms = plan.shared_constants.astype(layout.dtype)
     ml = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
-    tables = (plan.comps, plan.factors, plan.constants)
-    factors = compose(*tables, values.shared, values.batched, ms.reshape(-1, 1), ml)
+    inputs = (plan.comps, plan.factors, plan.constants, values.shared, values.batched)
+    column = ms.reshape(-1, 1)
+    if plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS:
+        tables: dict[int, NDArray] = {}
+
+        def task(part: Part) -> None:
+            tables[part.index] = compose(*inputs, part.start, part.stop, column, ml)
+
+        parallel(task, layout.chunks, num_threads())
+        factors = tables[0]
+    else:
+        factors = compose(*inputs, 0, layout.chunks, column, ml)
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
         size = 2 * external.dim ** (1 if external.diagonal else 2)

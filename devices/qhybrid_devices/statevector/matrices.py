@@ -31,12 +31,12 @@ from qhybrid_devices.statevector.table import (
 
 
 @row_kernel
-def angle_of(factor, shared, batched, b):
-    """The angle of a factor for sample ``b``; zero for lanes beyond the batch."""
-    if factor[FACTOR_BATCHED] == 0:
-        return shared[factor[FACTOR_INDEX]]
+def angle_of(factors, f, shared, batched, b):
+    """The angle of factor ``f`` for sample ``b``; zero for lanes beyond the batch."""
+    if factors[f, FACTOR_BATCHED] == 0:
+        return shared[factors[f, FACTOR_INDEX]]
     if b < batched.shape[1]:
-        return batched[factor[FACTOR_INDEX], b]
+        return batched[factors[f, FACTOR_INDEX], b]
     return 0.0
 
 
@@ -47,11 +47,11 @@ def phase(x):
 
 
 @row_kernel
-def factor_2x2(factor, constants, theta, out):
-    """``F`` and ``dF/dtheta`` of a 2x2 factor to ``out`` of shape ``(8,)``."""
-    o, terms = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS]
+def factor_2x2(factors, f, constants, theta, table):
+    """``F`` and ``dF/dtheta`` of 2x2 factor ``f`` to row ``f`` of ``table``, ``(F, 8)``."""
+    o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
     for q in range(8):
-        out[q] = 0
+        table[f, q] = 0
     e = 1.0 + 0j
     for m in range(terms):
         x = constants[o + m].real
@@ -62,8 +62,8 @@ def factor_2x2(factor, constants, theta, out):
         first = o + terms + 4 * m
         for q in range(4):
             value = e * constants[first + q]
-            out[q] += value
-            out[4 + q] += complex(-x * value.imag, x * value.real)
+            table[f, q] += value
+            table[f, 4 + q] += complex(-x * value.imag, x * value.real)
 
 
 @row_kernel
@@ -74,18 +74,36 @@ def shared_factors(comps, factors, constants, shared):
         if comps[i, COMP_TYPE] == PRODUCT or comps[i, COMP_TYPE] == PRODUCT_DIAGONAL:
             for f in range(comps[i, COMP_FIRST], comps[i, COMP_LAST]):
                 if factors[f, FACTOR_BATCHED] == 0:
-                    factor_2x2(factors[f], constants, shared[factors[f, FACTOR_INDEX]], out[f])
+                    factor_2x2(factors, f, constants, shared[factors[f, FACTOR_INDEX]], out)
     return out
 
 
 @row_kernel
-def product_2x2(comp, factors, constants, shared, batched, b, table):
-    """The product of the factors of an operation, the last one leftmost; fills the rows of batched factors."""
+def is_repeated(factors, f, batched, b, fresh):
+    """Whether sample ``b`` has the angle of the one before: the rule where one angle of many is shifted at a time."""
+    if factors[f, FACTOR_BATCHED] == 0:
+        return True
+    i = factors[f, FACTOR_INDEX]
+    return not fresh and b < batched.shape[1] and batched[i, b] == batched[i, b - 1]
+
+
+@row_kernel
+def refresh(comp, factors, constants, shared, batched, b, fresh, table):
+    """Fill the rows of the factors whose angle is not that of the sample before; whether there was one."""
+    changed = fresh
+    for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
+        if not is_repeated(factors, f, batched, b, fresh):
+            factor_2x2(factors, f, constants, angle_of(factors, f, shared, batched, b), table)
+            changed = True
+    return changed
+
+
+@row_kernel
+def product_2x2(comp, table):
+    """The product of the factors of an operation, the last one leftmost."""
     a, c = 1.0 + 0j, 0j
     p, q = 0j, 1.0 + 0j
     for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
-        if factors[f, FACTOR_BATCHED] != 0:
-            factor_2x2(factors[f], constants, angle_of(factors[f], shared, batched, b), table[f])
         w, x, y, z = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
         a, c, p, q = w * a + x * p, w * c + x * q, y * a + z * p, y * c + z * q
     return a, c, p, q
@@ -102,9 +120,11 @@ def store(out, p, lane, value):
 def compose_product(comp, factors, constants, shared, batched, first, table, out):
     """Coefficients of a fused operation for the samples from ``first`` on."""
     full = comp[COMP_TYPE] == PRODUCT
+    u = v = w = x = 0j
     for lane in range(out.shape[1]):
         p = comp[COMP_PARAM]
-        u, v, w, x = product_2x2(comp, factors, constants, shared, batched, first + lane, table)
+        if refresh(comp, factors, constants, shared, batched, first + lane, lane == 0, table):
+            u, v, w, x = product_2x2(comp, table)
         store(out, p, lane, u)
         if full:
             store(out, p + 2, lane, v)
@@ -116,19 +136,21 @@ def compose_product(comp, factors, constants, shared, batched, first, table, out
 @row_kernel
 def compose_rotation(comp, factors, constants, shared, batched, first, out):
     """Cosine and sine of a Pauli rotation."""
-    factor, p = factors[comp[COMP_FIRST]], comp[COMP_PARAM]
-    scale = constants[factor[FACTOR_CONSTANTS]].real
+    f, p, e = comp[COMP_FIRST], comp[COMP_PARAM], 0j
+    scale = constants[factors[f, FACTOR_CONSTANTS]].real
     for lane in range(out.shape[1]):
-        store(out, p, lane, phase(scale * angle_of(factor, shared, batched, first + lane)))
+        if lane == 0 or not is_repeated(factors, f, batched, first + lane, False):
+            e = phase(scale * angle_of(factors, f, shared, batched, first + lane))
+        store(out, p, lane, e)
 
 
 @row_kernel
 def compose_spectrum(comp, factors, constants, shared, batched, first, out):
     """Coefficients of ``sum_m exp(i lambda_m theta) A_m``."""
-    factor, p, size = factors[comp[COMP_FIRST]], comp[COMP_PARAM], comp[COMP_SIZE]
-    o, terms = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS]
+    f, p, size = comp[COMP_FIRST], comp[COMP_PARAM], comp[COMP_SIZE]
+    o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
     for lane in range(out.shape[1]):
-        theta = angle_of(factor, shared, batched, first + lane)
+        theta = angle_of(factors, f, shared, batched, first + lane)
         for q in range(2 * size):
             out[p + q, lane] = 0
         for m in range(terms):
@@ -140,8 +162,8 @@ def compose_spectrum(comp, factors, constants, shared, batched, first, out):
 
 
 @kernel
-def compose(comps, factors, constants, shared, batched, ms, ml):
-    """Coefficients of all operations that have angles.
+def compose(comps, factors, constants, shared, batched, c0, c1, ms, ml):
+    """Coefficients of all operations that have angles, for the chunks ``c0 .. c1 - 1``; the shared ones with chunk 0.
 
     Args:
         comps, factors, constants: tables of the plan
@@ -157,7 +179,7 @@ def compose(comps, factors, constants, shared, batched, ms, ml):
     for i in range(comps.shape[0]):
         comp = comps[i]
         own = comp[COMP_FORM] != SHARED
-        for c in range(ml.shape[0] if own else 1):
+        for c in range(c0, c1 if own else min(c1, 1)):
             out, first = (ml[c], c * ml.shape[2]) if own else (ms, c)
             if comp[COMP_TYPE] == ROTATION:
                 compose_rotation(comp, factors, constants, shared, batched, first, out)
@@ -198,12 +220,12 @@ def load(g, o, lane):
 
 
 @row_kernel
-def add_angle(factor, value, b, d_shared, d_batched):
-    """Add to the cotangent of a factor's angle, for sample ``b`` if that is batched."""
-    if factor[FACTOR_BATCHED] == 0:
-        d_shared[factor[FACTOR_INDEX]] += value
+def add_angle(factors, f, value, b, d_shared, d_batched):
+    """Add to the cotangent of the angle of factor ``f``, for sample ``b`` if that is batched."""
+    if factors[f, FACTOR_BATCHED] == 0:
+        d_shared[factors[f, FACTOR_INDEX]] += value
     else:
-        d_batched[factor[FACTOR_INDEX], b] += value
+        d_batched[factors[f, FACTOR_INDEX], b] += value
 
 
 @row_kernel
@@ -213,38 +235,41 @@ def chain_product(comp, factors, constants, shared, batched, first, count, table
     With ``U = F_k B``: ``dL = 2 Re sum (dF_k)_ab (G B^T)_ab + 2 Re sum dB_ab (F_k^T G)_ab``.
     """
     o, full = comp[COMP_COTANGENT], comp[COMP_TYPE] == PRODUCT
+    va = vb = vc = vd = 0j
     for lane in range(count):
         b = first + lane
         ga, gb, gc, gd = load(g, o, lane), 0j, 0j, load(g, o + 2, lane)
         if full:
             gb, gc, gd = gd, load(g, o + 4, lane), load(g, o + 6, lane)
-        ua, ub, uc, ud = product_2x2(comp, factors, constants, shared, batched, b, table)
+        if refresh(comp, factors, constants, shared, batched, b, lane == 0, table):
+            va, vb, vc, vd = product_2x2(comp, table)
+        ua, ub, uc, ud = va, vb, vc, vd
         for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
             w, x, y, z = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
             cw, cx, cy, cz = w.conjugate(), x.conjugate(), y.conjugate(), z.conjugate()
             ua, ub, uc, ud = cw * ua + cy * uc, cw * ub + cy * ud, cx * ua + cz * uc, cx * ub + cz * ud
             ha, hb, hc, hd = ga * ua + gb * ub, ga * uc + gb * ud, gc * ua + gd * ub, gc * uc + gd * ud
             total = table[f, 4] * ha + table[f, 5] * hb + table[f, 6] * hc + table[f, 7] * hd
-            add_angle(factors[f], 2 * total.real, b, d_shared, d_batched)
+            add_angle(factors, f, 2 * total.real, b, d_shared, d_batched)
             ga, gb, gc, gd = w * ga + y * gc, w * gb + y * gd, x * ga + z * gc, x * gb + z * gd
 
 
 @row_kernel
 def chain_rotation(comp, factors, constants, first, count, g, d_shared, d_batched):
     """Chain rule of ``cos x - i sin x P``, ``x = scale theta / 2``: ``dL = 2 dx Im <lambda|P|psi>``."""
-    factor, o = factors[comp[COMP_FIRST]], comp[COMP_COTANGENT]
-    twice = 2 * constants[factor[FACTOR_CONSTANTS]].real
+    f, o = comp[COMP_FIRST], comp[COMP_COTANGENT]
+    twice = 2 * constants[factors[f, FACTOR_CONSTANTS]].real
     for lane in range(count):
-        add_angle(factor, twice * g[o, lane], first + lane, d_shared, d_batched)
+        add_angle(factors, f, twice * g[o, lane], first + lane, d_shared, d_batched)
 
 
 @row_kernel
 def chain_spectrum(comp, factors, constants, shared, batched, first, count, g, d_shared, d_batched):
     """Chain rule of ``sum_m exp(i lambda_m theta) A_m``."""
-    factor, size = factors[comp[COMP_FIRST]], comp[COMP_SIZE]
-    o, terms = factor[FACTOR_CONSTANTS], factor[FACTOR_TERMS]
+    f, size = comp[COMP_FIRST], comp[COMP_SIZE]
+    o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
     for lane in range(count):
-        theta = angle_of(factor, shared, batched, first + lane)
+        theta = angle_of(factors, f, shared, batched, first + lane)
         total = 0j
         for m in range(terms):
             x = constants[o + m].real
@@ -252,7 +277,7 @@ def chain_spectrum(comp, factors, constants, shared, batched, first, count, g, d
             for i in range(size):
                 q += constants[o + terms + m * size + i] * load(g, comp[COMP_COTANGENT] + 2 * i, lane)
             total += 1j * x * phase(x * theta) * q
-        add_angle(factor, 2 * total.real, first + lane, d_shared, d_batched)
+        add_angle(factors, f, 2 * total.real, first + lane, d_shared, d_batched)
 
 
 @kernel
