@@ -18,7 +18,6 @@ from qhybrid_devices.statevector.sweeps import backward, forward
 from qhybrid_devices.statevector.table import LANES
 from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel
 
-
 #: Operations times lanes below which one thread composes coefficients faster.
 PARALLEL_PRODUCTS = 1 << 12
 
