@@ -37,7 +37,7 @@ class Effort:
     Args:
         rounds: how many turns each case has
         seconds: about how long a turn lasts; a call that takes longer is a turn
-        warm_up: calls before the first turn, for tracing and caches. The QNode audits its trace in calls 1, 2, 4, 8,
+        warm_up: calls before the first turn, for tracing and caches. The QNode audits its trace in calls 1, 8, 64,
             ...; after four of them the call that sizes the turns is not one
     """
 

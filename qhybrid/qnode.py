@@ -33,7 +33,7 @@ MAX_TRACES = 8
 #: Signatures kept; a new shape or static value makes a new one.
 MAX_SIGNATURES = 64
 #: Each audit of a trace is this many times as many calls after the first as the one before.
-AUDIT_GROWTH = 4
+AUDIT_GROWTH = 8
 #: The numbers of shots of exact results.
 EXACT = (None,)
 #: How often the outside world may change under one signature before the function is recorded on every call.
@@ -42,7 +42,7 @@ MAX_RETRACES = 5
 
 @dataclass
 class _Entry:
-    """A trace in the cache, with its circuit and its audit schedule: calls 1, 4, 16, 64, ..."""
+    """A trace in the cache, with its circuit and its audit schedule: calls 1, 8, 64, 512, ..."""
 
     trace: Trace
     circuit: CompiledCircuit

@@ -9,6 +9,7 @@ import numpy as np
 from pennylane import math
 
 from qhybrid.capture.lowering import Lowered
+from qhybrid.capture.values import concrete
 from qhybrid.errors import CaptureError
 
 HOSTS = ("torch", "jax", "autograd", "numpy")
@@ -41,6 +42,12 @@ def assemble(lowered: Lowered) -> SlotValues:
     rows = [r for r in (lowered.shared, lowered.batched) if r]
     tensors = [_stack(host, r) for r in rows] + [_as_tensor(host, a) for a in lowered.arrays]
     return SlotValues(host, tuple(tensors))
+
+
+def assemble_concrete(lowered: Lowered) -> SlotValues:
+    """The same as plain arrays, whatever host the values belong to and whether it is differentiating them."""
+    rows = [np.array([np.asarray(concrete(v), dtype=float) for v in r]) for r in (lowered.shared, lowered.batched) if r]
+    return SlotValues("numpy", (*rows, *(np.asarray(concrete(a)) for a in lowered.arrays)))
 
 
 def _stack(host: str, values: tuple[Any, ...]) -> Any:

@@ -282,15 +282,14 @@ def _join_rows(rows: list[Elements]) -> Elements:
 
 def _origin(folder: Folder, row: Elements) -> Any:
     """What a row is made of: ``None``, one element of one leaf, or the set of leaves that feed it."""
-    ids = np.unique(row.ids[row.ids >= 0])
+    ids = row.ids[row.ids >= 0] if row.ids.size == 1 else np.unique(row.ids[row.ids >= 0])
     if not ids.size:
         return None
-    sources = {p.index: p for p in folder.leaves if p.layout is not None}
-    for p in sources.values():
+    for p in (p for p in folder.leaves if p.layout is not None):
         node = folder.graph.nodes[p.index]
         size = math.prod(np.shape(node.value))
         if p.start <= ids[0] and ids[-1] < p.start + size:
-            return (None if node.kind == CAPTURED else node.function, _where(folder.elements[p.index], row))
+            return (None if node.kind == CAPTURED else node.function, _where(p, np.shape(node.value), ids))
     by_start = sorted((p.start, p.index) for g in [folder.leaves, *folder.pending.values()] for p in g if p.layout)
     starts = np.array([s for s, _ in by_start])
     feeding = {by_start[k][1] for k in np.searchsorted(starts, ids, side="right") - 1}
@@ -298,9 +297,13 @@ def _origin(folder: Folder, row: Elements) -> Any:
     return frozenset(None if n.kind == CAPTURED else n.function for n in leaves if n.kind in (INPUT, CAPTURED))
 
 
-def _where(leaf: Any, row: Elements) -> str:
-    """The index of a row in its leaf; an axis along which it takes everything is ``:``."""
-    places = np.argwhere(np.isin(leaf.ids, row.ids))
-    if leaf.ids.ndim == 0:
+def _where(leaf: Pending, shape: tuple[int, ...], ids: NDArray) -> str:
+    """The index of ``ids`` in a leaf of that shape; an axis along which they differ is ``:``."""
+    if not shape:
         return ""
-    return ", ".join(str(a[0]) if (a == a[0]).all() else ":" for a in places.T)
+    if leaf.layout == "leading":  # numbered with the batch last
+        *places, batch = np.unravel_index(ids - leaf.start, (*shape[1:], shape[0]))
+        places = [batch, *places]
+    else:
+        places = list(np.unravel_index(ids - leaf.start, shape))
+    return ", ".join(str(a[0]) if (a == a[0]).all() else ":" for a in places)

@@ -10,7 +10,7 @@ import numpy as np
 import pennylane as qml
 from autograd.tracer import Box
 
-from qhybrid.capture.assembly import SlotValues, assemble
+from qhybrid.capture.assembly import SlotValues, assemble_concrete
 from qhybrid.capture.audit import disagreement
 from qhybrid.capture.guards import environment_guard
 from qhybrid.capture.lowering import lower
@@ -118,7 +118,7 @@ def _difference(
         found.program,
         _filled(found.program, found.slot_values(leaves), found.batch_size),
         lowered.program,
-        _filled(lowered.program, assemble(lowered), lowered.batch_size),
+        _filled(lowered.program, assemble_concrete(lowered), lowered.batch_size),
     )
 
 

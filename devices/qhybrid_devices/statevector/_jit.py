@@ -90,4 +90,4 @@ def kernel(function: F) -> F:
 
 def row_kernel(function: F) -> F:
     """Compile a kernel that other kernels call."""
-    return numba.njit(nogil=True, fastmath=FAST, error_model="numpy")(function)
+    return numba.njit(nogil=True, fastmath=FAST, error_model="numpy", forceinline=True)(function)

@@ -133,13 +133,14 @@ def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, rev
             continue
 
         def task(part: Part, sweep: Sweep = sweep, order: NDArray = order) -> None:
-            own = scratch[part.worker]
             if product:
                 product_state(psi, part.start, part.stop, plan.ops, plan.product_bits, coef.shared, coef.lanes)
-            forward(
-                psi, part.start, part.stop, plan.ops, order, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
-                coef.shared, coef.lanes, layout.tile, own.of_sweep(sweep), own.registers,
-            )  # fmt: skip
+            if len(order):
+                own = scratch[part.worker]
+                forward(
+                    psi, part.start, part.stop, plan.ops, order, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
+                    coef.shared, coef.lanes, layout.tile, own.of_sweep(sweep), own.registers,
+                )  # fmt: skip
 
         parallel(task, layout.chunks * len(sweep.tiles), workers)
 
@@ -178,7 +179,7 @@ def reverse_plan(
     plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, coef: Coefficients, want: NDArray, stop: int
 ) -> MatrixCotangents:
     """Un-compute both states down to operation ``stop``, in place, and collect the wanted matrix cotangents."""
-    inverse = inverted(plan, coef)
+    inverse = inverted(plan, coef) if plan.sweeps[-1].stop > len(plan.product_bits) else coef
     product = stop < len(plan.product_bits)
     workers = layout.workers(3 * (len(plan.operations) - stop))
     parts = max(num_parts(layout.chunks * len(sweep.tiles), workers) for sweep in plan.sweeps)
@@ -192,12 +193,13 @@ def reverse_plan(
             continue
 
         def task(part: Part, sweep: Sweep = sweep, order: NDArray = order) -> None:
-            own = scratch[part.worker]
-            backward(
-                psi, lam, part.start, part.stop, plan.ops, order, want, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
-                inverse.shared, inverse.lanes, gs[part.index], gc[part.index], gl, layout.tile,
-                own.of_sweep(sweep), own.registers,
-            )  # fmt: skip
+            if len(order):
+                own = scratch[part.worker]
+                backward(
+                    psi, lam, part.start, part.stop, plan.ops, order, want, plan.bits,
+                    sweep.rows, sweep.lanes, sweep.tiles, inverse.shared, inverse.lanes,
+                    gs[part.index], gc[part.index], gl, layout.tile, own.of_sweep(sweep), own.registers,
+                )  # fmt: skip
             if product:
                 product_cotangents(
                     psi, lam, part.start, part.stop, plan.ops, plan.product_bits, want,

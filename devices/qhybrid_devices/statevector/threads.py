@@ -64,10 +64,11 @@ def parallel(task: Callable[[Part], None], count: int, workers: int) -> None:
         count: number of independent items
         workers: threads at most
     """
-    pieces = split(count, num_parts(count, workers))
-    if len(pieces) == 1:
+    parts = num_parts(count, workers)
+    if parts == 1:
         task(Part(0, 0, 0, count))
         return
+    pieces = split(count, parts)
     queue = iter(enumerate(pieces))  # shared: taking the next one is atomic
     workers = min(workers, len(pieces))
     numbers = iter(range(workers))
