@@ -7,8 +7,16 @@ from importlib import import_module
 
 from benchmarks._timing import busy, environment, write
 
-#: Module of each benchmark; it is imported when it is run, so that W2 and W3 run without torch in the process.
-BENCHMARKS = {"w1": "w1_hybrid_step", "w2": "w2_large_states", "w3": "w3_qubit_rotation", "overhead": "overhead"}
+#: Module of each benchmark; it is imported when it is run, so that some run without torch in the process.
+BENCHMARKS = {
+    "start": "start",
+    "w2": "w2_large_states",
+    "w3": "w3_qubit_rotation",
+    "shots": "sampling",
+    "w1": "w1_hybrid_step",
+    "ps": "parameter_shift",
+    "overhead": "overhead",
+}
 
 
 def main() -> None:

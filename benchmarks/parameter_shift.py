@@ -1,0 +1,89 @@
+"""Parameter-shift: the gradient of the weights of the W1 circuit, a batch of inputs fixed, in PyTorch.
+
+What training on hardware runs, here on exact simulators: every shifted circuit of every sample is executed. Values and
+gradients are compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pennylane
+import torch
+
+import qhybrid
+from benchmarks._timing import (
+    FULL,
+    QUICK,
+    Report,
+    absences,
+    checked_difference,
+    has_lightning,
+    interleaved,
+    verdict,
+)
+
+#: (qubits, layers, batch)
+SIZE, QUICK_SIZE = (4, 2, 32), (2, 1, 3)
+GOAL = 60.0
+TOLERANCE = 1e-9
+REFERENCE = "default.qubit"
+
+
+def contenders() -> dict[str, tuple[Any, str]]:
+    """Library and device, by name."""
+    found: dict[str, tuple[Any, str]] = {REFERENCE: (pennylane, "default.qubit")}
+    if has_lightning():
+        found["lightning.qubit"] = (pennylane, "lightning.qubit")
+    found["qhybrid"] = (qhybrid, "qhybrid.statevector")
+    return found
+
+
+def build(library: Any, device: str, qubits: int, layers: int, batch: int) -> Callable[[], list[torch.Tensor]]:
+    """A function that gives the values and the gradient of their sum by the weights."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(batch, qubits, generator=generator, dtype=torch.float64)
+    weights = torch.rand(layers, qubits, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    @library.qnode(library.device(device, wires=qubits), diff_method="parameter-shift")
+    def circuit(inputs, weights):
+        library.AngleEmbedding(inputs, wires=range(qubits))
+        library.StronglyEntanglingLayers(weights, wires=range(qubits))
+        return [library.expval(library.PauliZ(i)) for i in range(qubits)]
+
+    def step() -> list[torch.Tensor]:
+        values = torch.stack(list(circuit(inputs, weights)))
+        return [values.detach(), torch.autograd.grad(values.sum(), weights)[0]]
+
+    return step
+
+
+def run(quick: bool) -> Report:
+    """Check, then time.
+
+    Args:
+        quick: a small size, one call each
+    """
+    size = QUICK_SIZE if quick else SIZE
+    cases = {name: build(*c, *size) for name, c in contenders().items()}
+    expected = cases[REFERENCE]()
+    checks = {
+        "tolerance": TOLERANCE,
+        "gradient difference": {
+            # PennyLane hands the results of Lightning to torch in float32.
+            name: checked_difference(name, case(), expected, 1e-5 if name.startswith("lightning") else TOLERANCE)
+            for name, case in cases.items()
+        },
+    }
+    seconds = interleaved(cases, QUICK if quick else FULL)
+    ratios = {name: t / seconds["qhybrid"] for name, t in seconds.items()}
+    rows = [[name, f"{1e3 * t:.3g}", f"{ratios[name]:.1f}x"] for name, t in seconds.items()]
+    remarks = [
+        f"Largest difference of a value or gradient to {REFERENCE}: {checks['gradient difference']['qhybrid']:.0e}.",
+        *absences(),
+        verdict(ratios[REFERENCE] >= GOAL, f"{REFERENCE} / qhybrid >= {GOAL:g}", quick),
+    ]
+    results = {"size": size, "milliseconds": {n: 1e3 * t for n, t in seconds.items()}, "ratio": ratios}
+    title = f"Parameter-shift of the weights, {size}, forward and backward: milliseconds, medians of interleaved calls"
+    return Report("parameter_shift", title, ["", "ms", "/ qhybrid"], rows, checks, results, remarks)
