@@ -1,4 +1,4 @@
-"""W2: value and gradient of ``<Z0 Z1>`` after four StronglyEntanglingLayers on 10, 16 and 20 qubits.
+"""W2: value and gradient of ``<Z0 Z1>`` after four StronglyEntanglingLayers on 10, 16 and 20 qubits, two on 24.
 
 ``qml.grad`` in autograd, which evaluates the circuit on its way to the gradient. Values and gradients are compared, at
 all sizes, before anything is timed. ``default.qubit`` keeps every intermediate state and is left out at 20 qubits,
@@ -17,6 +17,7 @@ import qhybrid
 from benchmarks._timing import (
     FULL,
     QUICK,
+    Effort,
     Report,
     absences,
     checked_difference,
@@ -25,12 +26,14 @@ from benchmarks._timing import (
     pennylanes_best,
 )
 
-LAYERS = 4
-SIZES = (10, 16, 20)
-QUICK_SIZES = (3, 6)
+#: (qubits, layers)
+SIZES = ((10, 4), (16, 4), (20, 4), (24, 2))
+QUICK_SIZES = ((3, 4), (6, 2))
 #: Qubits above which default.qubit is left out.
 MAX_BACKPROP = 16
 TOLERANCE = 1e-9
+#: Qubits from which a contender has fewer turns, since one takes half a minute.
+LONG, LONG_EFFORT = 24, Effort(rounds=3, warm_up=1)
 
 
 def contenders(qubits: int) -> dict[str, tuple[Any, str, str]]:
@@ -44,7 +47,9 @@ def contenders(qubits: int) -> dict[str, tuple[Any, str, str]]:
     return found
 
 
-def build(library: Any, device: str, diff_method: str, qubits: int) -> Callable[[], tuple[float, np.ndarray]]:
+def build(
+    library: Any, device: str, diff_method: str, qubits: int, layers: int
+) -> Callable[[], tuple[float, np.ndarray]]:
     """A function that gives value and gradient at fixed weights."""
 
     @library.qnode(library.device(device, wires=qubits), diff_method=diff_method)
@@ -52,7 +57,7 @@ def build(library: Any, device: str, diff_method: str, qubits: int) -> Callable[
         library.StronglyEntanglingLayers(weights, wires=range(qubits))
         return library.expval(library.PauliZ(0) @ library.PauliZ(1))
 
-    shape = (LAYERS, qubits, 3)
+    shape = (layers, qubits, 3)
     weights = qml.numpy.array(np.random.default_rng(qubits).uniform(0, 2 * np.pi, shape), requires_grad=True)
     gradient = library.grad(circuit)
 
@@ -89,30 +94,46 @@ def run(quick: bool) -> Report:
         quick: small sizes, one call each
     """
     sizes = QUICK_SIZES if quick else SIZES
-    alone = [n for n in sizes if len(contenders(n)) == 1]
-    cases = {n: {name: build(*c, n) for name, c in contenders(n).items()} for n in sizes if n not in alone}
-    checks = [check(n, found) for n, found in cases.items()]
+    alone = [n for n, _ in sizes if len(contenders(n)) == 1]
+    cases = {
+        (n, layers): {name: build(*c, n, layers) for name, c in contenders(n).items()}
+        for n, layers in sizes
+        if n not in alone
+    }
+    checks = [check(n, found) for (n, _), found in cases.items()]
     results = []
-    for n, found in cases.items():
-        seconds = interleaved(found, QUICK if quick else FULL)
+    for (n, layers), found in cases.items():
+        seconds = interleaved(found, QUICK if quick else LONG_EFFORT if n >= LONG else FULL)
         results.append(
             {
                 "qubits": n,
+                "layers": layers,
                 "milliseconds": {name: 1e3 * t for name, t in seconds.items()},
                 "ratio": {"qhybrid": pennylanes_best(seconds) / seconds["qhybrid"]},
             }
         )
     names = list(dict.fromkeys(name for r in results for name in r["milliseconds"]))
     rows = [
-        [r["qubits"], *(_cell(r["milliseconds"].get(name)) for name in names), f"{r['ratio']['qhybrid']:.1f}x"]
+        [
+            r["qubits"],
+            r["layers"],
+            *(_cell(r["milliseconds"].get(name)) for name in names),
+            f"{r['ratio']['qhybrid']:.1f}x",
+        ]
         for r in results
     ]
     worst = max(c["gradient difference"]["qhybrid"] for c in checks)
-    title = f"W2, value and gradient of <Z0 Z1>, {LAYERS} layers: milliseconds, medians of interleaved calls"
+    title = "W2, value and gradient of <Z0 Z1>: milliseconds, medians of interleaved calls"
     remarks = [f"Largest difference of a value or gradient of qhybrid to the reference: {worst:.0e}.", *absences()]
     remarks += [f"{n} qubits: left out, since qhybrid has nothing to be compared with." for n in alone]
     return Report(
-        "w2_large_states", title, ["qubits", *names, "PennyLane's best / qhybrid"], rows, checks, results, remarks
+        "w2_large_states",
+        title,
+        ["qubits", "layers", *names, "PennyLane's best / qhybrid"],
+        rows,
+        checks,
+        results,
+        remarks,
     )
 
 
