@@ -127,7 +127,7 @@ def test_missing_contender_is_named(monkeypatch):
 
     for module in (w2, _timing):
         monkeypatch.setattr(module, "has_lightning", lambda: False)
-    monkeypatch.setattr(w2, "QUICK_SIZES", (3, w2.MAX_BACKPROP + 1))
+    monkeypatch.setattr(w2, "QUICK_SIZES", ((3, 4), (w2.MAX_BACKPROP + 1, 4)))
     report = w2.run(quick=True)
     assert [row[0] for row in report.rows] == [3]
     assert "Missing: lightning.qubit" in report.markdown()
