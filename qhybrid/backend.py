@@ -20,6 +20,8 @@ class CompilingDevice(ABC):
 
     #: Wire labels, ``None`` if each circuit decides.
     wires: Any
+    #: PennyLane's, which every device of PennyLane has.
+    tracker: Any
     #: Whether its executables offer an exact derivative in one pass.
     has_vjp: bool = False
 

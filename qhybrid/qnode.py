@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import sys
 import threading
+import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from pennylane.transforms.core import CompilePipeline
 from qhybrid.backend import CompilingDevice
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.recording import record
-from qhybrid.capture.signature import flatten, leaf_names
+from qhybrid.capture.signature import flatten, holds_tensor, leaf_names
 from qhybrid.capture.trace import Trace, audit, trace
 from qhybrid.capture.values import concrete, is_functorch
 from qhybrid.circuit import CompiledCircuit, run_tape
@@ -46,6 +48,7 @@ class _Entry:
 
     trace: Trace
     circuit: CompiledCircuit
+    automatic: Interface = Interface.AUTO
     calls: int = 0
     next_audit: int = 1
 
@@ -109,6 +112,10 @@ class QNode(qml.QNode):
         check_method(diff_method)
         name = diff_method.name if isinstance(diff_method, GradientMethod) else diff_method
         super().__init__(func, device, interface, name, **kwargs)
+        if "torch" in sys.modules:
+            from qhybrid.interfaces.torch import keep_out_of_graphs
+
+            keep_out_of_graphs(QNode.__call__, QNode.stacked)
         self._init_args = {
             "func": func, "device": device, "interface": interface, "diff_method": diff_method, "trace": trace, **kwargs
         }  # fmt: skip
@@ -118,6 +125,14 @@ class QNode(qml.QNode):
         if isinstance(device, CompilingDevice) and resolves(diff_method):
             for number in self._each_shots():
                 self._resolve(number)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a setting as on PennyLane's QNode; another function, device or method starts anew."""
+        super().__setattr__(name, value)
+        if name in ("func", "device", "diff_method"):
+            self._cache = _Cache()
+            if name == "diff_method":
+                self._method = value
 
     # ------------------------------------------------------------------ calling
 
@@ -144,6 +159,8 @@ class QNode(qml.QNode):
             # A transform that ends a pipeline, such as a metric tensor, is not a circuit that could be compiled.
             final = self._compile_pipeline.is_informative or self._compile_pipeline.has_final_transform
             return "" if final else "the QNode carries PennyLane transforms"
+        if self.device.tracker.active:
+            return ""  # PennyLane's path is the one that counts
         if qml.capture.enabled():
             return "PennyLane's program capture is switched on"
         if "shots" in kwargs and not self._qfunc_uses_shots_arg:
@@ -176,16 +193,18 @@ class QNode(qml.QNode):
             source = found.prologue.describe_row(error.batched, error.index)
             message = f"{error} It comes from {source}: look for a division by zero or a diverging optimizer."
             raise NotFiniteError(message, error.batched, error.index) from None
-        return self._finish(parts)
+        return self._finish(parts, entry.automatic)
 
     def _recorded_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         recording = record(self.func, args, kwargs, self._shots)
         parts = run_tape(recording.tape, self.device, self._resolve)
         return self._finish([recording.restore(p) for p in parts])
 
-    def _finish(self, parts: list) -> Any:
+    def _finish(self, parts: list, automatic: Interface = Interface.AUTO) -> Any:
+        """The result of a call; ``automatic`` is what the interface ``"auto"`` asks for."""
+        interface = automatic if self._interface is Interface.AUTO else self._interface
         result = tuple(parts) if self._shots.has_partitioned_shots else parts[0]
-        return result if self._interface is Interface.AUTO else _converted(result, self._interface)
+        return result if interface is Interface.AUTO else _converted(result, interface)
 
     # ------------------------------------------------------------------ traces
 
@@ -212,7 +231,8 @@ class QNode(qml.QNode):
             if cache.retraces[key] > MAX_RETRACES:
                 raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
             made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self.device.wires, self._shots)
-            entry = _Entry(made, CompiledCircuit(made.program, made.outputs, self.device))
+            automatic = Interface.TORCH if holds_tensor(key[0]) else Interface.AUTO
+            entry = _Entry(made, CompiledCircuit(made.program, made.outputs, self.device), automatic)
             kept = [e for e in found if e not in stale]
             cache.traces[key] = [*kept[-MAX_TRACES + 1 :], entry]
             cache.traces.move_to_end(key)
@@ -264,7 +284,7 @@ class QNode(qml.QNode):
                 return self._explain_compiled(args, kwargs)
             except CaptureError as cause:
                 reason = str(cause)
-        reason = reason or "the QNode carries a PennyLane gradient transform"
+        reason = reason or "the QNode carries a PennyLane gradient transform, or a qml.Tracker counts its executions"
         return Explanation(
             "pennylane", reason, self.device.name, str(self.diff_method), "PennyLane chooses and runs it"
         )
@@ -352,14 +372,17 @@ class QNode(qml.QNode):
     def __reduce__(self) -> tuple:
         if len(self._compile_pipeline):
             raise TypeError("A QNode that carries PennyLane transforms cannot be pickled; apply them after loading.")
+        settings = {k: v for k, v in self._init_args.items() if k != "func"}
+        shots = self._shots if self._shots_override_device else None
+        if not isinstance(self.func, types.FunctionType):  # a method or a callable object pickles itself
+            return (_restored, (self.func, settings, shots))
         module, name = self.func.__module__, self.func.__qualname__
         if "<" in name:
             raise TypeError(
                 f"The quantum function {name} is local, so its QNode cannot be pickled. "
                 "Define it at the top level of a module."
             )
-        settings = {k: v for k, v in self._init_args.items() if k != "func"}
-        return (_rebuild, (module, name, settings, self._shots if self._shots_override_device else None))
+        return (_rebuild, (module, name, settings, shots))
 
 
 def _converted(result: Any, interface: Interface) -> Any:
@@ -376,7 +399,11 @@ def _converted(result: Any, interface: Interface) -> Any:
 
 def _rebuild(module: str, name: str, settings: dict[str, Any], shots: Any) -> QNode:
     found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-    restored = QNode(found.func if isinstance(found, qml.QNode) else found, **settings)
+    return _restored(found.func if isinstance(found, qml.QNode) else found, settings, shots)
+
+
+def _restored(func: Callable, settings: dict[str, Any], shots: Any) -> QNode:
+    restored = QNode(func, **settings)
     if shots is not None:
         restored._set_shots(shots)
     return restored

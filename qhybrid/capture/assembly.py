@@ -10,7 +10,7 @@ from pennylane import math
 
 from qhybrid.capture.lowering import Lowered
 from qhybrid.capture.values import concrete
-from qhybrid.errors import CaptureError
+from qhybrid.errors import CaptureError, CircuitError
 
 HOSTS = ("torch", "jax", "autograd", "numpy")
 
@@ -39,15 +39,31 @@ def host_of(values: Any) -> str:
 def assemble(lowered: Lowered) -> SlotValues:
     """Stack the values that a lowered recording holds into the tensors that its program takes."""
     host = host_of((*lowered.shared, *lowered.batched, *lowered.arrays))
-    rows = [r for r in (lowered.shared, lowered.batched) if r]
+    rows = [tuple(map(_real, r)) for r in (lowered.shared, lowered.batched) if r]
     tensors = [_stack(host, r) for r in rows] + [_as_tensor(host, a) for a in lowered.arrays]
     return SlotValues(host, tuple(tensors))
 
 
 def assemble_concrete(lowered: Lowered) -> SlotValues:
     """The same as plain arrays, whatever host the values belong to and whether it is differentiating them."""
-    rows = [np.array([np.asarray(concrete(v), dtype=float) for v in r]) for r in (lowered.shared, lowered.batched) if r]
+    rows = [
+        np.array([np.asarray(_real(concrete(v)), dtype=float) for v in r])
+        for r in (lowered.shared, lowered.batched)
+        if r
+    ]
     return SlotValues("numpy", (*rows, *(np.asarray(concrete(a)) for a in lowered.arrays)))
+
+
+def _real(angle: Any) -> Any:
+    """An angle without an imaginary part, which must be zero if it is known."""
+    if not (isinstance(angle, complex) or "complex" in str(getattr(angle, "dtype", ""))):
+        return angle
+    if not math.is_abstract(angle) and not np.allclose(math.imag(math.unwrap([angle])[0]), 0.0):
+        raise CircuitError(
+            f"A gate angle or coefficient is the complex number {angle}; it must be real. Give its real part, or its "
+            "absolute value, and apply the phase as a gate of its own."
+        )
+    return math.real(angle)
 
 
 def _stack(host: str, values: tuple[Any, ...]) -> Any:

@@ -6,7 +6,9 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+import pennylane as qml
 from numpy.typing import NDArray
+from pennylane.tape import QuantumScript
 
 from qhybrid.program import (
     Angle,
@@ -44,6 +46,14 @@ def disagreement(traced: Program, traced_slots: Slots, plain: Program, plain_slo
     if not _same_preparation(traced, traced_slots, plain, plain_slots):
         return "the prepared state"
     return _measurement_disagreement(traced, traced_slots, plain, plain_slots)
+
+
+def same_operations(a: QuantumScript, b: QuantumScript) -> bool:
+    """Whether two recordings of a function applied the same operations, however PennyLane decomposes them."""
+    return len(a.operations) == len(b.operations) and all(
+        qml.equal(s, t, check_interface=False, check_trainability=False)
+        for s, t in zip(a.operations, b.operations, strict=True)
+    )
 
 
 def _same_preparation(traced: Program, traced_slots: Slots, plain: Program, plain_slots: Slots) -> bool:

@@ -72,7 +72,7 @@ def lower_operation(op: Operator, wire_map: WireMap, slots: SlotTable) -> list[G
     if rule is not None:
         return rule(op, wire_map, slots)
     wires = wire_indices(op.wires, wire_map)
-    if op.num_params == 0 and len(wires) <= MAX_FIXED_WIRES and op.has_matrix:
+    if not op.data and len(wires) <= MAX_FIXED_WIRES and op.has_matrix:  # num_params is not always their number
         return [_fixed(op, wires)]
     if _is_spectral(op):
         return _spectral(op, wires, slots)
@@ -297,15 +297,9 @@ def _is_spectral(op: Operator) -> bool:
 
 def _spectral(op: Operator, wires: tuple[int, ...], slots: SlotTable) -> list[Gate]:
     hyperparameters = tuple(sorted((k, repr(v)) for k, v in op.hyperparameters.items()))
-    return [
-        _spectral_gate(
-            op.name,
-            wires,
-            _generator(f"{type(op).__module__}.{type(op).__qualname__}", len(wires), hyperparameters, _Hidden(op)),
-            op.data[0],
-            slots,
-        )
-    ]
+    kind: Any = type(op)
+    generator = _generator(kind, len(wires), hyperparameters, _Hidden(op))
+    return [_spectral_gate(op.name, wires, generator, op.data[0], slots)]
 
 
 class _Hidden:
@@ -322,7 +316,7 @@ class _Hidden:
 
 
 @lru_cache(maxsize=256)
-def _generator(name: str, num_wires: int, hyperparameters: tuple, hidden: _Hidden) -> np.ndarray:
+def _generator(kind: type, num_wires: int, hyperparameters: tuple, hidden: _Hidden) -> np.ndarray:
     """The matrix ``G`` of ``op = exp(i theta G)``, checked against the operation's own matrix."""
     op = hidden.op
     with qml.QueuingManager.stop_recording():

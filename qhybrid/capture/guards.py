@@ -138,6 +138,10 @@ class _Scan:
             self.value(f"{name}.__defaults__[{i}]", default, f"a default of {function.__name__}")
         for key_, default in (function.__kwdefaults__ or {}).items():
             self.value(f"{name}.__kwdefaults__[{key_!r}]", default, f"the default of {key_}")
+        self.require(f"len({name}.__dict__) == {len(vars(function))}")
+        for attribute, value in vars(function).items():
+            if attribute != "__wrapped__":  # a decorated function is in its wrapper's closure
+                self.value(f"{name}.{attribute}", value, f"the attribute {attribute} of {function.__name__}")
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         owners = {code.co_varnames[0]: owner} if owner is not None and code.co_argcount else {}
         if function.__name__ not in ("__init__", "__post_init__", "__new__") and (stored := written_attributes(code)):
@@ -395,7 +399,7 @@ def _wrapper(scan: _Scan, expression: str, value: Any, where: str) -> None:
 def _sequence(scan: _Scan, expression: str, value: Any, where: str) -> None:
     scan.require(f"type({expression}) is {scan.bind(type(value))}")
     if all(isinstance(v, SCALARS) for v in value):
-        kept, kinds = scan.bind(type(value)(value) if type(value) is list else value), scan.bind([*map(type, value)])
+        kept, kinds = scan.bind([*value] if isinstance(value, list) else value), scan.bind([*map(type, value)])
         scan.require(f"({expression} == {kept} and [*map(type, {expression})] == {kinds})")
         return
     scan.require(f"len({expression}) == {len(value)}")
@@ -454,6 +458,10 @@ def _user_object(scan: _Scan, expression: str, value: Any, where: str) -> None:
     scan._deep.add(id(value))
     scan.same(expression, value)
     scan.escape(value)
+    if (rule := next((rule for kind, rule in _CONTENT if isinstance(value, kind)), None)) is not None:
+        rule(scan, expression, value, where)
+    elif not all(base in _BARE or base.__flags__ & _HEAP_TYPE for base in type(value).__mro__):
+        raise CaptureError(f"{where}, a {type(value).__name__} whose content cannot be watched")
     slots = [s for base in type(value).__mro__ for s in getattr(base, "__slots__", ()) if hasattr(value, s)]
     if hasattr(value, "__dict__"):
         scan.require(f"len({expression}.__dict__) == {len(vars(value))}")
@@ -464,6 +472,14 @@ def _user_object(scan: _Scan, expression: str, value: Any, where: str) -> None:
     for base in type(value).__mro__:
         if not is_library(base.__module__):
             _class_attributes(scan, scan.bind(base), base, where)
+
+
+#: What a user's class that inherits from a built-in container holds besides its attributes.
+_CONTENT = (((list, tuple), _sequence), (dict, _mapping))
+#: The bit of ``type.__flags__`` that classes made in Python have; built-in types may keep state out of sight.
+_HEAP_TYPE = 1 << 9
+#: Built-in types whose instances have attributes only.
+_BARE = (object, types.SimpleNamespace)
 
 
 def _refuse_box(scan: _Scan, expression: str, value: Any, where: str) -> None:

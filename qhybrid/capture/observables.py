@@ -177,7 +177,9 @@ class TensorOutput:
             samples = tensor if math.is_abstract(tensor) else math.toarray(tensor)
             if not math.is_abstract(samples) and counts_outcomes(self.measurement, samples.shape[-1]):
                 return counts(samples, self.measurement.all_outcomes)
-            return self.measurement.process_samples(samples, wire_order=wires)
+            found = self.measurement.process_samples(samples, wire_order=wires)
+            same = math.is_abstract(tensor) or not isinstance(found, np.ndarray)
+            return found if same else math.asarray(found, like=math.get_interface(tensor))
         return self.measurement.process_state(tensor, wire_order=wires)
 
 

@@ -30,8 +30,8 @@ from pennylane.wires import Wires
 
 from qhybrid.capture.replay import plain_torch
 from qhybrid.capture.tracer import Tracer
-from qhybrid.capture.values import concrete, is_functorch
-from qhybrid.errors import CaptureError
+from qhybrid.capture.values import concrete, is_functorch, is_tensor
+from qhybrid.errors import CaptureError, CircuitError
 
 #: Tags of traced leaves: the host that the leaf belongs to.
 NUMPY, AUTOGRAD, TORCH = "numpy", "autograd", "torch"
@@ -116,6 +116,35 @@ def static_objects(key: Key) -> list[Any]:
     return [obj for item in (*items, *(i for _, i in named)) for obj in _walk_objects(item)]
 
 
+def same_arguments(first: Any, second: Any) -> bool:
+    """Whether two rebuilt arguments, or containers of them, hold the same values: nothing was changed in place."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same_arguments, first, second))
+    if isinstance(first, dict):
+        return [*first] == [*second] and all(map(same_arguments, first.values(), second.values()))
+    if isinstance(first, np.ndarray):
+        return np.array_equal(first, second)
+    if is_tensor(first):
+        return bool((first == second).all())
+    return first is second or (isinstance(first, slice) and first == second)
+
+
+def holds_tensor(key: Key) -> bool:
+    """Whether a torch tensor of integers is among the arguments."""
+    items, named = key
+    return any(_holds_tensor(item) for item in (*items, *(i for _, i in named)))
+
+
+def _holds_tensor(item: Item) -> bool:
+    if item[0] == LIST:
+        return any(map(_holds_tensor, item[2]))
+    if item[0] == DICT:
+        return any(_holds_tensor(inner) for _, inner in item[2])
+    return item[0] == TENSOR
+
+
 def trainable(leaves: Sequence[Any]) -> list[Any]:
     """Copies of the leaves that require gradients, with the leaves' values.
 
@@ -186,6 +215,8 @@ def _box(box: Box, leaves: list) -> Item:
 def _torch_tensor(tensor: Any, leaves: list) -> Item:
     dtype = tensor.dtype
     if dtype.is_floating_point or dtype.is_complex:
+        if tensor.is_meta:
+            raise CircuitError("An argument is a tensor on the device 'meta', which has no values; move it to 'cpu'.")
         leaves.append(tensor)
         return (TORCH, tensor.shape, dtype, tensor.device)
     if is_functorch(tensor):

@@ -49,7 +49,10 @@ class _Node(torch.autograd.Function):
         """The pullback, as a node again."""
         needs = ctx.needs_input_grad[1:]
         pullback = ctx.call.function.pullback(needs, ctx.call.residual)
-        found = apply(pullback, *ctx.saved_tensors, *cotangents)
+        if any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents)):
+            found = _apply_to_batched(pullback, ctx.saved_tensors, cotangents)
+        else:
+            found = apply(pullback, *ctx.saved_tensors, *cotangents)
         if all(needs):
             return (None, *found)
         rest = iter(found)
@@ -112,6 +115,31 @@ def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _Node.apply(call, *tensors)
     return _EagerNode.apply(call, *tensors) if in_graph else _evaluate(call, tensors)
+
+
+def _apply_to_batched(
+    pullback: Function, saved: tuple[torch.Tensor, ...], cotangents: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """The pullback under ``torch.autograd.grad(..., is_grads_batched=True)``: cotangents have a hidden batch axis."""
+    mapped = tuple(map(torch._C._functorch.is_legacy_batchedtensor, cotangents))
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    rows = [torch._remove_batch_dim(c, level, 0, 0) if m else c for c, m in zip(cotangents, mapped, strict=True)]
+    size = next(r.shape[0] for r, m in zip(rows, mapped, strict=True) if m)
+    found = apply(pullback.vmap(size, (False,) * len(saved) + mapped), *saved, *rows)
+    return tuple([torch._add_batch_dim(y, 0, level) for y in found])
+
+
+def keep_out_of_graphs(*functions: Any) -> None:
+    """Make ``torch.compile`` call these functions as they are; it does not compile what they call either."""
+    frames = torch._C._dynamo.eval_frame
+    if not hasattr(frames, "set_code_exec_strategy"):
+        return  # an older PyTorch cannot be told
+    skip = frames._FrameAction.SKIP
+    for function in functions:
+        function._torchdynamo_disable = True
+        function._torchdynamo_disable_msg = "circuits have kernels of their own"
+        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
 
 
 def _evaluate(call: _Call, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
