@@ -136,6 +136,18 @@ def has_lightning() -> bool:
     return find_spec("pennylane_lightning") is not None
 
 
+def simulators() -> dict[str, tuple[Any, str]]:
+    """Library and device of each simulator that is installed, by name; the reference first."""
+    import pennylane
+
+    import qhybrid
+
+    found: dict[str, tuple[Any, str]] = {"default.qubit": (pennylane, "default.qubit")}
+    if has_lightning():
+        found["lightning.qubit"] = (pennylane, "lightning.qubit")
+    return {**found, "qhybrid": (qhybrid, "qhybrid.statevector")}
+
+
 def absences() -> list[str]:
     """Remarks that name the contenders that are not installed."""
     return [] if has_lightning() else ["Missing: lightning.qubit (pennylane-lightning is not installed)."]

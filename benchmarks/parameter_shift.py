@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pennylane
 import torch
 
-import qhybrid
 from benchmarks._timing import (
     FULL,
     QUICK,
     Report,
     absences,
     checked_difference,
-    has_lightning,
     interleaved,
+    simulators,
     verdict,
 )
 
@@ -29,15 +27,6 @@ SIZE, QUICK_SIZE = (4, 2, 32), (2, 1, 3)
 GOAL = 60.0
 TOLERANCE = 1e-9
 REFERENCE = "default.qubit"
-
-
-def contenders() -> dict[str, tuple[Any, str]]:
-    """Library and device, by name."""
-    found: dict[str, tuple[Any, str]] = {REFERENCE: (pennylane, "default.qubit")}
-    if has_lightning():
-        found["lightning.qubit"] = (pennylane, "lightning.qubit")
-    found["qhybrid"] = (qhybrid, "qhybrid.statevector")
-    return found
 
 
 def build(library: Any, device: str, qubits: int, layers: int, batch: int) -> Callable[[], list[torch.Tensor]]:
@@ -66,7 +55,7 @@ def run(quick: bool) -> Report:
         quick: a small size, one call each
     """
     size = QUICK_SIZE if quick else SIZE
-    cases = {name: build(*c, *size) for name, c in contenders().items()}
+    cases = {name: build(*c, *size) for name, c in simulators().items()}
     expected = cases[REFERENCE]()
     checks = {
         "tolerance": TOLERANCE,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 
-import qhybrid
 from benchmarks._timing import (
     FULL,
     QUICK,
@@ -19,8 +18,8 @@ from benchmarks._timing import (
     Report,
     ResultsDifferError,
     absences,
-    has_lightning,
     interleaved,
+    simulators,
     verdict,
 )
 
@@ -43,7 +42,7 @@ def measurements(library: Any) -> dict[str, Callable[[], Any]]:
 
 def build(library: Any, device: str, qubits: int, shots: int) -> dict[str, Callable[[], Any]]:
     """A function for each measurement, and for the exact expectation value."""
-    weights = np.random.default_rng(0).uniform(0, 2 * np.pi, (LAYERS, qubits, 3))
+    weights = _weights(qubits)
     cases = {}
     for name, measure in {EXACT: measurements(library)["expectation value"], **measurements(library)}.items():
 
@@ -85,9 +84,9 @@ def run(quick: bool) -> Report:
         quick: few qubits and shots, one call each
     """
     qubits, shots = (QUICK_QUBITS, QUICK_SHOTS) if quick else (QUBITS, SHOTS)
-    libraries = {"lightning.qubit": (qml, "lightning.qubit")} if has_lightning() else {}
-    libraries["qhybrid"] = (qhybrid, "qhybrid.statevector")
     exact = _exact(qubits)
+    # default.qubit needs seconds for each of them
+    libraries = {name: c for name, c in simulators().items() if name != "default.qubit"}
     cases = {name: build(*c, qubits, shots) for name, c in libraries.items()}
     checks = {"standard deviations": {name: check(c, shots, exact) for name, c in cases.items()}}
     effort = QUICK if quick else Effort(rounds=FULL.rounds, seconds=FULL.seconds, warm_up=1)
@@ -105,9 +104,13 @@ def run(quick: bool) -> Report:
     return Report("sampling", title, ["", *cases], rows, checks, results, remarks)
 
 
+def _weights(qubits: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 2 * np.pi, (LAYERS, qubits, 3))
+
+
 def _exact(qubits: int) -> np.ndarray:
     """Probabilities of the first three wires."""
-    weights = np.random.default_rng(0).uniform(0, 2 * np.pi, (LAYERS, qubits, 3))
+    weights = _weights(qubits)
 
     @qml.qnode(qml.device("default.qubit", wires=qubits))
     def circuit(weights):

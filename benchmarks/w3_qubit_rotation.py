@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 
-import qhybrid
 from benchmarks._timing import (
     FULL,
     QUICK,
@@ -21,8 +20,8 @@ from benchmarks._timing import (
     Report,
     absences,
     checked_difference,
-    has_lightning,
     interleaved,
+    simulators,
     verdict,
 )
 
@@ -30,15 +29,6 @@ STEPS = 100
 GOAL = 8.0
 TOLERANCE = 1e-9
 REFERENCE = "default.qubit"
-
-
-def contenders() -> dict[str, tuple[Any, str]]:
-    """Library and device, by name; the gradient method is each device's default."""
-    found: dict[str, tuple[Any, str]] = {REFERENCE: (qml, "default.qubit")}
-    if has_lightning():
-        found["lightning.qubit"] = (qml, "lightning.qubit")
-    found["qhybrid"] = (qhybrid, "qhybrid.statevector")
-    return found
 
 
 def build(library: Any, device: str) -> Callable:
@@ -73,7 +63,7 @@ def check() -> dict[str, Any]:
     Raises:
         ResultsDifferError: one of them does not arrive at (0, pi), or leaves the way of the reference
     """
-    paths = {name: descend_anew(*c) for name, c in contenders().items()}
+    paths = {name: descend_anew(*c) for name, c in simulators().items()}
     checked_difference(f"the end of {REFERENCE}", [paths[REFERENCE][-1]], [np.array([0, np.pi])], 1e-6)
     return {
         "reference": REFERENCE,
@@ -87,7 +77,7 @@ def check() -> dict[str, Any]:
 
 def measure(effort: Effort) -> dict[str, dict[str, float]]:
     """Seconds by contender: 100 steps of a new QNode, of one called before, and the first step of a new QNode."""
-    found = contenders()
+    found = simulators()
     return {
         "cold": interleaved({name: partial(descend_anew, *c) for name, c in found.items()}, effort),
         "warm": interleaved({name: partial(descend, build(*c)) for name, c in found.items()}, effort),

@@ -178,8 +178,8 @@ class TensorOutput:
             if not math.is_abstract(samples) and counts_outcomes(self.measurement, samples.shape[-1]):
                 return counts(samples, self.measurement.all_outcomes)
             found = self.measurement.process_samples(samples, wire_order=wires)
-            same = math.is_abstract(tensor) or not isinstance(found, np.ndarray)
-            return found if same else math.asarray(found, like=math.get_interface(tensor))
+            is_final = math.is_abstract(tensor) or not isinstance(found, np.ndarray)
+            return found if is_final else math.asarray(found, like=math.get_interface(tensor))
         return self.measurement.process_state(tensor, wire_order=wires)
 
 

@@ -282,10 +282,12 @@ def _join_rows(rows: list[Elements]) -> Elements:
 
 def _origin(folder: Folder, row: Elements) -> Any:
     """What a row is made of: ``None``, one element of one leaf, or the set of leaves that feed it."""
-    ids = row.ids[row.ids >= 0] if row.ids.size == 1 else np.unique(row.ids[row.ids >= 0])
+    ids = np.unique(row.ids[row.ids >= 0])
     if not ids.size:
         return None
-    for p in (p for p in folder.leaves if p.layout is not None):
+    for p in folder.leaves:
+        if p.layout is None:
+            continue
         node = folder.graph.nodes[p.index]
         size = math.prod(np.shape(node.value))
         if p.start <= ids[0] and ids[-1] < p.start + size:

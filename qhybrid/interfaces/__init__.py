@@ -1,15 +1,13 @@
 """Hosts: binding a :class:`~qhybrid.execution.Function` to a reverse-mode graph.
 
 ``apply(host, function, tensors)`` evaluates a function on the tensors of a host, which is ``"numpy"``, ``"autograd"``,
-``"torch"`` or ``"jax"``, and gives a tuple of the host's tensors. ``host_of(leaves)`` says which host some values
-belong to.
+``"torch"`` or ``"jax"``, and gives a tuple of the host's tensors.
 Every host module has ``apply(function, *tensors)``; none knows how a circuit is differentiated.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -20,24 +18,6 @@ from qhybrid.execution import Function
 
 #: Names of the hosts.
 HOSTS = ("numpy", "autograd", "torch", "jax")
-
-
-def host_of(leaves: Iterable[Any]) -> str:
-    """The host that ``leaves`` belong to: torch or JAX if any is theirs, autograd if any is traced by it.
-
-    >>> host_of([1.0, np.zeros(2)])
-    'numpy'
-    """
-    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
-    found = "numpy"
-    for leaf in leaves:
-        if torch is not None and isinstance(leaf, torch.Tensor):
-            return "torch"
-        if jax is not None and isinstance(leaf, jax.Array):
-            return "jax"
-        if type(leaf).__module__.startswith(("autograd.", "pennylane.numpy")):
-            found = "autograd"
-    return found
 
 
 def apply(host: str, function: Function, tensors: Sequence[Any]) -> tuple[Any, ...]:

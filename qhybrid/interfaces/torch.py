@@ -7,7 +7,7 @@ derivatives. Complex gradients follow PyTorch's convention, which is that of :cl
 
 from __future__ import annotations
 
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Any
 
 import torch
@@ -130,6 +130,7 @@ def _apply_to_batched(
     return tuple([torch._add_batch_dim(y, 0, level) for y in found])
 
 
+@cache
 def keep_out_of_graphs(*functions: Any) -> None:
     """Make ``torch.compile`` call these functions as they are; it does not compile what they call either."""
     frames = torch._C._dynamo.eval_frame

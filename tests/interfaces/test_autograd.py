@@ -109,22 +109,6 @@ def test_third_derivative_is_refused():
         autograd.grad(autograd.grad(autograd.grad(value)))(0.3)
 
 
-@pytest.mark.parametrize(
-    ("leaf", "host"), [(1.0, "numpy"), (np.ones(1), "numpy"), (qml.numpy.ones(1), "autograd"), ("a", "numpy")]
-)
-def test_host_of(leaf, host):
-    assert interfaces.host_of([0.5, leaf]) == host
-
-
-def test_host_of_torch_and_boxes():
-    import torch
-
-    assert interfaces.host_of([qml.numpy.ones(1), torch.ones(1)]) == "torch"
-    seen = []
-    autograd.grad(lambda x: seen.append(interfaces.host_of([x])) or x)(1.0)
-    assert seen == ["autograd"]
-
-
 def test_apply_dispatches():
     inputs = random_inputs(MIXED)
     (expected,) = function(MIXED, METHODS[0], compile_fast)(*inputs)

@@ -152,13 +152,6 @@ def test_errors():
         jax.grad(jax.grad(jax.grad(lambda x: value(x[None]))))(0.3)
 
 
-def test_host_of_arrays_and_tracers():
-    assert interfaces.host_of([0.5, jnp.ones(1)]) == "jax"
-    seen = []
-    jax.jit(lambda x: seen.append(interfaces.host_of([x])) or x)(1.0)
-    assert seen == ["jax"]
-
-
 # ------------------------------------------------------------------ QNodes
 
 

@@ -114,6 +114,7 @@ class StateVectorExecutable(Executable):
         self.options = options or PlanOptions()
         if options is None and self.real_dtype == np.float32:
             self.options = PlanOptions(register_bits=4)
+        self._only_words = only_words(program)
         self._compiled: dict[tuple[bool, bool], Compiled] = {}
 
     def __reduce__(self) -> tuple:
@@ -257,12 +258,12 @@ class StateVectorExecutable(Executable):
     # ------------------------------------------------------------------ layout
 
     def _compile(self, tile: bool, sampled: bool = False) -> Compiled:
-        """The program for one layout; for samples of bits, each bit ends as a wire."""
-        compiled = self._compiled.get((tile, sampled))
+        """The program for one layout; for anything but Pauli words, each bit ends as a wire."""
+        restore = sampled or not self._only_words
+        compiled = self._compiled.get((tile, restore))
         if compiled is None:
             n, options = self.program.num_wires, None if tile else self.options
             max_flips = n if tile else max(1, min(self.options.active, n - self.options.lane_bits))
-            restore = sampled or not only_words(self.program)
             lowering = LoweringOptions(max_flips, absorb=tile, restore=restore, fuse_mixed=not tile)
             program = self.program
             operations, bits, frame = lower_gates(program.gates, range(n - 1, -1, -1), program.arrays, lowering)
@@ -273,7 +274,7 @@ class StateVectorExecutable(Executable):
                 program,
                 options,
             )
-            self._compiled[tile, sampled] = compiled
+            self._compiled[tile, restore] = compiled
         return compiled
 
     def _layout(self, count: int) -> Layout:
