@@ -56,8 +56,8 @@ class Executable(ABC):
     def vjp(self, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs) -> Slots:
         """Cotangents of the slots, given cotangents shaped like the results of :meth:`run`.
 
-        An executable whose :meth:`run_with_residual` gives a residual also takes it here, as ``residual``: read-only,
-        as often as wanted, and only at the slots that it came from.
+        An executable whose :meth:`run_with_residual` gives a residual also takes it here, as ``residual``: as often as
+        wanted, from any thread, and only at the slots that it came from.
         """
         raise NotImplementedError(f"{type(self).__name__} has no native derivative")
 

@@ -78,12 +78,33 @@ class Compiled:
         return request
 
 
-class Residual(NamedTuple):
-    """What a run leaves for the derivative: the final state and the gates' coefficients. Never changed."""
+class Final(NamedTuple):
+    """How a run ends: the final state and the gates' coefficients."""
 
     layout: Layout
     psi: NDArray
     coef: Coefficients
+
+
+class Residual:
+    """A :class:`Final` kept for derivatives, of which each wants to overwrite the state.
+
+    A small state is copied for each of them. A large one goes to the first, so that no more than psi and lambda are in
+    memory; a later derivative of the same run finds nothing and runs the circuit again.
+    """
+
+    def __init__(self, final: Final, copied_bytes: int) -> None:
+        self._kept = [final]  # taking from a list is atomic: derivatives may be in several threads
+        self._copies = final.psi.nbytes <= copied_bytes
+
+    def take(self) -> Final | None:
+        """A final state of one's own; ``None`` if it has gone to another."""
+        if self._copies:
+            return self._kept[0]._replace(psi=self._kept[0].psi.copy())
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return None
 
 
 class StateVectorExecutable(Executable):
@@ -141,7 +162,7 @@ class StateVectorExecutable(Executable):
             final = self._forward(part, stop - start)
             parts.append(results(self._compile(final.layout.tile).measurements, final.layout, part, final.psi))
             if keep and len(groups) == 1 and final.psi.nbytes <= self.options.residual_bytes:
-                residual = final
+                residual = Residual(final, self.options.copied_bytes)
         return self._joined(parts), residual
 
     def vjp(
@@ -153,7 +174,7 @@ class StateVectorExecutable(Executable):
             slots: parameters of all samples
             cotangents: shaped like the results of :meth:`run`
             needs: which cotangents are wanted
-            residual: from :meth:`run_with_residual` on the same slots; saves the forward run and is not changed
+            residual: from :meth:`run_with_residual` on the same slots; saves the forward run, once if it is large
         """
         values, count = self._values(slots)
         if not self.program.is_batched:
@@ -194,13 +215,13 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ one group of samples
 
-    def _forward(self, values: Values, count: int, sampled: bool = False) -> Residual:
+    def _forward(self, values: Values, count: int, sampled: bool = False) -> Final:
         layout = self._layout(count)
         plan = self._compile(layout.tile, sampled).plan
         psi = layout.empty() if len(plan.product_bits) else self._initial(layout, values)
         coef = coefficients(plan, layout, values)
         apply_plan(plan, layout, psi, coef)
-        return Residual(layout, psi, coef)
+        return Final(layout, psi, coef)
 
     def _vjp_group(
         self,
@@ -211,15 +232,13 @@ class StateVectorExecutable(Executable):
         residual: Residual | None,
         into: Values,
     ) -> None:
-        final = residual or self._forward(values, count)
+        final = (residual.take() if residual else None) or self._forward(values, count)
         layout, psi = final.layout, final.psi
         compiled = self._compile(layout.tile)
         plan, request = compiled.plan, compiled.request(needs)
         lam = seed(compiled.measurements, layout, values, psi, cotangents, into, request.anything)
         if request.stop >= len(plan.operations) and not request.preparation:
             return
-        if residual is not None:
-            psi = psi.copy()
         g = reverse_plan(plan, layout, psi, lam, final.coef, request.want, request.stop)
         chain_rule(plan, layout, values, final.coef, g, request.want, into)
         if request.preparation:

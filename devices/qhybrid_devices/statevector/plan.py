@@ -39,6 +39,7 @@ class PlanOptions:
         tile_bytes: target size of one state's tile in tile mode
         group_bytes: largest size of the states of the samples that are in memory together
         residual_bytes: largest final state that ``run_with_residual`` keeps
+        copied_bytes: largest kept state that each derivative copies; a larger one is used up by the first
         parallel_work: updated amplitudes below which one thread is faster
     """
 
@@ -52,6 +53,7 @@ class PlanOptions:
     tile_bytes: int = 1 << 19
     group_bytes: int = 1 << 28
     residual_bytes: int = 1 << 28
+    copied_bytes: int = 1 << 22
     parallel_work: int = 1 << 17
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -193,6 +194,34 @@ def test_groups_of_samples(rng, build, matches_reference):
     builder.add("matrix", 1, batched=True)
     program = builder.program((Expectation(XYZ),), (State(),))
     matches_reference(program, builder.values(), PlanOptions(group_bytes=512))
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_a_large_residual_is_used_up(rng, build, matches_reference, batch):
+    """The first derivative takes the kept state, a second one runs the circuit again: same numbers."""
+    builder = build(rng, 4, batch)
+    builder.mix()
+    builder.add("pauli", 2, batched=True)
+    matches_reference(builder.program((Expectation(XYZ),)), builder.values(), PlanOptions(copied_bytes=0))
+
+
+@pytest.mark.parametrize("depth", [1, 6])
+@pytest.mark.parametrize("outputs", [1, 5])
+def test_a_gradient_holds_two_states(rng, build, depth, outputs):
+    """Psi and lambda, whatever the depth and the outputs, and 10 % for all the rest."""
+    builder = build(rng, 19, None)
+    for _ in range(depth):
+        builder.mix()
+    program = builder.program((Expectation(XYZ),) * outputs)
+    executable, slots = StateVectorExecutable(program), builder.values()
+    tracemalloc.start()
+    try:
+        results, residual = executable.run_with_residual(slots)
+        executable.vjp(slots, tuple(map(np.ones_like, results)), Needs(), residual)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.2 * (16 << 19)
 
 
 def test_batch_of_one_is_unbatched(rng, build, options):
