@@ -17,8 +17,8 @@ from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues, assemble
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output, ScalarOutput
-from qhybrid.execution import Circuit
-from qhybrid.gradients import CircuitFunction, GradientMethod, resolve
+from qhybrid.execution import Circuit, Function
+from qhybrid.gradients import Arranged, CircuitFunction, GradientMethod, resolve
 from qhybrid.interfaces import autograd
 from qhybrid.program import Program
 
@@ -36,7 +36,7 @@ class CompiledCircuit:
     program: Program
     outputs: tuple[Output, ...]
     device: CompilingDevice
-    _functions: dict[Any, CircuitFunction] = field(default_factory=dict, repr=False)
+    _functions: dict[Any, Function] = field(default_factory=dict, repr=False)
 
     @cached_property
     def only_scalars(self) -> bool:
@@ -51,10 +51,13 @@ class CompiledCircuit:
             method: how the host differentiates the results
             shots: samples a measurement basis, ``None`` for exact results
         """
-        function = self._functions.get((method, shots))
+        function = self._functions.get((method, shots, values.arrangements))
         if function is None:
             circuit = Circuit(self.program, self.device.compile, shots, self.device.new_rng)
-            function = self._functions[method, shots] = CircuitFunction(circuit, method)
+            function = CircuitFunction(circuit, method)
+            if values.arrangements:
+                function = Arranged(function, values.arrangements)
+            self._functions[method, shots, values.arrangements] = function
         return interfaces.apply(values.host, function, values.tensors)
 
     def measured(self, values: SlotValues, method: GradientMethod, shots: int | None) -> list[Any]:

@@ -186,7 +186,7 @@ class QNode(qml.QNode):
 
     def _run_entry(self, entry: _Entry, leaves: list) -> Any:
         found = entry.trace
-        values = found.slot_values(leaves)
+        values = found.inputs(leaves)
         try:
             parts = [found.restore(entry.circuit.measured(values, self._resolve(s), s)) for s in self._each_shots()]
         except NotFiniteError as error:
@@ -342,7 +342,7 @@ class QNode(qml.QNode):
             return None  # the ordinary call that follows reports the cause
         if not (entry.trace.sequence and entry.circuit.only_scalars):
             return None
-        return entry.circuit.results(entry.trace.slot_values(leaves), self._resolve(numbers[0]), numbers[0])[0]
+        return entry.circuit.results(entry.trace.inputs(leaves), self._resolve(numbers[0]), numbers[0])[0]
 
     def update(self, **kwargs: Any) -> QNode:
         """A new QNode with some settings changed; see :meth:`pennylane.QNode.update`."""

@@ -11,6 +11,7 @@ from pennylane import math
 from qhybrid.capture.lowering import Lowered
 from qhybrid.capture.values import concrete
 from qhybrid.errors import CaptureError, CircuitError
+from qhybrid.gradients import Arrangement
 
 HOSTS = ("torch", "jax", "autograd", "numpy")
 
@@ -22,10 +23,12 @@ class SlotValues:
     Args:
         host: ``"numpy"``, ``"autograd"``, ``"torch"`` or ``"jax"``
         tensors: shared angles ``(Ps,)`` if there are any, batched angles ``(Pb, batch)`` if there are any, arrays
+        arrangements: if there are any, ``tensors`` are arguments that become the slots in this way
     """
 
     host: str
     tensors: tuple[Any, ...]
+    arrangements: tuple[Arrangement, ...] = ()
 
 
 def host_of(values: Any) -> str:

@@ -29,6 +29,7 @@ from qhybrid.capture.replay import (
     references,
 )
 from qhybrid.capture.tracer import Graph, Node
+from qhybrid.gradients import Arrangement
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +119,7 @@ def layout_of(shape: tuple[int, ...], batch_size: int | None) -> str:
 
 def arrange(array: NDArray, layout: str) -> NDArray:
     """An array in the order of its layout: a vector, or a matrix with the batch last."""
-    if layout == "vector":
-        return array.reshape(-1)
-    if layout == "leading":
-        array = np.moveaxis(array, 0, -1)
-    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    return Arrangement(array.shape, layout).arrange(array)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qhybrid.capture.hosts import Host
 from qhybrid.capture.replay import cast, evaluate, substitute
 from qhybrid.capture.tracer import Node
+from qhybrid.gradients import Arrangement
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Plan:
         arrays: whole arrays: a node, or a constant
         batch_size: number of samples
         origins: for messages, what each shared and batched row is made of
+        arrangements: if every slot is one leaf, each of them, in that order, with its axes in another order: how
     """
 
     dtype: np.dtype
@@ -108,6 +110,7 @@ class Plan:
     batch_size: int | None
     loads: tuple[tuple[int, Load], ...]
     origins: tuple[tuple[Any, ...], tuple[Any, ...]]
+    arrangements: tuple[tuple[Leaf, Arrangement], ...] = ()
 
     def run(self, values: Sequence[Any], host: Host) -> tuple[Any, ...]:
         """Slot values for leaf ``values``: shared and batched rows if there are any, then the arrays."""

@@ -79,6 +79,14 @@ class Prologue:
         """
         return SlotValues(self._host_name, self._plan.run(leaves, self._host(leaves)))
 
+    def inputs(self, leaves: Sequence[Any]) -> SlotValues:
+        """The same, but leaves that are slots up to the order of their axes stay as they are: fewer nodes."""
+        whole, host = self._plan.arrangements, self._host(leaves)
+        if not whole or host.name == "numpy":
+            return SlotValues(self._host_name, self._plan.run(leaves, host))
+        live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f, _ in whole]
+        return SlotValues(self._host_name, tuple(map(host.array, live)), tuple([a for _, a in whole]))
+
     def branches_hold(self, leaves: Sequence[Any]) -> bool:
         """Whether every branch that the trace took on a value is taken again.
 

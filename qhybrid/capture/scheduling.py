@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from qhybrid.capture.folding import Elements, Folder, Pending, arrange, constant
 from qhybrid.capture.plan import Elementwise, Gather, Leaf, Load, Piece, Plan, Replay
 from qhybrid.capture.replay import CAPTURED, INPUT, references
 from qhybrid.capture.tracer import Graph, Tracer
+from qhybrid.gradients import Arrangement
 
 
 class _Scheduler:
@@ -245,18 +247,36 @@ def compile_plan(
     loads = tuple(
         (r._index, load) for r in arrays if isinstance(r, Tracer) and (load := scheduler.load(r._index)) is not None
     )
+    vector = scheduler.vector(_join_rows(described[0])) if shared else None
+    matrix = scheduler.matrix(_join_rows(described[1]), widen=True) if batched else None
     return Plan(
         dtype=dtype,
         leaves=leaves,
         steps=tuple(steps),
-        shared=scheduler.vector(_join_rows(described[0])) if shared else None,
-        batched=scheduler.matrix(_join_rows(described[1]), widen=True) if batched else None,
+        shared=vector,
+        batched=matrix,
         arrays=tuple(r._index if isinstance(r, Tracer) else np.asarray(r) for r in arrays),
         batch_size=batch_size,
         loads=loads,
         origins=tuple(tuple(_origin(folder, r) for r in rows) for rows in described),  # type: ignore[arg-type]
         constants=tuple(scheduler.constants),
+        arrangements=() if steps or arrays else _arrangements(graph, leaves, vector, matrix),
     )
+
+
+def _arrangements(
+    graph: Graph, leaves: Sequence[Leaf], vector: Gather | None, matrix: Gather | None
+) -> tuple[tuple[Leaf, Arrangement], ...]:
+    """How each slot is one whole leaf, if that holds for all slots and leaves."""
+    found = []
+    for store, gather in (("vector", vector), ("matrix", matrix)):
+        own = [f for f in leaves if (f.layout == "vector") == (store == "vector")]
+        if gather is None and not own:
+            continue
+        if gather is None or len(own) != 1 or replace(gather, columns=None) != Gather((Piece(store, None),)):
+            return ()
+        found.append((own[0], Arrangement(np.shape(graph.nodes[own[0].index].value), str(own[0].layout))))
+    return tuple(found)
 
 
 def _value(root: Any) -> Any:

@@ -54,6 +54,10 @@ class Trace:
         """Slot values for live argument leaves, in the graph of their host."""
         return self.prologue(leaves)
 
+    def inputs(self, leaves: Sequence[Any]) -> SlotValues:
+        """The slot values, or what they are arranged from; see :meth:`Prologue.inputs`."""
+        return self.prologue.inputs(leaves)
+
 
 def trace(
     func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str], device_wires: Any, shots: Any

@@ -3,13 +3,16 @@
 * :class:`Adjoint`, :class:`ParameterShift`, :class:`FiniteDiff`: how first derivatives are obtained.
 * :func:`resolve`: from ``diff_method`` as a user gives it to a method and the reason for it.
 * :func:`check_method`, :func:`resolves`: whether a ``diff_method`` exists at all, and whether it is one of ours.
-* :class:`CircuitFunction`: a program on a device as a :class:`~qhybrid.execution.Function` for hosts.
+* :class:`CircuitFunction`: a program on a device as a :class:`~qhybrid.execution.Function` for hosts, and
+  :class:`Arranged`, the same of arguments with their axes in another order.
 
 Second derivatives are exact for every method, by shift rules on top of its first derivatives.
 """
 
 from qhybrid._fallthrough import fall_through
 from qhybrid.gradients.adjoint import Adjoint as Adjoint
+from qhybrid.gradients.arranged import Arranged as Arranged
+from qhybrid.gradients.arranged import Arrangement as Arrangement
 from qhybrid.gradients.base import GradientMethod as GradientMethod
 from qhybrid.gradients.finite_difference import FiniteDiff as FiniteDiff
 from qhybrid.gradients.function import CircuitFunction as CircuitFunction

@@ -1,0 +1,106 @@
+"""Functions of arguments as they are, where a slot is an argument with its axes in another order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid.execution import Function
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """How a slot holds an array: flat, or as rows with the batch last. Mapped axes stay in front.
+
+    Args:
+        shape: of the array, without mapped axes
+        layout: ``"vector"``, or which axis of the array is the batch: the ``"leading"`` or the ``"trailing"`` one
+
+    Example:
+        >>> inputs = np.array([[1, 2], [3, 4], [5, 6]])
+        >>> Arrangement((3, 2), "leading").arrange(inputs)
+        array([[1, 3, 5],
+               [2, 4, 6]])
+    """
+
+    shape: tuple[int, ...]
+    layout: str
+
+    def arrange(self, array: NDArray) -> NDArray:
+        """The array as a slot holds it."""
+        front = array.ndim - len(self.shape)
+        mapped = array.shape[:front]
+        if self.layout == "vector":
+            return array.reshape(*mapped, math.prod(self.shape))
+        if self.layout == "leading":
+            return np.moveaxis(array, front, -1).reshape(*mapped, math.prod(self.shape[1:]), self.shape[0])
+        return array.reshape(*mapped, math.prod(self.shape[:-1]), self.shape[-1])
+
+    def restore(self, array: NDArray) -> NDArray:
+        """The inverse of :meth:`arrange`."""
+        front = array.ndim - (1 if self.layout == "vector" else 2)
+        mapped = array.shape[:front]
+        if self.layout == "leading":
+            return np.moveaxis(array.reshape((*mapped, *self.shape[1:], self.shape[0])), -1, front)
+        return array.reshape((*mapped, *self.shape))
+
+
+class Arranged(Function):
+    """Another function whose inputs are arranged on their way in, and their cotangents on their way out.
+
+    Hosts then record one node where they would record one for each change of axes.
+
+    Args:
+        function: of slots
+        inputs: how the first inputs are arranged; ``None`` and all further ones: as they are
+        outputs: the same for the outputs
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        inputs: tuple[Arrangement | None, ...],
+        outputs: tuple[Arrangement | None, ...] = (),
+    ) -> None:
+        self.function, self._inputs, self._outputs = function, inputs, outputs
+
+    def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
+        """The outputs at ``inputs``."""
+        return self._restored(self.function(*self._arranged(inputs)))
+
+    def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
+        """The outputs and the function's residual."""
+        outputs, residual = self.function.forward(*self._arranged(inputs))
+        return self._restored(outputs), residual
+
+    def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> Arranged:
+        """The function's pullback; what it takes and gives is arranged like the function's inputs and outputs."""
+        inputs = self._inputs + (None,) * (len(needs) - len(self._inputs))
+        needed = tuple([a for a, n in zip(inputs, needs, strict=True) if n])
+        return Arranged(self.function.pullback(needs, residual), inputs + self._outputs, needed)
+
+    def vmap(self, size: int, mapped: tuple[bool, ...]) -> Arranged:
+        """The function over one more axis, in front of everything."""
+        return Arranged(self.function.vmap(size, mapped), self._inputs, self._outputs)
+
+    def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
+        """Shape and kind of each output."""
+        arrays = [np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in inputs]
+        found = self.function.output_types(self._arranged(arrays))
+        shaped = self._restored([np.broadcast_to(0.0, shape) for shape, _ in found])
+        return tuple((array.shape, kind) for array, (_, kind) in zip(shaped, found, strict=True))
+
+    def _arranged(self, inputs: Sequence[NDArray]) -> list[NDArray]:
+        pairs = zip(inputs, self._inputs, strict=False)
+        return [*(x if a is None else a.arrange(x) for x, a in pairs), *inputs[len(self._inputs) :]]
+
+    def _restored(self, outputs: Sequence[NDArray]) -> tuple[NDArray, ...]:
+        if not self._outputs:
+            return tuple(outputs)
+        pairs = zip(outputs, self._outputs, strict=False)
+        return (*(y if a is None else a.restore(y) for y, a in pairs), *outputs[len(self._outputs) :])
