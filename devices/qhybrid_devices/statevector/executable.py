@@ -132,9 +132,7 @@ class StateVectorExecutable(Executable):
         self.c_dtype = np.dtype(c_dtype)
         #: The dtype of results and of the planes of a state.
         self.real_dtype = np.dtype(np.float32 if self.c_dtype == np.complex64 else np.float64)
-        self.options = options or PlanOptions()
-        if options is None and self.real_dtype == np.float32:
-            self.options = PlanOptions(register_bits=4)
+        self.options = options or PlanOptions.of_machine(self.real_dtype)
         self._only_words = only_words(program)
         self._compiled: dict[tuple[bool, bool], Compiled] = {}
 

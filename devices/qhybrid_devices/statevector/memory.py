@@ -1,14 +1,17 @@
-"""Refusing what cannot fit, before anything is allocated."""
+"""What memory there is: refusing what cannot fit, before anything is allocated, and the size of the cache."""
 
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 from qhybrid.errors import DeviceError
 
 #: Part of the available memory that states may take; the rest is for everything else in the process.
 USABLE = 0.95
+#: Level 2 cache where the system does not say.
+USUAL_CACHE = 1 << 20
 
 
 def available_bytes() -> int:
@@ -19,6 +22,30 @@ def available_bytes() -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def cache_bytes() -> int:
+    """Level 2 cache of a core: ``QHYBRID_CACHE_BYTES``, by default what the system says.
+
+    Raises:
+        DeviceError: the variable is not a positive number
+    """
+    setting = os.environ.get("QHYBRID_CACHE_BYTES", "")
+    if setting:
+        if not (setting.isdigit() and int(setting) > 0):
+            raise DeviceError(f"QHYBRID_CACHE_BYTES is {setting!r}; it must be a positive number of bytes.")
+        return int(setting)
+    return _level2(Path("/sys/devices/system/cpu/cpu0/cache")) or USUAL_CACHE
+
+
+@cache
+def _level2(folder: Path) -> int | None:
+    """The size that Linux gives, as in ``2048K``."""
+    for index in sorted(folder.glob("index*")):
+        kinds = [(index / name).read_text().strip() for name in ("level", "type", "size")]
+        if kinds[0] == "2" and kinds[1] != "Instruction" and kinds[2].endswith("K") and kinds[2][:-1].isdigit():
+            return int(kinds[2][:-1]) << 10
+    return None
 
 
 def require(needed: int, num_wires: int, what: str) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.program import Diagonal, Evolution, Matrix
+from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector.operations import Operation
+from qhybrid_devices.statevector.simd import REGISTER_BYTES
 from qhybrid_devices.statevector.table import (
     COMP_COLUMNS,
     DENSE,
@@ -22,6 +24,11 @@ from qhybrid_devices.statevector.table import (
     SPECTRUM,
     U2,
 )
+
+#: Row bits of a tile: fewer make too many sweeps whatever the cache, more gain nothing.
+MIN_ACTIVE, MAX_ACTIVE = 7, 11
+#: Smallest tile in tile mode, in bytes.
+MIN_TILE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,18 @@ class PlanOptions:
     residual_bytes: int = 1 << 28
     copied_bytes: int = 1 << 22
     parallel_work: int = 1 << 17
+
+    @classmethod
+    def of_machine(cls, dtype: np.dtype) -> PlanOptions:
+        """Sizes for planes of that dtype and the cache of this machine.
+
+        A tile of psi that a sweep copies takes an eighth of it, one where the state lies a quarter; lambda's as much.
+        """
+        cache = memory.cache_bytes()
+        rows = cache // 8 // ((2 * dtype.itemsize) << cls.lane_bits)
+        active = min(max(rows.bit_length() - 1, MIN_ACTIVE), MAX_ACTIVE)
+        register_bits = (REGISTER_BYTES // dtype.itemsize).bit_length() - 1
+        return cls(active=active, register_bits=register_bits, tile_bytes=max(cache // 4, MIN_TILE))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from qhybrid.errors import DeviceError
-from qhybrid_devices.statevector import _jit, sweeps
+from qhybrid_devices.statevector import _jit, memory, sweeps
+from qhybrid_devices.statevector.plan import PlanOptions
 from qhybrid_devices.statevector.threads import num_parts, num_threads, parallel, split
 
 PROGRAM = """
@@ -80,6 +81,29 @@ def test_number_of_threads(monkeypatch):
         num_threads()
     monkeypatch.delenv("QHYBRID_NUM_THREADS")
     assert num_threads() == len(os.sched_getaffinity(0))
+
+
+def test_sizes_follow_the_cache(monkeypatch):
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    monkeypatch.setenv("QHYBRID_CACHE_BYTES", str(2 << 20))
+    assert PlanOptions.of_machine(double) == PlanOptions()
+    assert PlanOptions.of_machine(single) == PlanOptions(active=11, register_bits=4)
+    monkeypatch.setenv("QHYBRID_CACHE_BYTES", str(256 << 10))
+    assert PlanOptions.of_machine(double) == PlanOptions(active=7, tile_bytes=1 << 16)
+    monkeypatch.setenv("QHYBRID_CACHE_BYTES", "1M")
+    with pytest.raises(DeviceError, match="positive number of bytes"):
+        PlanOptions.of_machine(double)
+    monkeypatch.delenv("QHYBRID_CACHE_BYTES")
+    assert memory.cache_bytes() > 0
+
+
+def test_cache_size_as_linux_gives_it(tmp_path):
+    for i, (level, kind, size) in enumerate([("1", "Data", "48K"), ("2", "Unified", "1280K"), ("3", "Unified", "8M")]):
+        (tmp_path / f"index{i}").mkdir()
+        for name, value in (("level", level), ("type", kind), ("size", size)):
+            (tmp_path / f"index{i}" / name).write_text(f"{value}\n")
+    assert memory._level2(tmp_path) == 1280 << 10
+    assert memory._level2(tmp_path / "missing") is None
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
