@@ -2,4 +2,8 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("jax") else ["qhybrid/interfaces/jax.py"]
+#: Each is imported in the environment of its peer alone.
+PEERS = ("catalyst", "deepquantum", "mindquantum", "qulacs", "tensorcircuit", "tfq", "torchquantum")
+
+collect_ignore = [f"benchmarks/peers/{name}.py" for name in PEERS]
+collect_ignore += [] if find_spec("jax") else ["qhybrid/interfaces/jax.py"]

@@ -16,6 +16,10 @@ BENCHMARKS = {
     "w1": "w1_hybrid_step",
     "ps": "parameter_shift",
     "overhead": "overhead",
+    "ratio": "ratio",
+    "floor": "floor",
+    "growth": "growth",
+    "memory": "memory",
 }
 
 

@@ -18,12 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import RemoteCall
+
 #: Where results are written, unless the environment variable says otherwise.
 RESULTS = Path(__file__).parent / "results"
 OUTPUT_VARIABLE = "QHYBRID_BENCHMARK_OUTPUT"
 PACKAGES = ("qhybrid", "pennylane", "pennylane-lightning", "torch", "autograd", "numpy", "numba")
 #: Variables that change how many threads the contenders use.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+#: Largest difference allowed between contenders, absolute, by the precision in which one computes.
+TOLERANCES = {"single": 1e-5, "double": 1e-9}
 
 
 class ResultsDifferError(RuntimeError):
@@ -81,7 +85,8 @@ class Report:
 def interleaved(cases: Mapping[str, Callable[[], object]], effort: Effort = FULL) -> dict[str, float]:
     """The median time of one call of each case, in seconds.
 
-    The cases take turns, so that a machine which slows down for a while slows all of them down.
+    The cases take turns, so that a machine which slows down for a while slows all of them down. Those of peers
+    are timed in their processes, which sleep between their turns.
 
     Args:
         cases: what to time, by name
@@ -92,14 +97,20 @@ def interleaved(cases: Mapping[str, Callable[[], object]], effort: Effort = FULL
     """
     calls = {}
     for name, case in cases.items():
-        for _ in range(effort.warm_up):
-            case()
-        calls[name] = max(1, int(effort.seconds / elapsed(case)))
+        *_, last = turn(case, effort.warm_up + 1)
+        calls[name] = max(1, int(effort.seconds / last))
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(effort.rounds):
         for name, case in cases.items():
-            times[name] += [elapsed(case) for _ in range(calls[name])]
+            times[name] += turn(case, calls[name])
     return {name: statistics.median(t) for name, t in times.items()}
+
+
+def turn(case: Callable[[], object], calls: int) -> list[float]:
+    """The time of each of some calls, in seconds."""
+    if isinstance(case, RemoteCall):
+        return case.seconds(calls)
+    return [elapsed(case) for _ in range(calls)]
 
 
 def elapsed(case: Callable[[], object]) -> float:
@@ -169,6 +180,19 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     rule = "|".join(["---"] + ["---:"] * (len(header) - 1))
     head, *body = (f"| {' | '.join(map(str, row))} |" for row in (header, *rows))
     return "\n".join([head, f"|{rule}|", *body])
+
+
+def cell(found: Mapping[str, Mapping[str, float]], name: str) -> str:
+    """Milliseconds of a contender and, in brackets, how many times qhybrid's they are; empty if it was left out.
+
+    >>> cell({"milliseconds": {"a": 12.345}, "ratio": {"a": 4.56}}, "a")
+    '12.3 (4.6x)'
+    """
+    if name not in found["milliseconds"]:
+        return ""
+    milliseconds, ratio = found["milliseconds"][name], found["ratio"][name]
+    time_cell = f"{milliseconds:.3g}" if milliseconds < 1e3 else f"{milliseconds:.0f}"
+    return f"{time_cell} ({ratio:.1f}x)" if ratio >= 1 else f"{time_cell} ({ratio:.2f}x)"
 
 
 def verdict(met: bool, goal: str, quick: bool) -> str:

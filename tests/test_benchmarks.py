@@ -11,11 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import _timing
+from benchmarks import _timing, peers
 from tests.strict import WARNINGS
 
 ROOT = Path(__file__).parents[1]
-FILES = ("w1_hybrid_step", "w2_large_states", "w3_qubit_rotation", "overhead", "parameter_shift", "sampling", "start")
+FILES = (
+    "w1_hybrid_step",
+    "w2_large_states",
+    "w3_qubit_rotation",
+    "overhead",
+    "parameter_shift",
+    "sampling",
+    "start",
+    "ratio",
+    "floor",
+    "growth",
+    "memory",
+)
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +36,7 @@ pytestmark = pytest.mark.slow
 def quick(tmp_path_factory):
     """Results by name and the printed text of a quick run of everything."""
     output = tmp_path_factory.mktemp("results")
-    environment = {**os.environ, _timing.OUTPUT_VARIABLE: str(output)}
+    environment = {**os.environ, _timing.OUTPUT_VARIABLE: str(output), peers.VARIABLE: str(output / "no peers")}
     command = [sys.executable, *WARNINGS, "-m", "benchmarks", "--quick"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -56,6 +68,9 @@ def _leaves(tree):
         ("parameter_shift", "gradient difference", ("milliseconds",)),
         ("sampling", "standard deviations", ("milliseconds",)),
         ("start", "gradient difference", ("seconds",)),
+        ("ratio", "gradient difference", ("milliseconds",)),
+        ("growth", "gradient difference", ("milliseconds",)),
+        ("memory", "gradient difference", ("states",)),
         ("overhead", "gradient difference", ("call", "in executable", "outside executable", "in kernels")),
     ],
 )
@@ -73,7 +88,7 @@ def test_results_hold_check_and_times(quick, name, key, times):
 
 
 def test_float64_gradients_agree_tightly(quick):
-    checks = [c for c in quick[0]["w1_hybrid_step"]["check"] if c["model"] == "float64"]
+    checks = quick[0]["w1_hybrid_step"]["check"]
     assert checks
     for check in checks:
         assert check["differences"]["qhybrid"]["tolerance"] == 1e-9
@@ -81,7 +96,18 @@ def test_float64_gradients_agree_tightly(quick):
 
 
 def test_tables_are_printed(quick):
-    for title in ("W1,", "W2,", "W3,", "Overhead", "Parameter-shift", "shots on 4 qubits", "Start"):
+    for title in (
+        "W1,",
+        "W2,",
+        "W3,",
+        "Overhead",
+        "Parameter-shift",
+        "shots on 4 qubits",
+        "Start",
+        "Gradient",
+        "Growth",
+        "Peak",
+    ):
         assert title in quick[1]
     assert quick[1].count("|---|") == len(FILES)
 
@@ -93,8 +119,10 @@ def test_disagreement_is_an_error(wrong):
 
 
 @pytest.mark.parametrize("bad", ["sign", "nan"])
-def test_wrong_gradient_stops_before_timing(monkeypatch, bad):
+def test_wrong_gradient_stops_before_timing(monkeypatch, tmp_path, bad):
     from benchmarks import w1_hybrid_step as w1
+
+    monkeypatch.setenv(peers.VARIABLE, str(tmp_path))
 
     step = w1.Task.step
 
@@ -122,13 +150,15 @@ def test_failed_write_leaves_the_old_file(monkeypatch, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["name.json"]
 
 
-def test_missing_contender_is_named(monkeypatch):
+def test_missing_contender_is_named(monkeypatch, tmp_path):
     from benchmarks import w2_large_states as w2
 
+    monkeypatch.setenv(peers.VARIABLE, str(tmp_path))
     for module in (w2, _timing):
         monkeypatch.setattr(module, "has_lightning", lambda: False)
     monkeypatch.setattr(w2, "QUICK_SIZES", ((3, 4), (w2.MAX_BACKPROP + 1, 4)))
     report = w2.run(quick=True)
-    assert [row[0] for row in report.rows] == [3]
+    assert list(report.header[2:]) == ["3 qubits, 4 layers"]
     assert "Missing: lightning.qubit" in report.markdown()
+    assert "Missing: Catalyst" in report.markdown()
     assert f"{w2.MAX_BACKPROP + 1} qubits: left out" in report.markdown()

@@ -1,0 +1,82 @@
+"""TensorCircuit on JAX: jit of the whole step, vmap over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import tensorcircuit as tc
+from jax import numpy as jnp
+
+from benchmarks.peers.ansatz import cnots
+
+tc.set_backend("jax")
+
+
+def probabilities(weights: jax.Array, inputs: jax.Array | None = None) -> jax.Array:
+    """Of the state after the embedding, if any, and StronglyEntanglingLayers; one axis of length 2 a qubit.
+
+    A rotation about three axes is one ``u``, and all observables are read from one state: both are faster here than
+    three gates and ``expectation_ps``.
+    """
+    layers, qubits, _ = weights.shape
+    circuit = tc.Circuit(qubits)
+    if inputs is not None:
+        for wire in range(qubits):
+            circuit.rx(wire, theta=inputs[wire])
+    for layer in range(layers):
+        for wire in range(qubits):
+            first, middle, last = weights[layer, wire]
+            circuit.u(wire, theta=middle, phi=last, lbd=first)
+        for wires in cnots(layer, qubits):
+            circuit.cnot(*wires)
+    return (jnp.abs(circuit.state()) ** 2).reshape((2,) * qubits)
+
+
+def height(probabilities: jax.Array, *wires: int) -> jax.Array:
+    """The expectation value of a product of Z."""
+    marginal = probabilities.sum(axis=tuple(i for i in range(probabilities.ndim) if i not in wires))
+    for _ in wires:
+        marginal = marginal[0] - marginal[1]
+    return marginal
+
+
+def w1(problem: dict[str, np.ndarray], precision: str) -> dict[str, Callable[[], list]]:
+    """The hybrid classifier: a training step up to the gradients, and its outputs."""
+    real = _set(precision)
+    features, labels = jnp.asarray(problem["features"], real), jnp.asarray(problem["labels"])
+    parameters = [jnp.asarray(problem[f"parameter {i}"], real) for i in range(5)]
+
+    def circuit(inputs, weights):
+        found = probabilities(weights, inputs)
+        return jnp.stack([height(found, wire) for wire in range(found.ndim)])
+
+    def model(parameters, features):
+        into, into_bias, weights, out, out_bias = parameters
+        hidden = jax.vmap(circuit, in_axes=(0, None))(features @ into.T + into_bias, weights)
+        return hidden @ out.T + out_bias
+
+    def loss(parameters, features, labels):
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(model(parameters, features)), labels[:, None], 1)
+        return -jnp.mean(chosen)
+
+    step, forward = jax.jit(jax.value_and_grad(loss)), jax.jit(model)
+    return {
+        "step": lambda: jax.block_until_ready(step(parameters, features, labels))[1],
+        "forward": lambda: [jax.block_until_ready(forward(parameters, features))],
+    }
+
+
+def w2(problem: dict[str, np.ndarray], precision: str) -> dict[str, Callable[[], list]]:
+    """Value and gradient of ``<Z0 Z1>``."""
+    weights = jnp.asarray(problem["weights"], _set(precision))
+
+    compiled = jax.jit(jax.value_and_grad(lambda weights: height(probabilities(weights), 0, 1)))
+    return {"gradient": lambda: list(jax.block_until_ready(compiled(weights)))}
+
+
+def _set(precision: str) -> str:
+    """Make TensorCircuit compute in a precision; the real type that belongs to it."""
+    tc.set_dtype(precision)
+    return {"complex64": "float32", "complex128": "float64"}[precision]
