@@ -37,7 +37,7 @@ GOALS = {10: 3.0, 16: 4.0, 20: 5.0, 24: 4.0}
 #: Qubits above which default.qubit is left out.
 MAX_BACKPROP = 16
 #: Qubits from which a contender has fewer turns and no warm-up but its check, since one takes half a minute.
-LONG, LONG_EFFORT = 24, Effort(rounds=3, warm_up=0)
+LONG, LONG_EFFORT = 24, Effort(rounds=2, warm_up=0)
 #: What a peer in single precision may differ by from there on: a sum of 2^24 probabilities in float32 is no better.
 LONG_TOLERANCE = 1e-4
 
