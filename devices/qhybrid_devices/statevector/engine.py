@@ -92,15 +92,17 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     inputs = (plan.comps, plan.factors, plan.constants, values.shared, values.batched)
     column = ms.reshape(-1, 1)
     if plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS:
-        tables: dict[int, NDArray] = {}
+        workers = num_threads()
+        tables = np.empty((num_parts(layout.chunks, workers), len(plan.factors), 8), complex)
 
         def task(part: Part) -> None:
-            tables[part.index] = compose(*inputs, part.start, part.stop, column, ml)
+            compose(*inputs, part.start, part.stop, tables[part.index], column, ml)
 
-        parallel(task, layout.chunks, num_threads())
+        parallel(task, layout.chunks, workers)
         factors = tables[0]
     else:
-        factors = compose(*inputs, 0, layout.chunks, column, ml)
+        factors = np.empty((len(plan.factors), 8), complex)
+        compose(*inputs, 0, layout.chunks, factors, column, ml)
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
         size = 2 * external.dim ** (1 if external.diagonal else 2)
@@ -115,7 +117,8 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
 def inverted(plan: Plan, coef: Coefficients) -> Coefficients:
     """Coefficients of the inverse operations."""
     shared, lanes = plan.shared_inversion, plan.lane_inversion
-    ms, ml = invert(coef.shared, shared.source, shared.sign, coef.lanes, lanes.source, lanes.sign)
+    ms, ml = np.empty_like(coef.shared), np.empty_like(coef.lanes)
+    invert(coef.shared, shared.source, shared.sign, coef.lanes, lanes.source, lanes.sign, ms, ml)
     return Coefficients(ms, ml, coef.factors)
 
 

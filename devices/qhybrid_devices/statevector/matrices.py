@@ -67,15 +67,13 @@ def factor_2x2(factors, f, constants, theta, table):
 
 
 @row_kernel
-def shared_factors(comps, factors, constants, shared):
+def shared_factors(comps, factors, constants, shared, out):
     """``F`` and ``dF/dtheta`` of every 2x2 factor with a shared angle, ``(F, 8)``."""
-    out = np.empty((factors.shape[0], 8), np.complex128)
     for i in range(comps.shape[0]):
         if comps[i, COMP_TYPE] == PRODUCT or comps[i, COMP_TYPE] == PRODUCT_DIAGONAL:
             for f in range(comps[i, COMP_FIRST], comps[i, COMP_LAST]):
                 if factors[f, FACTOR_BATCHED] == 0:
                     factor_2x2(factors, f, constants, shared[factors[f, FACTOR_INDEX]], out)
-    return out
 
 
 @row_kernel
@@ -162,20 +160,18 @@ def compose_spectrum(comp, factors, constants, shared, batched, first, out):
 
 
 @kernel
-def compose(comps, factors, constants, shared, batched, c0, c1, ms, ml):
+def compose(comps, factors, constants, shared, batched, c0, c1, table, ms, ml):
     """Coefficients of all operations that have angles, for the chunks ``c0 .. c1 - 1``; the shared ones with chunk 0.
 
     Args:
         comps, factors, constants: tables of the plan
         shared: angles ``(Ps,)``
         batched: angles ``(Pb, B)``
+        table: ``(F, 8)``, receives values and derivatives of the shared 2x2 factors, for :func:`chain`
         ms: ``(K, 1)``, receives the shared coefficients
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
-
-    Returns:
-        values and derivatives of the shared 2x2 factors, ``(F, 8)``, for :func:`chain`
     """
-    table = shared_factors(comps, factors, constants, shared)
+    shared_factors(comps, factors, constants, shared, table)
     for i in range(comps.shape[0]):
         comp = comps[i]
         own = comp[COMP_FORM] != SHARED
@@ -187,19 +183,18 @@ def compose(comps, factors, constants, shared, batched, c0, c1, ms, ml):
                 compose_spectrum(comp, factors, constants, shared, batched, first, out)
             else:
                 compose_product(comp, factors, constants, shared, batched, first, table, out)
-    return table
 
 
 @kernel
-def invert(shared, shared_source, shared_sign, lanes, lane_source, lane_sign):
+def invert(shared, shared_source, shared_sign, lanes, lane_source, lane_sign, ms, ml):
     """Coefficients of the inverse operations: ``coefficients[source] * sign``.
 
     Args:
         shared: ``(K,)``
         lanes: ``(C, K, L)``
         shared_source, shared_sign, lane_source, lane_sign: ``(K,)`` of each
+        ms, ml: receive them, in the shapes of ``shared`` and ``lanes``
     """
-    ms, ml = np.empty_like(shared), np.empty_like(lanes)
     for k in range(shared.shape[0]):
         ms[k] = shared[shared_source[k]] * shared_sign[k]
     for c in range(lanes.shape[0]):
@@ -207,7 +202,6 @@ def invert(shared, shared_source, shared_sign, lanes, lane_source, lane_sign):
             source, sign = lanes[c, lane_source[k]], lanes.dtype.type(lane_sign[k])
             for t in range(lanes.shape[2]):
                 ml[c, k, t] = source[t] * sign
-    return ms, ml
 
 
 # ------------------------------------------------------------------ back to angles
@@ -287,7 +281,7 @@ def chain(comps, factors, constants, shared, batched, want, table, gs, gl, d_sha
     Args:
         comps, factors, constants, shared, batched: as for :func:`compose`
         want: for each operation whether its matrix cotangent is there
-        table: what :func:`compose` returned; used as scratch
+        table: what :func:`compose` filled; used as scratch
         gs: shared matrix cotangents ``(K, 1)``
         gl: those of each sample ``(C, K, L)``
         d_shared: ``(Ps,)``

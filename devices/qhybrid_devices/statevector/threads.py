@@ -9,10 +9,10 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from qhybrid.errors import DeviceError
@@ -69,7 +69,7 @@ def parallel(task: Callable[[Part], None], count: int, workers: int) -> None:
         task(Part(0, 0, 0, count))
         return
     pieces = split(count, parts)
-    queue = iter(enumerate(pieces))  # shared: taking the next one is atomic
+    pending = iter(enumerate(pieces))  # shared: taking the next one is atomic
     workers = min(workers, len(pieces))
     numbers = iter(range(workers))
     errors: list[BaseException] = []
@@ -77,7 +77,7 @@ def parallel(task: Callable[[Part], None], count: int, workers: int) -> None:
     def work() -> None:
         worker = next(numbers)
         try:
-            for index, (start, stop) in queue:
+            for index, (start, stop) in pending:
                 task(Part(worker, index, start, stop))
         except BaseException as error:  # noqa: BLE001 - raised again below, in the thread of the caller
             errors.append(error)
@@ -92,6 +92,36 @@ def parallel(task: Callable[[Part], None], count: int, workers: int) -> None:
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
+def _on_openmp(parallel_region: Any, work: Callable[[], None], workers: int) -> None:
+    """Call ``work`` on the threads of an OpenMP team, and raise here what it raises in the main thread.
+
+    Signals are handled between any two lines of Python in the main thread. What a handler raises there, Ctrl-C's
+    ``KeyboardInterrupt`` above all, ctypes would only print, and its caller would go on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        parallel_region(_CALLBACK(lambda _: work()), None, workers, 0)
+        return
+    raised: list[BaseException] = []
+
+    def call(_: Any) -> None:
+        work()
+
+    def hear(unraisable: Any) -> None:
+        trace = unraisable.exc_traceback
+        if trace is not None and trace.tb_frame.f_code is call.__code__:
+            raised.append(unraisable.exc_value)
+        else:
+            others(unraisable)
+
+    others, sys.unraisablehook = sys.unraisablehook, hear
+    try:
+        parallel_region(_CALLBACK(call), None, workers, 0)
+    finally:
+        sys.unraisablehook = others
+    if raised:
+        raise raised[0]
+
+
 class _Team:
     """The threads of this process that call a function together; forgotten in a forked child, where they are not."""
 
@@ -102,8 +132,8 @@ class _Team:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
         self._size = 0
+        self._mailbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._openmp: Any = None
 
     def _after_fork(self) -> None:
@@ -111,25 +141,42 @@ class _Team:
         self._forked = True  # an OpenMP team that was at work before a fork does not survive it
 
     def run(self, work: Callable[[], None], workers: int) -> None:
-        """Call ``work`` on ``workers`` threads, the caller one of them; fewer if the others are not free."""
+        """Call ``work``, which keeps its errors to itself, on the caller's thread and on others that are free."""
         if self._openmp is None and "torch" in sys.modules and not self._forked:
             self._openmp = getattr(ctypes.CDLL(None), "GOMP_parallel", False)
         if self._openmp:
-            self._openmp(_CALLBACK(lambda _: work()), None, workers, 0)
+            _on_openmp(self._openmp, work, workers)
             return
-        executor = self._of_size(workers - 1)
-        futures = [executor.submit(work) for _ in range(workers - 1)]
-        work()
-        for future in futures:
-            if not future.cancel():  # one that has not begun has nothing left to do
-                future.result()
+        self._grow(workers - 1)
+        begun: list[None] = []
+        done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def _of_size(self, size: int) -> ThreadPoolExecutor:
+        def help_out() -> None:
+            begun.append(None)
+            work()
+            done.put(None)
+
+        for _ in range(workers - 1):
+            self._mailbox.put(help_out)
+        work()
+        for _ in range(len(begun)):  # one that begins from now on has nothing left to do
+            done.get()
+
+    def _grow(self, size: int) -> None:
+        """Have at least ``size`` threads that wait for work.
+
+        A simple queue is all they share: an interrupt of the main thread inside of ``concurrent.futures`` can leave one
+        of its locks taken for good.
+        """
         with self._lock:
-            if self._executor is None or self._size < size:
-                self._executor = ThreadPoolExecutor(size, thread_name_prefix="qhybrid-statevector")
-                self._size = size
-            return self._executor
+            while self._size < size:
+                self._size += 1
+                threading.Thread(target=_serve, args=(self._mailbox,), name="qhybrid-statevector", daemon=True).start()
+
+
+def _serve(mailbox: queue.SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        mailbox.get()()
 
 
 _TEAM = _Team()

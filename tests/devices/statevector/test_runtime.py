@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from qhybrid.errors import DeviceError
-from qhybrid_devices.statevector import _jit, memory, sweeps
+from qhybrid_devices.statevector import _jit, memory, sweeps, threads
 from qhybrid_devices.statevector.plan import PlanOptions
 from qhybrid_devices.statevector.threads import num_parts, num_threads, parallel, split
 
@@ -45,6 +46,23 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 """
 
+INTERRUPT = """
+import _thread, random, threading, time
+from qhybrid_devices.statevector.threads import parallel
+
+rng = random.Random(7)
+for _ in range(100):
+    timer = threading.Timer(rng.random() / 100, _thread.interrupt_main)
+    stop = time.monotonic() + 5
+    try:
+        timer.start()
+        while time.monotonic() < stop:
+            parallel(lambda part: sum(range(1000)), 8, 2)
+        raise SystemExit("an interrupt was lost")
+    except KeyboardInterrupt:
+        timer.join()
+"""
+
 
 def run_python(code, **environment):
     result = subprocess.run(
@@ -56,7 +74,7 @@ def run_python(code, **environment):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    return result.stdout + result.stderr
 
 
 def test_kernels_run_without_the_compiler():
@@ -131,6 +149,20 @@ def test_errors_in_a_thread_are_raised():
 
     with pytest.raises(RuntimeError, match="in a thread"):
         parallel(task, 4, 2)
+
+
+@pytest.mark.parametrize("host", ["", "import torch"])
+def test_an_interrupt_is_never_lost(host):
+    assert not run_python(f"{host}\n{INTERRUPT}")
+
+
+def test_an_interrupt_outside_of_the_work_is_raised():
+    def interrupted():
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        threads._TEAM.run(interrupted, 2)
 
 
 def test_long_compiling_is_announced_once(capsys):
