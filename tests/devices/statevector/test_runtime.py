@@ -47,9 +47,10 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 INTERRUPT = """
-import _thread, random, threading, time
+import _thread, gc, random, threading, time
 from qhybrid_devices.statevector.threads import parallel
 
+gc.disable()  # an interrupt in a callback of the collector, as JAX has one, is lost whatever we do
 rng = random.Random(7)
 for _ in range(100):
     timer = threading.Timer(rng.random() / 100, _thread.interrupt_main)
