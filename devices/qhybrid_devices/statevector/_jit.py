@@ -20,7 +20,7 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
 #: Modules whose code ends up in compiled kernels.
-_KERNEL_SOURCES = ("_jit", "kernels", "matrices", "measure", "product", "simd", "sweeps", "table")
+_KERNEL_SOURCES = ("_jit", "kernels", "lane_kernels", "matrices", "measure", "product", "simd", "sweeps", "table")
 
 
 def _source_stamp() -> str:
@@ -90,4 +90,6 @@ def kernel(function: F) -> F:
 
 def row_kernel(function: F) -> F:
     """Compile a kernel that other kernels call."""
-    return numba.njit(nogil=True, fastmath=FAST, error_model="numpy", forceinline=True)(function)
+    return numba.njit(
+        nogil=True, fastmath=FAST, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)

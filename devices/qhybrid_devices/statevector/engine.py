@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,10 +14,11 @@ from qhybrid_devices.statevector.externals import Values, external_cotangent, ex
 from qhybrid_devices.statevector.matrices import chain, compose, invert
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
 from qhybrid_devices.statevector.product import product_cotangents, product_state
-from qhybrid_devices.statevector.simd import register_lanes
-from qhybrid_devices.statevector.sweeps import backward, forward
+from qhybrid_devices.statevector.simd import register_array, register_lanes
+from qhybrid_devices.statevector.sweeps import backward, forward, sweep_backward, sweep_forward
 from qhybrid_devices.statevector.table import LANES
 from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel
+from qhybrid_devices.statevector.tilings import Tiling
 
 #: Operations times lanes below which one thread composes coefficients faster.
 PARALLEL_PRODUCTS = 1 << 12
@@ -53,9 +55,13 @@ class Layout:
         """Lanes of all chunks together."""
         return self.chunks * self.lanes
 
+    def items(self, sweep: Sweep) -> int:
+        """What a sweep can be split into: chunks of samples, or tiles."""
+        return self.chunks if self.tile else self.chunks * len(sweep.tiling.tiles)
+
     def empty(self) -> NDArray:
         """A new state, not initialised."""
-        return np.empty(self.shape, self.dtype)
+        return register_array(self.shape, self.dtype)
 
     def workers(self, steps: int) -> int:
         """Threads worth starting for ``steps`` passes over the states."""
@@ -128,47 +134,71 @@ def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, rev
     Product operations overwrite ``psi``, whatever was in it.
     """
     workers = layout.workers(len(plan.operations))
-    scratch = [_Scratch.of(plan, layout) for _ in range(workers)]
-    product = len(plan.product_bits) > 0
+    scratch = [_Scratch.of_plan(plan, layout) for _ in range(workers)]
     for sweep in reversed(plan.sweeps) if reverse else plan.sweeps:
         order = sweep.backwards if reverse else sweep.order
-        if not len(order) and not product:
-            continue
-
-        def task(part: Part, sweep: Sweep = sweep, order: NDArray = order) -> None:
-            if product:
-                product_state(psi, part.start, part.stop, plan.ops, plan.product_bits, coef.shared, coef.lanes)
-            if len(order):
-                own = scratch[part.worker]
-                forward(
-                    psi, part.start, part.stop, plan.ops, order, plan.bits, sweep.rows, sweep.lanes, sweep.tiles,
-                    coef.shared, coef.lanes, layout.tile, own.of_sweep(sweep), own.registers,
-                )  # fmt: skip
-
-        parallel(task, layout.chunks * len(sweep.tiles), workers)
+        if len(order) or len(plan.product_bits):
+            step = _on_samples if layout.tile else _on_tiles
+            task = step(plan, sweep, order, psi, coef, scratch)
+            parallel(task, layout.items(sweep), workers)
 
 
-class _Scratch(NamedTuple):
-    """The memory that one thread works in: room for four tiles, and registers."""
+def _on_samples(
+    plan: Plan, _sweep: Sweep, order: NDArray, psi: NDArray, coef: Coefficients, scratch: list[_Scratch]
+) -> Callable[[Part], None]:
+    def task(part: Part) -> None:
+        own = scratch[part.worker]
+        if len(plan.product_bits):
+            product_state(psi, part.start, part.stop, plan.ops, plan.product_bits, coef.shared, coef.lanes)
+        if len(order):
+            forward(psi, part.start, part.stop, plan.ops, order, plan.bits, coef.shared, coef.lanes, own.registers)
+
+    return task
+
+
+def _on_tiles(
+    plan: Plan, sweep: Sweep, order: NDArray, psi: NDArray, coef: Coefficients, scratch: list[_Scratch]
+) -> Callable[[Part], None]:
+    tiling, signs, width = sweep.tiling, lane_signs(psi.dtype), register_lanes(psi.dtype)
+
+    def task(part: Part) -> None:
+        own = scratch[part.worker]
+        sweep_forward(
+            psi, part.start, part.stop, plan.ops, order, plan.bits, tiling.rows, tiling.lanes, tiling.tiles, signs,
+            coef.shared, coef.lanes, tiling.is_state(width), own.for_tiles(tiling), own.registers,
+        )  # fmt: skip
+
+    return task
+
+
+@functools.cache
+def lane_signs(dtype: np.dtype) -> NDArray:
+    """1 or -1 by the parity of ``t & z``, at ``z * lanes + t``."""
+    t = np.arange(register_lanes(dtype))
+    return np.where(np.bitwise_count(t & t[:, None]) & 1, -1, 1).astype(dtype).reshape(-1)
+
+
+@dataclass
+class _Scratch:
+    """The memory that one thread works in: four planes of a tile, and registers."""
 
     tiles: NDArray
     registers: NDArray
 
     @classmethod
-    def of(cls, plan: Plan, layout: Layout) -> _Scratch:
+    def of_plan(cls, plan: Plan, layout: Layout) -> _Scratch:
+        """Enough for each sweep of a plan."""
         width = register_lanes(layout.dtype)
-        room = 0 if layout.tile else plan.room(width)
-        return cls(np.empty(4 * room, layout.dtype), np.empty(plan.buffer_rows * width, layout.dtype))
+        copied = [] if layout.tile else [s.tiling for s in plan.sweeps if not s.tiling.is_state(width)]
+        rows = max((len(tiling.rows) for tiling in copied), default=0)
+        tiles = register_array((4, rows * width), layout.dtype) if rows else np.empty((4, 0), layout.dtype)
+        return cls(tiles, np.empty(plan.buffer_rows * width, layout.dtype))
 
-    def of_sweep(self, sweep: Sweep) -> NDArray:
-        """Four tiles ``(4, rows, lanes)`` with whole registers of lanes."""
-        if len(self.tiles) == 0:
-            return self.tiles.reshape(4, 0, 0)
-        rows, lanes = len(sweep.rows), max(register_lanes(self.tiles.dtype), len(sweep.lanes))
-        tiles = self.tiles[: 4 * rows * lanes].reshape(4, rows, lanes)
-        if lanes > len(sweep.lanes):
-            tiles[:] = 0
-        return tiles
+    def for_tiles(self, tiling: Tiling) -> NDArray:
+        """The planes, zero in lanes that a tile does not fill."""
+        if len(tiling.lanes) < register_lanes(self.tiles.dtype):
+            self.tiles[:] = 0
+        return self.tiles
 
 
 class MatrixCotangents(NamedTuple):
@@ -183,35 +213,66 @@ def reverse_plan(
 ) -> MatrixCotangents:
     """Un-compute both states down to operation ``stop``, in place, and collect the wanted matrix cotangents."""
     inverse = inverted(plan, coef) if plan.sweeps[-1].stop > len(plan.product_bits) else coef
-    product = stop < len(plan.product_bits)
     workers = layout.workers(3 * (len(plan.operations) - stop))
-    parts = max(num_parts(layout.chunks * len(sweep.tiles), workers) for sweep in plan.sweeps)
+    scratch = [_Scratch.of_plan(plan, layout) for _ in range(workers)]
+    run = _reverse_samples if layout.tile else _reverse_tiles
+    return run(plan, layout, psi, lam, coef, inverse, want, stop, workers, scratch)
+
+
+def _reverse_samples(
+    plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, coef: Coefficients, inverse: Coefficients,
+    want: NDArray, stop: int, workers: int, scratch: list[_Scratch],
+) -> MatrixCotangents:  # fmt: skip
+    (sweep,) = plan.sweeps
+    order, product = _undone(sweep, stop), stop < len(plan.product_bits)
+    gs = np.zeros((num_parts(layout.chunks, workers), plan.num_shared_cotangents))
+    gl = np.zeros((layout.chunks, plan.num_lane_cotangents, layout.lanes), layout.dtype)
+
+    def task(part: Part) -> None:
+        if len(order):
+            backward(
+                psi, lam, part.start, part.stop, plan.ops, order, want, plan.bits, inverse.shared, inverse.lanes,
+                gs[part.index], gl, scratch[part.worker].registers,
+            )  # fmt: skip
+        if product:
+            product_cotangents(
+                psi, lam, part.start, part.stop, plan.ops, plan.product_bits, want,
+                coef.shared, coef.lanes, gs[part.index], gl,
+            )  # fmt: skip
+
+    if len(order) or product:
+        parallel(task, layout.chunks, workers)
+    return MatrixCotangents(_total(gs), gl)
+
+
+def _reverse_tiles(
+    plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, _coef: Coefficients, inverse: Coefficients,
+    want: NDArray, stop: int, workers: int, scratch: list[_Scratch],
+) -> MatrixCotangents:  # fmt: skip
+    parts = max(num_parts(layout.items(sweep), workers) for sweep in plan.sweeps)
     gs = np.zeros((parts, plan.num_shared_cotangents))
-    gc = np.zeros((parts, layout.chunks, 0 if layout.tile else plan.num_lane_cotangents))
-    gl = np.zeros((layout.chunks, plan.num_lane_cotangents if layout.tile else 0, layout.lanes), layout.dtype)
-    scratch = [_Scratch.of(plan, layout) for _ in range(workers)]
+    gc = np.zeros((parts, layout.chunks, plan.num_lane_cotangents))
+    signs, width = lane_signs(layout.dtype), register_lanes(layout.dtype)
     for sweep in reversed(plan.sweeps):
-        order = sweep.backwards[: sweep.stop - max(stop, sweep.start)] if stop < sweep.stop else sweep.backwards[:0]
-        if not len(order) and not product:
+        order, tiling = _undone(sweep, stop), sweep.tiling
+        if not len(order):
             continue
 
-        def task(part: Part, sweep: Sweep = sweep, order: NDArray = order) -> None:
-            if len(order):
-                own = scratch[part.worker]
-                backward(
-                    psi, lam, part.start, part.stop, plan.ops, order, want, plan.bits,
-                    sweep.rows, sweep.lanes, sweep.tiles, inverse.shared, inverse.lanes,
-                    gs[part.index], gc[part.index], gl, layout.tile, own.of_sweep(sweep), own.registers,
-                )  # fmt: skip
-            if product:
-                product_cotangents(
-                    psi, lam, part.start, part.stop, plan.ops, plan.product_bits, want,
-                    coef.shared, coef.lanes, gs[part.index], gl,
-                )  # fmt: skip
+        def task(part: Part, order: NDArray = order, tiling: Tiling = tiling) -> None:
+            own = scratch[part.worker]
+            sweep_backward(
+                psi, lam, part.start, part.stop, plan.ops, order, want, plan.bits,
+                tiling.rows, tiling.lanes, tiling.tiles, signs, inverse.shared, inverse.lanes,
+                gs[part.index], gc[part.index], tiling.is_state(width), own.for_tiles(tiling), own.registers,
+            )  # fmt: skip
 
-        parallel(task, layout.chunks * len(sweep.tiles), workers)
-    own = gl if layout.tile else _total(gc)[..., None]
-    return MatrixCotangents(_total(gs), own)
+        parallel(task, layout.items(sweep), workers)
+    return MatrixCotangents(_total(gs), _total(gc)[..., None])
+
+
+def _undone(sweep: Sweep, stop: int) -> NDArray:
+    """The operations of a sweep from the last one back to ``stop``."""
+    return sweep.backwards[: max(0, sweep.stop - max(stop, sweep.start))]
 
 
 def _total(parts: NDArray) -> NDArray:

@@ -21,7 +21,7 @@ from qhybrid_devices.statevector.engine import (
     reverse_plan,
 )
 from qhybrid_devices.statevector.externals import Values
-from qhybrid_devices.statevector.measurements import MeasurementPlan, only_words, plan_measurements, results, seed
+from qhybrid_devices.statevector.measurements import MeasurementPlan, needs_bits, plan_measurements, results, seed
 from qhybrid_devices.statevector.operations import LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling, sample_results
@@ -100,7 +100,10 @@ class Residual:
     def take(self) -> Final | None:
         """A final state of one's own; ``None`` if it has gone to another."""
         if self._copies:
-            return self._kept[0]._replace(psi=self._kept[0].psi.copy())
+            (final,) = self._kept
+            psi = final.layout.empty()
+            psi[...] = final.psi
+            return final._replace(psi=psi)
         try:
             return self._kept.pop()
         except IndexError:
@@ -133,7 +136,7 @@ class StateVectorExecutable(Executable):
         #: The dtype of results and of the planes of a state.
         self.real_dtype = np.dtype(np.float32 if self.c_dtype == np.complex64 else np.float64)
         self.options = options or PlanOptions.of_machine(self.real_dtype)
-        self._only_words = only_words(program)
+        self._needs_bits = needs_bits(program)
         self._compiled: dict[tuple[bool, bool], Compiled] = {}
 
     def __reduce__(self) -> tuple:
@@ -243,7 +246,8 @@ class StateVectorExecutable(Executable):
             self._preparation_cotangent(layout, lam, into)
 
     def _initial(self, layout: Layout, values: Values) -> NDArray:
-        psi = np.zeros(layout.shape, layout.dtype)
+        psi = layout.empty()
+        psi[...] = 0
         preparation = self.program.preparation
         if preparation is None:
             psi[:, 0, 0, :] = 1
@@ -275,13 +279,12 @@ class StateVectorExecutable(Executable):
     # ------------------------------------------------------------------ layout
 
     def _compile(self, tile: bool, sampled: bool = False) -> Compiled:
-        """The program for one layout; for anything but Pauli words, each bit ends as a wire."""
-        restore = sampled or not self._only_words
+        """The program for one layout; for samples, and for measurements with matrices, each bit ends as a wire."""
+        restore = sampled or self._needs_bits
         compiled = self._compiled.get((tile, restore))
         if compiled is None:
             n, options = self.program.num_wires, None if tile else self.options
-            max_flips = n if tile else max(1, min(self.options.active, n - self.options.lane_bits))
-            lowering = LoweringOptions(max_flips, absorb=tile, restore=restore, fuse_mixed=not tile)
+            lowering = LoweringOptions(absorb=True, restore=restore, fuse_mixed=not tile)
             program = self.program
             operations, bits, frame = lower_gates(program.gates, range(n - 1, -1, -1), program.arrays, lowering)
             compiled = Compiled(

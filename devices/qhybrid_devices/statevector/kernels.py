@@ -1,12 +1,15 @@
-"""Row kernels: one operation on a tile, forward, or in reverse with its matrix cotangent.
+"""Row kernels where lanes are samples: one operation on many states, forward, or in reverse with its matrix cotangent.
 
-A tile has ``n`` rows, one for each setting of the row bits, times ``lanes`` contiguous lanes, a multiple of a register.
-It comes as flat planes: ``fr, fi`` hold psi and ``gr, gi`` lambda, row ``j`` at ``j * lanes``. Targets, flips, signs
-and controls on row bits are bits of ``j``; ``outer`` is what the bits outside the tile add to a sign.
+There are ``n`` rows, one for each basis state, times ``lanes`` contiguous lanes, a multiple of a register. They come as
+flat planes: ``fr, fi`` hold psi and ``gr, gi`` lambda, row ``j`` at ``j * lanes``. Targets, flips, signs and controls
+are bits of ``j``.
 
 Coefficients are interleaved real and imaginary parts: ``m[p], m[p + 1], ...`` if all lanes share them, otherwise rows
 ``p, p + 1, ...`` of the flat ``ml``. Both cases are one loop: with shared coefficients one block runs through whole
 runs of rows in memory order, otherwise there is a block for each register of lanes, which goes down the rows.
+
+Each section gives the formula, the shapes, the layout, the dense NumPy in ``reference.py`` that tests compare with, and
+then the kernels.
 
 A reverse kernel un-computes psi and lambda (its coefficients are those of the inverse) and adds
 ``G_ab = sum conj(lambda_a) psi_b``, lambda after and psi before the gate; see ``adjoint.md``.
@@ -85,6 +88,11 @@ def deposit(shared, totals, out, o, lanes, t, g):
 
 
 # ------------------------------------------------------------------ 2 x 2
+#
+# Formula:   psi'_a = sum_b U_ab psi_b for each pair of rows j, j ^ x; G_ab = sum conj(lambda'_a) psi_b.
+# Shapes:    U: 4 complex coefficients; G: 4 complex cotangents.
+# Layout:    row j, of even parity under z, comes first in the pair; a flip is the same without coefficients.
+# Reference: ``apply`` and ``outer``.
 
 
 @row_kernel
@@ -184,14 +192,17 @@ def flip(fr, fi, n, lanes, op):
 
 # ------------------------------------------------------------------ Pauli rotations
 #
-# P|x> = i**ny (-1)**parity(x & z) |x ^ xmask>. With k = j ^ xmask, <j|P|k> is sign for an even number of Y and
-# i sign for an odd one, and <k|P|j> is its conjugate.
+# Formula:   psi' = (cos - i sin P) psi; g = Im <lambda|P|psi>.
+# Shapes:    cosine and sine; one real cotangent.
+# Layout:    P|k> = i**ny (-1)**parity(k & z) |k ^ x>. With k = j ^ x, <j|P|k> is sign for an even number of Y and
+#            i sign for an odd one, and <k|P|j> is its conjugate.
+# Reference: ``word_matrix`` in ``gate_matrix``, and ``gate_cotangent``.
 
 
 @row_kernel
-def pauli_sign(op, k, outer):
+def pauli_sign(op, k):
     """The real sign of ``<j|P|k>``."""
-    return 1 - 2 * (parity(k & op[ZMASK]) ^ outer ^ ((op[NUM_Y] >> 1) & 1))
+    return 1 - 2 * (parity(k & op[ZMASK]) ^ ((op[NUM_Y] >> 1) & 1))
 
 
 @row_kernel
@@ -228,7 +239,7 @@ def pauli_overlap(fr, fi, gr, gi, i, k, odd):
 
 
 @row_kernel
-def pauli(fr, fi, n, lanes, op, outer, shared, m, ml):
+def pauli(fr, fi, n, lanes, op, shared, m, ml):
     """``cos - i sin P``; cosine and sine are coefficients ``p`` and ``p + 1``."""
     p, xmask, run, cmask, cval, odd = op[PARAM], op[XMASK], op[RUN], op[CMASK], op[CVAL], op[NUM_Y] & 1 == 1
     step, blocks, stride = blocks_of(fr, lanes, shared)
@@ -239,13 +250,13 @@ def pauli(fr, fi, n, lanes, op, outer, shared, m, ml):
             k = j ^ xmask
             if k < j or j & cmask != cval:
                 continue
-            v = s if pauli_sign(op, k, outer) > 0 else -s
+            v = s if pauli_sign(op, k) > 0 else -s
             for i in range(j * lanes + t, (j + run) * lanes, stride):
                 pauli_at(fr, fi, i, i + (k - j) * lanes, odd, c, v)
 
 
 @row_kernel
-def pauli_reverse(fr, fi, gr, gi, n, lanes, op, outer, shared, m, ml, totals, out):
+def pauli_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
     """Un-compute a Pauli rotation and add ``Im <lambda|P|psi>``."""
     p, xmask, run, cmask, cval, odd = op[PARAM], op[XMASK], op[RUN], op[CMASK], op[CVAL], op[NUM_Y] & 1 == 1
     step, blocks, stride = blocks_of(fr, lanes, shared)
@@ -257,7 +268,7 @@ def pauli_reverse(fr, fi, gr, gi, n, lanes, op, outer, shared, m, ml, totals, ou
             k = j ^ xmask
             if k < j or j & cmask != cval:
                 continue
-            positive = pauli_sign(op, k, outer) > 0
+            positive = pauli_sign(op, k) > 0
             v, sign = (s, one) if positive else (-s, -one)
             for i in range(j * lanes + t, (j + run) * lanes, stride):
                 h = i + (k - j) * lanes
@@ -268,6 +279,11 @@ def pauli_reverse(fr, fi, gr, gi, n, lanes, op, outer, shared, m, ml, totals, ou
 
 
 # ------------------------------------------------------------------ diagonals and global phases
+#
+# Formula:   psi'_a = d_a psi_a; G_a = sum conj(lambda'_a) psi_a.
+# Shapes:    d: 2**k complex coefficients, one for k = 0; G the same.
+# Layout:    entry ``bits_of(j)`` for row j.
+# Reference: ``apply`` and ``outer`` with a diagonal matrix.
 
 
 @row_kernel
@@ -279,8 +295,8 @@ def phase_at(fr, fi, i, a, b):
 
 
 @row_kernel
-def diagonal(fr, fi, n, lanes, op, rows, tile, bits, shared, m, ml):
-    """Multiply each row by the diagonal entry that the target bits of the whole index ``rows[j] | tile`` select."""
+def diagonal(fr, fi, n, lanes, op, bits, shared, m, ml):
+    """Multiply each row by the diagonal entry that its target bits select."""
     run, cmask, cval = op[RUN], op[CMASK], op[CVAL]
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
@@ -288,7 +304,7 @@ def diagonal(fr, fi, n, lanes, op, rows, tile, bits, shared, m, ml):
         for j in range(0, n, run):
             if j & cmask != cval:
                 continue
-            p = op[PARAM] + 2 * bits_of(rows[j] | tile, bits, op[TARGET], op[WIDTH])
+            p = op[PARAM] + 2 * bits_of(j, bits, op[TARGET], op[WIDTH])
             if shared and m[p] == 1 and m[p + 1] == 0:
                 continue
             a, b = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
@@ -297,7 +313,7 @@ def diagonal(fr, fi, n, lanes, op, rows, tile, bits, shared, m, ml):
 
 
 @row_kernel
-def diagonal_reverse(fr, fi, gr, gi, n, lanes, op, rows, tile, bits, shared, m, ml, totals, out):
+def diagonal_reverse(fr, fi, gr, gi, n, lanes, op, bits, shared, m, ml, totals, out):
     """Un-compute a diagonal and add ``conj(lambda_a) psi_a`` to its entries."""
     run, cmask, cval = op[RUN], op[CMASK], op[CVAL]
     step, blocks, stride = blocks_of(fr, lanes, shared)
@@ -306,7 +322,7 @@ def diagonal_reverse(fr, fi, gr, gi, n, lanes, op, rows, tile, bits, shared, m, 
         for j in range(0, n, run):
             if j & cmask != cval:
                 continue
-            entry = 2 * bits_of(rows[j] | tile, bits, op[TARGET], op[WIDTH])
+            entry = 2 * bits_of(j, bits, op[TARGET], op[WIDTH])
             p, o = op[PARAM] + entry, op[COTANGENT] + entry
             a, b = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
             u = v = splat(fr.dtype.type(0))
@@ -321,6 +337,11 @@ def diagonal_reverse(fr, fi, gr, gi, n, lanes, op, rows, tile, bits, shared, m, 
 
 
 # ------------------------------------------------------------------ dense 2**k x 2**k
+#
+# Formula:   psi'_a = sum_b U_ab psi_b; G_ab = sum conj(lambda'_a) psi_b.
+# Shapes:    U and G: 4**k complex numbers, row by row.
+# Layout:    entry ``spread(a)`` of the rows that have the target bits at zero.
+# Reference: ``apply`` and ``outer``.
 
 
 @row_kernel

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector.simd import borrowed
 from qhybrid_devices.statevector.table import (
     COMP_COTANGENT,
     COMP_FIRST,
@@ -171,6 +172,7 @@ def compose(comps, factors, constants, shared, batched, c0, c1, table, ms, ml):
         ms: ``(K, 1)``, receives the shared coefficients
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
     """
+    comps, table, ms, ml = borrowed(comps), borrowed(table), borrowed(ms), borrowed(ml)
     shared_factors(comps, factors, constants, shared, table)
     for i in range(comps.shape[0]):
         comp = comps[i]
@@ -195,6 +197,7 @@ def invert(shared, shared_source, shared_sign, lanes, lane_source, lane_sign, ms
         shared_source, shared_sign, lane_source, lane_sign: ``(K,)`` of each
         ms, ml: receive them, in the shapes of ``shared`` and ``lanes``
     """
+    lanes, ml = borrowed(lanes), borrowed(ml)
     for k in range(shared.shape[0]):
         ms[k] = shared[shared_source[k]] * shared_sign[k]
     for c in range(lanes.shape[0]):
@@ -287,6 +290,7 @@ def chain(comps, factors, constants, shared, batched, want, table, gs, gl, d_sha
         d_shared: ``(Ps,)``
         d_batched: ``(Pb, B)``
     """
+    comps, gs, gl = borrowed(comps), borrowed(gs), borrowed(gl)
     lanes = gl.shape[2]
     for i in range(comps.shape[0]):
         comp = comps[i]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
-from qhybrid_devices.statevector.kernels import bits_of, flat, parity
-from qhybrid_devices.statevector.simd import load, save, splat
+from qhybrid_devices.statevector.kernels import flat, parity
+from qhybrid_devices.statevector.simd import borrowed, load, save, splat
 
 #: Rows whose moments are summed in the precision of the states before they join a sum in double precision.
 BLOCK = 64
@@ -40,6 +40,7 @@ def moments(bra, ket, c0, c1, j0, j1, groups, words, out):
         words: sign mask and number of Y, ``(T, 2)``
         out: ``(T, C * L)``
     """
+    bra, ket, out = borrowed(bra), borrowed(ket), borrowed(out)
     lanes = bra.shape[3]
     for c in range(c0, c1):
         br, bi, kr, ki = bra[c, 0], bra[c, 1], ket[c, 0], ket[c, 1]
@@ -99,6 +100,7 @@ def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add):
         weights: ``(C, T, L)``, of the same precision
         others: as for :func:`moments`
     """
+    psi, out, weights = borrowed(psi), borrowed(out), borrowed(weights)
     for c in range(c0, c1):
         re, im, ro, io = psi[c, 0], psi[c, 1], out[c, 0], out[c, 1]
         if not add:
@@ -147,26 +149,37 @@ def apply_single(re, im, ro, io, j0, j1, mask, z, ny, weight):
             io[j, 0] += w * im[j ^ mask, 0]
 
 
+@row_kernel
+def parities_of(index, masks):
+    """The parities of an index under some masks as a number, the first one most significant."""
+    out = 0
+    for i in range(masks.shape[0]):
+        out = (out << 1) | parity(index & masks[i])
+    return out
+
+
 @kernel
-def marginals(psi, c0, c1, bits, out):
-    """Add the probabilities of the outcomes of ``bits`` to ``out`` of shape ``(2**k, C * L)``."""
+def marginals(psi, c0, c1, masks, out):
+    """Add the probabilities of the outcomes, parities under ``masks``, to ``out`` of shape ``(2**k, C * L)``."""
+    psi, out = borrowed(psi), borrowed(out)
     lanes = psi.shape[3]
     for c in range(c0, c1):
         for j in range(psi.shape[2]):
             re, im = psi[c, 0, j], psi[c, 1, j]
-            o = out[bits_of(j, bits, 0, bits.shape[0]), c * lanes : (c + 1) * lanes]
+            o = out[parities_of(j, masks), c * lanes : (c + 1) * lanes]
             for t in range(lanes):
                 o[t] += re[t] * re[t] + im[t] * im[t]
 
 
 @kernel
-def weigh_outcomes(psi, c0, c1, bits, weights):
+def weigh_outcomes(psi, c0, c1, masks, weights):
     """Multiply each amplitude by the weight of its outcome, ``weights`` of shape ``(2**k, C * L)``, in place."""
+    psi, weights = borrowed(psi), borrowed(weights)
     lanes = psi.shape[3]
     for c in range(c0, c1):
         for j in range(psi.shape[2]):
             re, im = psi[c, 0, j], psi[c, 1, j]
-            w = weights[bits_of(j, bits, 0, bits.shape[0]), c * lanes : (c + 1) * lanes]
+            w = weights[parities_of(j, masks), c * lanes : (c + 1) * lanes]
             for t in range(lanes):
                 re[t] *= w[t]
                 im[t] *= w[t]

@@ -36,6 +36,7 @@ from qhybrid_devices.statevector.observables import (
 )
 from qhybrid_devices.statevector.operations import Frame, LoweringOptions, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+from qhybrid_devices.statevector.tilings import sums
 
 #: Largest number of entries of a matrix from Pauli words to scalars; beyond it sums are sparse.
 DENSE_ENTRIES = 1 << 16
@@ -98,9 +99,9 @@ class Entries:
 
 @dataclass(frozen=True)
 class ProbabilityPlan:
-    """Outcomes of ``bits`` (the most significant first) after the gates of ``basis``."""
+    """Outcomes whose bits (the most significant first) are parities under ``masks``, after the gates of ``basis``."""
 
-    bits: NDArray
+    masks: NDArray
     basis: Plan | None
 
 
@@ -116,7 +117,7 @@ class MeasurementPlan:
         matrix_means: scalar index and terms with matrices of expectation values
         general_variances: scalar index and observable of all other variances
         tensors: one entry a tensor measurement, ``None`` for the state
-        axes: transposes a state of shape ``(2,) * n`` from bits to wires; ``None`` if it is in order
+        order: the indices of a state's amplitudes in the order of wires; ``None`` if they are in order
     """
 
     num_scalars: int
@@ -127,12 +128,13 @@ class MeasurementPlan:
     matrix_means: tuple[tuple[int, ObservablePlan], ...]
     general_variances: tuple[tuple[int, ObservablePlan], ...]
     tensors: tuple[ProbabilityPlan | None, ...]
-    axes: tuple[int, ...] | None
+    order: NDArray | None
 
 
-def only_words(program: Program) -> bool:
-    """Whether all measurements are made of Pauli words, which need no bit to stand for one wire."""
-    return not program.tensors and not any(t.matrices for m in program.scalars for t in m.observable.terms)
+def needs_bits(program: Program) -> bool:
+    """Whether a measurement applies matrices, for which each bit must stand for one wire; others only read parities."""
+    basis = any(isinstance(m, Probabilities | Samples) and m.basis for m in program.tensors)
+    return basis or any(t.matrices for m in program.scalars for t in m.observable.terms)
 
 
 def plan_measurements(
@@ -142,8 +144,8 @@ def plan_measurements(
 
     Args:
         program: its measurements
-        bits: where each wire ends; unless there are only words, also what the bits mean there
-        frame: what the bits mean at the end
+        bits: where each wire ends
+        frame: what the bits mean there; the same if a measurement needs it
         options: as for ``build_plan``
     """
     means: list[tuple[int, Term]] = []
@@ -164,7 +166,9 @@ def plan_measurements(
     table, rows = tabulate_words([word_of(t, frame) for _, t in means + variances] + identity)
     shape = (len(program.scalars), len(table))
     n = program.num_wires
-    axes = tuple(n - 1 - b for b in bits)
+    in_order = frame.flips == tuple(1 << n - 1 - w for w in range(n))
+    whole = any(isinstance(m, State) for m in program.tensors)
+    order = sums(frame.flips[::-1]) if whole and not in_order else None
     return MeasurementPlan(
         len(program.scalars),
         table,
@@ -173,18 +177,22 @@ def plan_measurements(
         rows[-1] if variances else 0,
         tuple(matrix_means),
         tuple(general),
-        tuple(None if isinstance(m, State) else plan_outcomes(program, m, bits, options) for m in program.tensors),
-        None if axes == tuple(range(n)) else axes,
+        tuple(
+            None if isinstance(m, State) else plan_outcomes(program, m, bits, frame, options) for m in program.tensors
+        ),
+        order,
     )
 
 
 def plan_outcomes(
-    program: Program, m: Probabilities | Samples, bits: Sequence[int], options: PlanOptions | None
+    program: Program, m: Probabilities | Samples, bits: Sequence[int], frame: Frame, options: PlanOptions | None
 ) -> ProbabilityPlan:
     """Plan the outcomes of some wires."""
-    operations, after, _ = lower_gates(m.basis, bits, program.arrays, LoweringOptions(len(bits)))
-    basis = build_plan(operations, program.num_wires, options) if operations else None
-    return ProbabilityPlan(np.array([after[w] for w in m.wires], np.int64), basis)
+    if not m.basis:
+        return ProbabilityPlan(np.array([frame.signs[w] for w in m.wires], np.int64), None)
+    operations, after, _ = lower_gates(m.basis, bits, program.arrays, LoweringOptions())
+    basis = build_plan(operations, program.num_wires, options)
+    return ProbabilityPlan(np.array([1 << after[w] for w in m.wires], np.int64), basis)
 
 
 # ------------------------------------------------------------------ results
@@ -223,15 +231,8 @@ def state_vector(plan: MeasurementPlan, layout: Layout, psi: NDArray) -> NDArray
     out = np.empty((layout.chunks, layout.lanes, 1 << n), np.result_type(layout.dtype, 1j))
     for plane, target in ((0, out.real), (1, out.imag)):
         part = psi[:, plane]
-        if plan.axes is not None:
-            part = _permuted(part, n, plan.axes)
-        target[...] = part.transpose(0, 2, 1)
+        target[...] = (part if plan.order is None else part[:, plan.order]).transpose(0, 2, 1)
     return out.reshape(layout.width, -1)[: layout.count]
-
-
-def _permuted(part: NDArray, n: int, axes: Sequence[int]) -> NDArray:
-    cube = part.reshape(part.shape[0], *(2,) * n, part.shape[2])
-    return cube.transpose(0, *(a + 1 for a in axes), n + 1).reshape(part.shape)
 
 
 def rotated(p: ProbabilityPlan, layout: Layout, values: Values, psi: NDArray) -> NDArray:
@@ -245,8 +246,8 @@ def rotated(p: ProbabilityPlan, layout: Layout, values: Values, psi: NDArray) ->
 
 def probabilities(p: ProbabilityPlan, layout: Layout, values: Values, psi: NDArray) -> NDArray:
     """Probabilities of outcomes, ``(2**k, B)``."""
-    out = np.zeros((1 << len(p.bits), layout.width))
-    marginals(rotated(p, layout, values, psi), 0, layout.chunks, p.bits, out)
+    out = np.zeros((1 << len(p.masks), layout.width))
+    marginals(rotated(p, layout, values, psi), 0, layout.chunks, p.masks, out)
     return out[:, : layout.count]
 
 
@@ -347,16 +348,14 @@ def _seed_state(plan: MeasurementPlan, layout: Layout, c: NDArray, lam: NDArray)
     padded[: layout.count] = c
     for plane, part in ((0, padded.real), (1, padded.imag)):
         part = part.reshape(layout.chunks, layout.lanes, -1).transpose(0, 2, 1)
-        if plan.axes is not None:
-            part = _permuted(np.ascontiguousarray(part), n, np.argsort(plan.axes).tolist())
-        lam[:, plane] += part / 2
+        lam[:, plane, slice(None) if plan.order is None else plan.order] += part / 2
 
 
 def _seed_probabilities(
     p: ProbabilityPlan, layout: Layout, values: Values, psi: NDArray, c: NDArray, lam: NDArray
 ) -> None:
     state = psi.copy() if p.basis is None else rotated(p, layout, values, psi)
-    weigh_outcomes(state, 0, layout.chunks, p.bits, layout.pad(np.ascontiguousarray(c.T)))
+    weigh_outcomes(state, 0, layout.chunks, p.masks, layout.pad(np.ascontiguousarray(c.T)))
     if p.basis is not None:
         inverse = inverted(p.basis, coefficients(p.basis, layout, values))
         apply_plan(p.basis, layout, state, inverse, reverse=True)

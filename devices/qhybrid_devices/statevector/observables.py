@@ -137,7 +137,7 @@ def _plan_matrix_term(
 
 
 def _unswapped(gates: Sequence[Gate], bits: Sequence[int], arrays: Sequence[ArraySlot]) -> list[Operation]:
-    return lower_gates(gates, bits, arrays, LoweringOptions(len(bits), relabel=False))[0]
+    return lower_gates(gates, bits, arrays, LoweringOptions(relabel=False))[0]
 
 
 # ------------------------------------------------------------------ on states

@@ -90,23 +90,27 @@ class Operation:
     lanes: bool = False
 
     @property
-    def active(self) -> int:
-        """Mask of the bits that must be row bits of a tile."""
+    def flips(self) -> tuple[int, ...]:
+        """Masks of the index by which it may move amplitudes."""
         if self.kind in (PAULI, U2, FLIP):
-            return self.xmask
-        return 0 if self.kind == DIAGONAL else sum(1 << b for b in self.targets)
+            return (self.xmask,) if self.xmask else ()
+        return () if self.kind == DIAGONAL else tuple(1 << b for b in self.targets)
 
     @property
-    def diagonal(self) -> int:
-        """Mask of the bits on which this operation only depends, without changing them."""
-        if self.kind in (PAULI, U2, FLIP):
-            return (self.cmask | self.zmask) & ~self.xmask
-        return self.cmask | (sum(1 << b for b in self.targets) if self.kind == DIAGONAL else 0)
+    def generators(self) -> list[tuple[int, int]]:
+        """Paulis ``(x, z)`` that generate all that it may do: what commutes with them commutes with it."""
+        controls = [(0, 1 << b) for b in _bits_of(self.cmask)]
+        if self.kind == PAULI:
+            return [(self.xmask, self.zmask), *controls]
+        reads = [self.zmask] if self.kind == U2 else [] if self.kind == FLIP else [1 << b for b in self.targets]
+        return [*((x, 0) for x in self.flips), *((0, z) for z in reads), *controls]
 
     @property
     def support(self) -> int:
         """Mask of all bits that matter."""
-        return self.active | self.diagonal
+        if self.kind in (PAULI, U2, FLIP):
+            return self.xmask | self.zmask | self.cmask
+        return sum(1 << b for b in self.targets) | self.cmask
 
     @property
     def place(self) -> tuple[int, int, int, int]:
@@ -128,14 +132,12 @@ class LoweringOptions:
     """Choices that depend on how the operations will run.
 
     Args:
-        max_flips: Pauli rotations with more X and Y letters than this are turned into Z rotations first
         relabel: whether a SWAP may relabel bits instead of moving amplitudes
         absorb: whether a CNOT may change what the bits mean instead of moving amplitudes; see :class:`Frame`
         restore: whether the bits have their own meaning at the end
         fuse_mixed: whether shared and batched gates fuse; cheap unless each of many lanes then has its own product
     """
 
-    max_flips: int
     relabel: bool = True
     absorb: bool = False
     restore: bool = True
@@ -278,9 +280,6 @@ class _Lowering:
             terms = np.stack([np.eye(2) - word, np.eye(2) + word]) / 2
             self._spectral(Factor(op.angle, (half, -half), terms, op.word), targets, cmask, cval)
             return
-        if sum(letter != "Z" for letter in op.word) > self.options.max_flips:
-            self._pauli_in_z_basis(op, targets, cmask, cval)
-            return
         self._needs_bits((), cmask)
         factor = Factor(op.angle, (half,), np.zeros((0, 0)), op.word)
         rotation = Operation(
@@ -296,16 +295,6 @@ class _Lowering:
             lanes=op.angle.batched,
         )
         self._push(rotation)
-
-    def _pauli_in_z_basis(self, op: PauliRotation, targets: tuple[int, ...], cmask: int, cval: int) -> None:
-        """``P = V^dagger Z...Z V`` with one-qubit ``V``, so a wide word needs only two active bits at a time."""
-        to_z = {p: np.linalg.eigh(PAULI_MATRICES[p])[1][:, ::-1].conj().T for p in "XY"}
-        changed = [(t, to_z[p]) for t, p in zip(targets, op.word, strict=True) if p != "Z"]
-        for t, v in changed:
-            self._fuse(Factor(None, (0.0,), v[None]), (t,), 0, 0)
-        self._pauli(replace(op, word="Z" * len(targets)), targets, cmask, cval)
-        for t, v in changed:
-            self._fuse(Factor(None, (0.0,), v.conj().T[None]), (t,), 0, 0)
 
     def _spectral(self, factor: Factor, targets: tuple[int, ...], cmask: int, cval: int) -> None:
         if len(targets) == 1:
@@ -340,7 +329,7 @@ class _Lowering:
 
     def _push_on_bits(self, op: Operation) -> None:
         """Add an operation whose kernel reads bits one by one."""
-        changed, read = ((), op.diagonal) if op.kind == DIAGONAL else (op.targets, op.cmask)
+        changed, read = ((), op.support) if op.kind == DIAGONAL else (op.targets, op.cmask)
         self._needs_bits(changed, read)
         self._push(op)
 

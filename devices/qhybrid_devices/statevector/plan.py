@@ -17,6 +17,7 @@ from qhybrid_devices.statevector.table import (
     DENSE,
     DIAGONAL,
     FACTOR_COLUMNS,
+    FLIP,
     LANES,
     OP_COLUMNS,
     PAULI,
@@ -24,9 +25,10 @@ from qhybrid_devices.statevector.table import (
     SPECTRUM,
     U2,
 )
+from qhybrid_devices.statevector.tilings import Tiling, schedule
 
 #: Row bits of a tile: fewer make too many sweeps whatever the cache, more gain nothing.
-MIN_ACTIVE, MAX_ACTIVE = 7, 11
+MIN_ROW_BITS, MAX_ROW_BITS = 7, 11
 #: Smallest tile in tile mode, in bytes.
 MIN_TILE = 1 << 16
 
@@ -39,9 +41,8 @@ class PlanOptions:
         tile_wires: largest number of wires for which lanes are samples
         tile_batch: smallest batch for which lanes are samples
         sweep_wires: smallest number of wires for which lanes are qubits
-        active: row bits of a sweep's tile
-        lane_bits: most lane bits of a sweep's tile; fewer if that saves sweeps
-        register_bits: fewest lane bits, those that fill a register
+        row_bits: row bits of a sweep's tile
+        register_bits: lane bits of a sweep's tile, those that fill a register
         tile_lanes: fewest registers of lanes, when samples are spread over threads
         tile_bytes: target size of one state's tile in tile mode
         group_bytes: largest size of the states of the samples that are in memory together
@@ -53,8 +54,7 @@ class PlanOptions:
     tile_wires: int = 12
     tile_batch: int = 4
     sweep_wires: int = 6
-    active: int = 10
-    lane_bits: int = 4
+    row_bits: int = 11
     register_bits: int = 3
     tile_lanes: int = 2
     tile_bytes: int = 1 << 19
@@ -67,36 +67,30 @@ class PlanOptions:
     def of_machine(cls, dtype: np.dtype) -> PlanOptions:
         """Sizes for planes of that dtype and the cache of this machine.
 
-        A tile of psi that a sweep copies takes an eighth of it, one where the state lies a quarter; lambda's as much.
+        A tile takes an eighth of it where lanes are amplitudes, and a quarter where they are samples; lambda's as much.
         """
         cache = memory.cache_bytes()
-        rows = cache // 8 // ((2 * dtype.itemsize) << cls.lane_bits)
-        active = min(max(rows.bit_length() - 1, MIN_ACTIVE), MAX_ACTIVE)
+        rows = cache // 8 // (2 * REGISTER_BYTES)
+        row_bits = min(max(rows.bit_length() - 1, MIN_ROW_BITS), MAX_ROW_BITS)
         register_bits = (REGISTER_BYTES // dtype.itemsize).bit_length() - 1
-        return cls(active=active, register_bits=register_bits, tile_bytes=max(cache // 4, MIN_TILE))
+        return cls(row_bits=row_bits, register_bits=register_bits, tile_bytes=max(cache // 4, MIN_TILE))
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Operations ``start .. stop - 1`` on tiles.
-
-    ``rows``, ``lanes`` and ``tiles`` are index offsets of the row bits, the lane bits and all others; ``order`` lists
-    the operations and ``backwards`` the same, last one first.
-    """
+    """Operations ``start .. stop - 1`` on tiles; ``order`` lists them and ``backwards`` the same, last one first."""
 
     start: int
     stop: int
-    rows: NDArray
-    lanes: NDArray
-    tiles: NDArray
+    tiling: Tiling
     order: NDArray
     backwards: NDArray
 
     @classmethod
-    def of(cls, start: int, stop: int, rows: NDArray, lanes: NDArray, tiles: NDArray) -> Sweep:
+    def of(cls, start: int, stop: int, tiling: Tiling) -> Sweep:
         """A sweep over a range of operations."""
         order = np.arange(start, stop)
-        return cls(start, stop, rows, lanes, tiles, order, order[::-1].copy())
+        return cls(start, stop, tiling, order, order[::-1].copy())
 
 
 @dataclass(frozen=True)
@@ -145,10 +139,6 @@ class Plan:
     buffer_rows: int
     product_bits: NDArray
 
-    def room(self, width: int) -> int:
-        """Numbers in the largest tile of all sweeps, of at least ``width`` lanes."""
-        return max(len(s.rows) * max(width, len(s.lanes)) for s in self.sweeps)
-
 
 def build_plan(
     operations: Sequence[Operation], num_wires: int, options: PlanOptions | None, from_zeros: bool = False
@@ -158,22 +148,14 @@ def build_plan(
     Args:
         operations: in the order of application
         num_wires: bits of a state index
-        options: sizes of sweep mode; ``None`` for one tile that is the whole state
+        options: sizes of tiles of amplitudes; ``None`` where lanes are samples
         from_zeros: whether the state before is zero on every wire
     """
-    product: list[Operation] = []
-    if options is None:
-        one = np.zeros(1, np.int64)
-        rest = list(operations)
-        if from_zeros:
-            product, rest = split_product(operations)
-        ordered = [*product, *rest]
-        sweeps = [Sweep.of(len(product), len(ordered), np.arange(1 << num_wires), one, one)]
-    else:
-        choices = range(options.lane_bits, min(options.lane_bits, options.register_bits) - 1, -1)
-        schedules = [schedule(operations, num_wires, options.active, lane_bits) for lane_bits in choices]
-        ordered, sweeps = min(schedules, key=lambda s: len(s[1]))
-    return _tabulate(ordered, sweeps, len(product))
+    if options is not None:
+        parts = schedule(operations, num_wires, options.row_bits, options.register_bits)
+        return _tabulate(parts, 0)
+    product, rest = split_product(operations) if from_zeros else ([], list(operations))
+    return _tabulate([(Tiling.whole(num_wires), [*product, *rest])], len(product))
 
 
 def split_product(operations: Sequence[Operation]) -> tuple[list[Operation], list[Operation]]:
@@ -188,72 +170,6 @@ def split_product(operations: Sequence[Operation]) -> tuple[list[Operation], lis
             met |= op.support
             rest.append(op)
     return product, rest
-
-
-def offsets(mask: int) -> NDArray:
-    """All indices made of the bits of ``mask``, ascending, shape ``(2**popcount,)``."""
-    out = np.zeros(1, np.int64)
-    for b in range(mask.bit_length()):
-        if mask >> b & 1:
-            out = np.concatenate([out, out | 1 << b])
-    return out
-
-
-def schedule(
-    operations: Sequence[Operation], num_wires: int, active_limit: int, lane_bits: int
-) -> tuple[list[Operation], list[Sweep]]:
-    """Greedy: a sweep takes each operation that commutes with those left behind and whose bits fit.
-
-    Args:
-        operations: in the order of application
-        num_wires: bits of a state index
-        active_limit: row bits of a tile
-        lane_bits: bits of a tile that no operation of the sweep touches
-
-    Returns:
-        the operations in their new order, and the sweeps
-    """
-    everything = (1 << num_wires) - 1
-    free_bits = max(num_wires - lane_bits, 1)
-    active_limit = min(active_limit, free_bits)
-    pending = list(operations)
-    ordered: list[Operation] = []
-    sweeps: list[Sweep] = []
-    while pending or not sweeps:
-        active = used = blocked_active = blocked_diagonal = 0
-        taken: list[Operation] = []
-        rest: list[Operation] = []
-        for op in pending:
-            free = not (op.active & (blocked_active | blocked_diagonal) or op.diagonal & blocked_active)
-            touched = used | op.active | op.diagonal
-            fits = (active | op.active).bit_count() <= active_limit and touched.bit_count() <= free_bits
-            if free and (fits or not taken):  # an operation too wide for any sweep gets one with fewer lanes
-                active |= op.active
-                used = touched
-                taken.append(op)
-            else:
-                blocked_active |= op.active
-                blocked_diagonal |= op.diagonal
-                rest.append(op)
-        lanes = _lowest(everything & ~used, lane_bits)
-        active |= _lowest(everything & ~(active | lanes), active_limit - active.bit_count())
-        start = len(ordered)
-        ordered += taken
-        tiles = everything & ~(active | lanes)
-        sweeps.append(Sweep.of(start, len(ordered), offsets(active), offsets(lanes), offsets(tiles)))
-        pending = rest
-    return ordered, sweeps
-
-
-def _lowest(mask: int, count: int) -> int:
-    """The lowest ``count`` bits of ``mask``, or all if there are fewer."""
-    out = 0
-    while mask and count > 0:
-        bit = mask & -mask
-        out |= bit
-        mask ^= bit
-        count -= 1
-    return out
 
 
 # ------------------------------------------------------------------ tables
@@ -275,7 +191,7 @@ class _Tables:
         self.cotangents = [0, 0]
         self.externals: list[External] = []
 
-    def add(self, op: Operation, rows_mask: int) -> None:
+    def add(self, op: Operation, tiling: Tiling) -> None:
         form = LANES if op.lanes else SHARED
         param, cotangent = self.coefficients[form], self.cotangents[form]
         size = op.num_coefficients
@@ -283,21 +199,19 @@ class _Tables:
         parametric = op.composition is not None or op.external is not None
         self.cotangents[form] += (1 if op.kind == PAULI else 2 * size) if parametric else 0
         self._coefficients(op, form, param, size)
-        local = {b: i for i, b in enumerate(b for b in range(rows_mask.bit_length()) if rows_mask >> b & 1)}
-
-        def rows(mask: int) -> int:
-            return sum(1 << i for b, i in local.items() if mask >> b & 1)
-
-        outside, target = ~rows_mask, 0
-        if op.kind in (DENSE, DIAGONAL):
-            target = len(self.bits)
-            self.bits += [local[b] for b in op.targets] if op.kind == DENSE else list(op.targets)
-        distinct = rows(op.support)
+        target = len(self.bits)
+        if op.kind == DIAGONAL:
+            self.bits += op.targets
+        elif op.kind == DENSE:
+            self.bits += [tiling.row(1 << b).bit_length() - 1 for b in op.targets]
+        x, z = (tiling.row(op.xmask), tiling.row_signs(op.zmask)) if op.kind in (U2, FLIP, PAULI) else (0, 0)
         self.ops.append(
             [
-                op.kind, form, len(op.targets), target, rows(op.cmask), rows(op.cval), rows(op.xmask), rows(op.zmask),
-                op.num_y, op.cmask & outside, op.cval & outside, op.zmask & outside,
-                distinct & -distinct or 1 << len(local), param, cotangent,
+                op.kind, form, len(op.targets), target,
+                op.cmask & ~tiling.lane_mask, op.cval & ~tiling.lane_mask, x, z, op.num_y,
+                op.support & -op.support or 1 << len(tiling.basis), param, cotangent,
+                op.zmask, tiling.lane(op.xmask), tiling.lane(op.zmask), tiling.lane(op.cmask), tiling.lane(op.cval),
+                *_pairs(x, z, len(tiling.basis)),
             ]
         )  # fmt: skip
         index = len(self.ops) - 1
@@ -338,17 +252,36 @@ class _Tables:
         return Inversion(source, np.concatenate([np.zeros(0), *self.signs[form]]))
 
 
-def _tabulate(operations: list[Operation], sweeps: list[Sweep], num_product: int) -> Plan:
+def _pairs(x: int, z: int, row_bits: int) -> tuple[int, int, int, int]:
+    """How to count the rows that stand for a pair: FIRST, SECOND, FIX and COUNT, see ``paired_row``."""
+    kept = [x.bit_length() - 1] if x else []
+    fix = 0
+    if (x & z).bit_count() & 1:
+        fix = x
+    elif z:
+        made = (z & ~(1 << kept[0]) if kept else z).bit_length() - 1
+        kept.append(made)
+        fix = 1 << made
+    below = [(1 << b) - 1 for b in sorted(kept)]
+    first, second = [*below, -1, -1][:2]
+    return first, second, fix, 1 << row_bits - len(kept)
+
+
+def _tabulate(parts: Sequence[tuple[Tiling, list[Operation]]], num_product: int) -> Plan:
     tables = _Tables()
-    for sweep in sweeps:
-        mask = int(np.bitwise_or.reduce(sweep.rows))
-        for op in operations[0 if sweep is sweeps[0] else sweep.start : sweep.stop]:
-            tables.add(op, mask)
+    operations: list[Operation] = []
+    sweeps: list[Sweep] = []
+    buffer_rows = 1
+    for tiling, own in parts:
+        sweeps.append(Sweep.of(len(operations) + (0 if sweeps else num_product), len(operations) + len(own), tiling))
+        operations += own
+        for op in own:
+            tables.add(op, tiling)
+            buffer_rows = max(buffer_rows, _buffer_rows(op, len(tiling.basis)))
 
     def table(rows: list[list[int]], columns: int) -> NDArray:
         return np.array(rows, np.int64).reshape(-1, columns)
 
-    widest = max((2 ** len(op.targets) for op in operations if op.kind == DENSE), default=1)
     return Plan(
         operations=tuple(operations),
         ops=table(tables.ops, OP_COLUMNS),
@@ -364,6 +297,13 @@ def _tabulate(operations: list[Operation], sweeps: list[Sweep], num_product: int
         num_lane_cotangents=tables.cotangents[LANES],
         externals=tuple(tables.externals),
         sweeps=tuple(sweeps),
-        buffer_rows=2 * widest,
+        buffer_rows=buffer_rows,
         product_bits=np.array([op.support.bit_length() - 1 for op in operations[:num_product]], np.int64),
     )
+
+
+def _buffer_rows(op: Operation, row_bits: int) -> int:
+    """Registers that a kernel needs to work in."""
+    if op.kind == DENSE:
+        return 2 << len(op.targets)
+    return 4 << min(len(op.targets), row_bits) if op.kind == DIAGONAL else 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import coefficient, deposit, flat, u2_coefficients
-from qhybrid_devices.statevector.simd import load, save, splat
+from qhybrid_devices.statevector.simd import borrowed, load, save, splat
 from qhybrid_devices.statevector.table import (
     COTANGENT,
     DIAGONAL,
@@ -135,6 +135,7 @@ def product_state(psi, c0, c1, ops, bits, ms, ml):
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, L)``
     """
+    psi, ops, ms, ml = borrowed(psi), borrowed(ops), borrowed(ms), borrowed(ml)
     rows, lanes = psi.shape[2], psi.shape[3]
     n = num_bits(rows)
     before, after = np.empty(4 * bits.shape[0] * lanes, psi.dtype), np.empty(4 * n * lanes, psi.dtype)
@@ -235,6 +236,8 @@ def product_cotangents(psi, lam, c0, c1, ops, bits, want, ms, ml, gs, gl):
         gs: cotangents of shared operations ``(K,)``
         gl: cotangents of each sample's operations ``(C, K, L)``
     """
+    psi, lam, ops, ms, ml = borrowed(psi), borrowed(lam), borrowed(ops), borrowed(ms), borrowed(ml)
+    gs, gl = borrowed(gs), borrowed(gl)
     rows, lanes = psi.shape[2], psi.shape[3]
     n = num_bits(rows)
     before, after = np.empty(4 * bits.shape[0] * lanes, psi.dtype), np.empty(4 * n * lanes, psi.dtype)

@@ -126,7 +126,7 @@ def plan_sampling(program: Program, bits: Sequence[int], options: PlanOptions | 
     slots = (*program.arrays, *(_eigenvector_slot(m, program.arrays) for m in matrices))
     plans = []
     for gates in groups.gates:
-        operations = lower_gates(gates, bits, slots, LoweringOptions(len(bits), relabel=False))[0]
+        operations = lower_gates(gates, bits, slots, LoweringOptions(relabel=False))[0]
         plans.append(build_plan(operations, program.num_wires, options))
     return SamplingPlan(tuple(plans), tuple(matrices), tuple(scalars), tuple(tensors))
 

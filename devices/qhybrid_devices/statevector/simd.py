@@ -7,6 +7,7 @@ LLVM's own vectoriser gives up where it cannot prove that rows do not overlap, s
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -14,16 +15,29 @@ import numpy as np
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.core.extending import intrinsic, lower_builtin, models, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numpy.typing import NDArray
 
 REGISTER_BYTES = 64
 _FLAGS = ("reassoc", "contract", "nsz", "arcp")
+#: Whether the processor that numba compiles for permutes the numbers of a register by an index register.
+_FEATURES = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+_PERMUTES = "+avx512f" in _FEATURES.split(",")
 
 
 def register_lanes(dtype: np.dtype) -> int:
     """Numbers of ``dtype`` in one register."""
     return REGISTER_BYTES // np.dtype(dtype).itemsize
+
+
+def register_array(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
+    """An array, not initialised, that begins where a register may: no register of it then lies in two cache lines."""
+    count = math.prod(shape)
+    room = np.empty(count + register_lanes(dtype), dtype)
+    start = -room.__array_interface__["data"][0] % REGISTER_BYTES // room.itemsize
+    return room[start : start + count].reshape(shape)
 
 
 class Register(types.Type):
@@ -125,6 +139,85 @@ def _total(typingctx, value):
     return value.dtype(value), codegen
 
 
+class Exchange(types.Type):
+    """Numba's type of an exchange of lanes: what :func:`exchange` makes for registers of one kind."""
+
+    def __init__(self, register: Register) -> None:
+        self.register = register
+        super().__init__(name=f"Exchange({register})")
+
+    @property
+    def llvm(self) -> ir.Type:
+        """An index register, or the flips themselves."""
+        integer = ir.IntType(self.register.dtype.bitwidth)
+        return ir.VectorType(integer, self.register.lanes) if _PERMUTES else ir.IntType(64)
+
+
+@register_model(Exchange)
+class _ExchangeModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Exchange) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+@intrinsic
+def _exchange(typingctx, array, flips):
+    made = Exchange(Register(array.dtype))
+
+    def codegen(context, builder, sig, args):
+        if not _PERMUTES:
+            return args[1]
+        vector, lanes = made.llvm, made.register.lanes
+        flips = builder.trunc(args[1], vector.element) if vector.element.width < 64 else args[1]
+        one = builder.insert_element(ir.Constant(vector, ir.Undefined), flips, ir.IntType(32)(0))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+        every = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
+        return builder.xor(ir.Constant(vector, list(range(lanes))), every)
+
+    return made(array, types.int64), codegen
+
+
+@intrinsic
+def _exchanged(typingctx, value, order):
+    def codegen(context, builder, sig, args):
+        return _permute(builder, value, *args) if _PERMUTES else _exchange_by_bits(builder, value, *args)
+
+    return value(value, order), codegen
+
+
+def _permute(builder: Any, register: Register, value: Any, order: Any) -> Any:
+    kind = "df" if register.dtype.bitwidth == 64 else "sf"
+    signature = ir.FunctionType(register.llvm, [register.llvm, order.type])
+    name = f"llvm.x86.avx512.permvar.{kind}.512"
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [value, order])
+
+
+def _exchange_by_bits(builder: Any, register: Register, value: Any, flips: Any) -> Any:
+    """Where lanes cannot be permuted by an index register: neighbours, pairs and so on, each kept or exchanged."""
+    bit = 1
+    while bit < register.lanes:
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), register.lanes), [i ^ bit for i in range(register.lanes)])
+        flipped = builder.shuffle_vector(value, ir.Constant(register.llvm, ir.Undefined), mask)
+        wanted = builder.icmp_unsigned("!=", builder.and_(flips, flips.type(bit)), flips.type(0))
+        value = builder.select(wanted, flipped, value)
+        bit *= 2
+    return value
+
+
+@intrinsic
+def _borrowed(typingctx, array):
+    def codegen(context, builder, sig, args):
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    return array(array), codegen
+
+
+def _borrowed_numpy(array):
+    return array
+
+
 @intrinsic
 def _popcount(typingctx, value):
     def codegen(context, builder, sig, args):
@@ -135,6 +228,10 @@ def _popcount(typingctx, value):
 
 def _popcount_python(value):
     return int(value).bit_count()
+
+
+def _exchange_numpy(array, flips):
+    return np.arange(register_lanes(array.dtype)) ^ flips
 
 
 def _load_numpy(array, index):
@@ -153,5 +250,12 @@ save = _save_numpy if config.DISABLE_JIT else _save
 splat = np.float64 if config.DISABLE_JIT else _splat
 #: ``total(register)``: the sum of its numbers.
 total = np.sum if config.DISABLE_JIT else _total
+#: ``exchange(array, flips)``: how lane ``t`` finds lane ``t ^ flips``, for registers of ``array``.
+exchange = _exchange_numpy if config.DISABLE_JIT else _exchange
+#: ``exchanged(register, order)``: its numbers with lanes exchanged as :func:`exchange` says.
+exchanged = operator.getitem if config.DISABLE_JIT else _exchanged
+#: ``borrowed(array)``: the same array, but whoever takes views of it counts no references: each count is an atomic
+#: operation, and a few of them cost as much as a gate on a small state. The caller of the kernel owns it.
+borrowed = _borrowed_numpy if config.DISABLE_JIT else _borrowed
 #: ``popcount(x)``: the number of bits set in an integer.
 popcount = _popcount_python if config.DISABLE_JIT else _popcount

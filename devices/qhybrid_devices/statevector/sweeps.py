@@ -1,155 +1,76 @@
-"""Whole circuits on tiles, forward and in reverse: the entry points of the engine."""
+"""Whole circuits on states, forward and in reverse: the entry points of the engine.
+
+Where lanes are samples, a chunk of them is one tile. Where lanes are amplitudes, a state is one tile, or is cut into
+tiles that are copied to scratch memory, worked on and copied back.
+"""
 
 from __future__ import annotations
 
+from qhybrid_devices.statevector import kernels, lane_kernels
 from qhybrid_devices.statevector._jit import kernel, row_kernel
-from qhybrid_devices.statevector.kernels import (
-    bits_of,
-    dense,
-    dense_cotangent,
-    diagonal,
-    diagonal_reverse,
-    flat,
-    flip,
-    parity,
-    pauli,
-    pauli_reverse,
-    spread,
-    u2,
-    u2_reverse,
-)
-from qhybrid_devices.statevector.simd import load, save
-from qhybrid_devices.statevector.table import (
-    DIAGONAL,
-    FLIP,
-    FORM,
-    KIND,
-    LANES,
-    OUTER_CMASK,
-    OUTER_CVAL,
-    OUTER_ZMASK,
-    PAULI,
-    U2,
-)
+from qhybrid_devices.statevector.kernels import bits_of, flat, parity, spread
+from qhybrid_devices.statevector.simd import borrowed, load, save
+from qhybrid_devices.statevector.table import DIAGONAL, FLIP, FORM, KIND, LANES, OUTER_ZMASK, PAULI, U2
+
+# ------------------------------------------------------------------ lanes are samples
 
 
 @row_kernel
-def apply_one(op, bits, fr, fi, n, lanes, rows, tile, shared, m, ml, buffer):
+def apply_one(op, bits, fr, fi, n, lanes, shared, m, ml, buffer):
     """One operation on a tile; ``shared`` says whether its coefficients are in ``m`` or per lane in ``ml``."""
     kind = op[KIND]
-    if tile & op[OUTER_CMASK] != op[OUTER_CVAL]:
-        return
     if kind == U2:
-        u2(fr, fi, n, lanes, op, shared, m, ml)
+        kernels.u2(fr, fi, n, lanes, op, shared, m, ml)
     elif kind == FLIP:
-        flip(fr, fi, n, lanes, op)
+        kernels.flip(fr, fi, n, lanes, op)
     elif kind == PAULI:
-        pauli(fr, fi, n, lanes, op, parity(tile & op[OUTER_ZMASK]), shared, m, ml)
+        kernels.pauli(fr, fi, n, lanes, op, shared, m, ml)
     elif kind == DIAGONAL:
-        diagonal(fr, fi, n, lanes, op, rows, tile, bits, shared, m, ml)
+        kernels.diagonal(fr, fi, n, lanes, op, bits, shared, m, ml)
     else:
-        dense(fr, fi, n, lanes, op, bits, shared, m, ml, buffer)
+        kernels.dense(fr, fi, n, lanes, op, bits, shared, m, ml, buffer)
 
 
 @row_kernel
-def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, rows, tile, wanted, shared, m, ml, totals, out, buffer):
+def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, wanted, shared, m, ml, totals, out, buffer):
     """Un-compute one operation on psi and lambda and, if wanted, add its matrix cotangent."""
     kind = op[KIND]
-    if tile & op[OUTER_CMASK] != op[OUTER_CVAL]:
-        return
     if wanted and kind == U2:
-        u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out)
+        kernels.u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out)
     elif wanted and kind == PAULI:
-        outer = parity(tile & op[OUTER_ZMASK])
-        pauli_reverse(fr, fi, gr, gi, n, lanes, op, outer, shared, m, ml, totals, out)
+        kernels.pauli_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out)
     elif wanted and kind == DIAGONAL:
-        diagonal_reverse(fr, fi, gr, gi, n, lanes, op, rows, tile, bits, shared, m, ml, totals, out)
+        kernels.diagonal_reverse(fr, fi, gr, gi, n, lanes, op, bits, shared, m, ml, totals, out)
     else:
         for step in range(2):
             xr, xi = (fr, fi) if step == 0 else (gr, gi)
             if wanted and step == 1:
-                dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out)
-            apply_one(op, bits, xr, xi, n, lanes, rows, tile, shared, m, ml, buffer)
-
-
-# ------------------------------------------------------------------ tiles of a state
-
-
-@row_kernel
-def gather(state, base, rows, lanes, re, im):
-    """Copy one tile out of the planes ``state`` of shape ``(2, N, 1)``."""
-    sr, si, fr, fi = flat(state[0]), flat(state[1]), flat(re), flat(im)
-    step, width = 64 // re.itemsize, re.shape[1]
-    if lanes.shape[0] >= step and lanes[step - 1] == step - 1:  # the lowest bits are lanes: whole registers
-        for a in range(rows.shape[0]):
-            for t in range(0, lanes.shape[0], step):
-                o = base + rows[a] + lanes[t]
-                save(fr, a * width + t, load(sr, o))
-                save(fi, a * width + t, load(si, o))
-        return
-    for a in range(rows.shape[0]):
-        for t in range(lanes.shape[0]):
-            o = base + rows[a] + lanes[t]
-            fr[a * width + t] = sr[o]
-            fi[a * width + t] = si[o]
-
-
-@row_kernel
-def scatter(state, base, rows, lanes, re, im):
-    """Copy one tile back."""
-    sr, si, fr, fi = flat(state[0]), flat(state[1]), flat(re), flat(im)
-    step, width = 64 // re.itemsize, re.shape[1]
-    if lanes.shape[0] >= step and lanes[step - 1] == step - 1:
-        for a in range(rows.shape[0]):
-            for t in range(0, lanes.shape[0], step):
-                o = base + rows[a] + lanes[t]
-                save(sr, o, load(fr, a * width + t))
-                save(si, o, load(fi, a * width + t))
-        return
-    for a in range(rows.shape[0]):
-        for t in range(lanes.shape[0]):
-            o = base + rows[a] + lanes[t]
-            sr[o] = fr[a * width + t]
-            si[o] = fi[a * width + t]
-
-
-# ------------------------------------------------------------------ entry points
+                kernels.dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out)
+            apply_one(op, bits, xr, xi, n, lanes, shared, m, ml, buffer)
 
 
 @kernel
-def forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, ms, ml, whole, scratch, buffer):
-    """Operations on the work items ``i0 .. i1 - 1`` of ``psi``, in place.
+def forward(psi, c0, c1, ops, order, bits, ms, ml, buffer):
+    """Operations on the chunks ``c0 .. c1 - 1`` of ``psi``, in place.
 
     Args:
         psi: ``(C, 2, N, L)``
         ops, bits: tables of the plan
         order: the operations to apply, in this order
-        rows, lanes, tiles: index offsets of the row bits, lane bits and other bits; item ``c * len(tiles) + i`` is
-            tile ``i`` of chunk ``c``
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, L)``
-        whole: whether a tile is a whole chunk, its lanes samples; otherwise ``L`` is 1 and tiles are copied
-        scratch: ``(4, R, lanes)``, not used if ``whole``; lanes beyond ``len(lanes)`` are zero
         buffer: scratch registers, flat
     """
-    for item in range(i0, i1):
-        c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
-        own = flat(ml[c])
-        re, im = psi[c, 0], psi[c, 1]
-        if not whole:
-            re, im = scratch[0], scratch[1]
-            gather(psi[c], tile, rows, lanes, re, im)
-        fr, fi, n, width = flat(re), flat(im), re.shape[0], re.shape[1]
+    psi, ops, ms, ml = borrowed(psi), borrowed(ops), borrowed(ms), borrowed(ml)
+    for c in range(c0, c1):
+        own, fr, fi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
         for i in order:
-            mine = ops[i, FORM] == LANES
-            shared = not (mine and whole)
-            apply_one(ops[i], bits, fr, fi, n, width, rows, tile, shared, own if mine else ms, own, buffer)
-        if not whole:
-            scatter(psi[c], tile, rows, lanes, re, im)
+            shared = ops[i, FORM] != LANES
+            apply_one(ops[i], bits, fr, fi, psi.shape[2], psi.shape[3], shared, ms, own, buffer)
 
 
 @kernel
-def backward(psi, lam, i0, i1, ops, order, want, bits, rows, lanes, tiles, ms, ml, gs, gc, gl, whole, scratch, buffer):
+def backward(psi, lam, c0, c1, ops, order, want, bits, ms, ml, gs, gl, buffer):
     """Un-compute ``psi`` and ``lam`` together, in place, and add the wanted matrix cotangents.
 
     Args:
@@ -158,29 +79,161 @@ def backward(psi, lam, i0, i1, ops, order, want, bits, rows, lanes, tiles, ms, m
         want: for each operation whether its cotangent is wanted
         ms, ml: coefficients of the inverse operations
         gs: cotangents of shared operations ``(K,)``
-        gc: cotangents of each chunk's own operations ``(C, K)``, if not ``whole``
-        gl: cotangents of each sample's operations ``(C, K, L)``, if ``whole``
+        gl: cotangents of each sample's operations ``(C, K, L)``
         others: as for :func:`forward`
     """
+    psi, lam, ops, ms, ml = borrowed(psi), borrowed(lam), borrowed(ops), borrowed(ms), borrowed(ml)
+    gs, gl = borrowed(gs), borrowed(gl)
+    n, lanes = psi.shape[2], psi.shape[3]
+    for c in range(c0, c1):
+        own, out = flat(ml[c]), flat(gl[c])
+        fr, fi, gr, gi = flat(psi[c, 0]), flat(psi[c, 1]), flat(lam[c, 0]), flat(lam[c, 1])
+        for i in order:
+            shared = ops[i, FORM] != LANES
+            reverse_one(ops[i], bits, fr, fi, gr, gi, n, lanes, want[i], shared, ms, own, gs, out, buffer)
+
+
+# ------------------------------------------------------------------ lanes are amplitudes
+
+
+@row_kernel
+def sweep_one(op, bits, fr, fi, n, rows, lanes, tile, signs, m, buffer):
+    """One operation on a tile of a state."""
+    kind, outer = op[KIND], parity(tile & op[OUTER_ZMASK])
+    if kind == U2:
+        lane_kernels.u2(fr, fi, op, rows, tile, outer, signs, m, buffer)
+    elif kind == FLIP:
+        lane_kernels.flip(fr, fi, op, rows, tile, buffer)
+    elif kind == PAULI and lane_kernels.is_phase(op):
+        lane_kernels.phases(fr, fi, n, op, rows, tile, outer, signs, m, buffer)
+    elif kind == PAULI:
+        lane_kernels.pauli(fr, fi, op, rows, tile, outer, signs, m, buffer)
+    elif kind == DIAGONAL:
+        lane_kernels.diagonal(fr, fi, n, op, rows, tile, bits, lanes, m, buffer)
+    else:
+        lane_kernels.dense(fr, fi, n, op, rows, tile, bits, m, buffer)
+
+
+@row_kernel
+def unsweep_one(op, bits, fr, fi, gr, gi, n, rows, lanes, tile, signs, wanted, m, totals, buffer):
+    """Un-compute one operation on tiles of psi and lambda and, if wanted, add its matrix cotangent."""
+    kind, outer = op[KIND], parity(tile & op[OUTER_ZMASK])
+    if wanted and kind == U2:
+        lane_kernels.u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer)
+    elif wanted and kind == PAULI and lane_kernels.is_phase(op):
+        lane_kernels.phases_reverse(fr, fi, gr, gi, n, op, rows, tile, outer, signs, m, totals, buffer)
+    elif wanted and kind == PAULI:
+        lane_kernels.pauli_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer)
+    elif wanted and kind == DIAGONAL:
+        lane_kernels.diagonal_reverse(fr, fi, gr, gi, n, op, rows, tile, bits, lanes, m, totals, buffer)
+    else:
+        for step in range(2):
+            xr, xi = (fr, fi) if step == 0 else (gr, gi)
+            if wanted and step == 1:
+                lane_kernels.dense_cotangent(fr, fi, gr, gi, n, op, rows, tile, bits, totals, buffer)
+            sweep_one(op, bits, xr, xi, n, rows, lanes, tile, signs, m, buffer)
+
+
+@row_kernel
+def gather(plane, tile, rows, lanes, out):
+    """Copy one tile out of a plane; its lanes are neighbours if they are the lowest bits."""
+    width = 64 // plane.itemsize
+    if lanes.shape[0] == width and lanes[width - 1] == width - 1:
+        for a in range(rows.shape[0]):
+            save(out, a * width, load(plane, tile ^ rows[a]))
+        return
+    for a in range(rows.shape[0]):
+        for t in range(lanes.shape[0]):
+            out[a * width + t] = plane[tile ^ rows[a] ^ lanes[t]]
+
+
+@row_kernel
+def scatter(plane, tile, rows, lanes, out):
+    """Copy one tile back."""
+    width = 64 // plane.itemsize
+    if lanes.shape[0] == width and lanes[width - 1] == width - 1:
+        for a in range(rows.shape[0]):
+            save(plane, tile ^ rows[a], load(out, a * width))
+        return
+    for a in range(rows.shape[0]):
+        for t in range(lanes.shape[0]):
+            plane[tile ^ rows[a] ^ lanes[t]] = out[a * width + t]
+
+
+@kernel
+def sweep_forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, signs, ms, ml, whole, scratch, buffer):
+    """Operations on the work items ``i0 .. i1 - 1`` of ``psi``, in place.
+
+    Args:
+        psi: ``(C, 2, N, 1)``
+        ops, bits: tables of the plan
+        order: the operations to apply, in this order
+        rows, lanes, tiles: the index of an amplitude is ``rows[j] ^ lanes[t] ^ tile``; item ``c * len(tiles) + i`` is
+            tile ``i`` of chunk ``c``
+        signs: ``(W, W)``, flat: 1 or -1 by the parity of ``t & z``, at ``z * W + t``
+        ms: shared coefficients ``(K,)``
+        ml: coefficients of each sample ``(C, K, 1)``
+        whole: whether a tile is a state as it lies in memory; otherwise it is copied
+        scratch: ``(4, R)``, not used if ``whole``; lanes beyond ``len(lanes)`` are zero
+        buffer: scratch registers, flat
+    """
+    psi, ops, ms, ml, scratch = borrowed(psi), borrowed(ops), borrowed(ms), borrowed(ml), borrowed(scratch)
     for item in range(i0, i1):
         c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
-        own, out = flat(ml[c]), flat(gl[c])
-        re, im, lr, li = psi[c, 0], psi[c, 1], lam[c, 0], lam[c, 1]
+        own, pr, pi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
+        fr, fi = (pr, pi) if whole else (scratch[0], scratch[1])
         if not whole:
-            re, im, lr, li = scratch[0], scratch[1], scratch[2], scratch[3]
-            gather(psi[c], tile, rows, lanes, re, im)
-            gather(lam[c], tile, rows, lanes, lr, li)
-        fr, fi, gr, gi, n, width = flat(re), flat(im), flat(lr), flat(li), re.shape[0], re.shape[1]
+            gather(pr, tile, rows, lanes, fr)
+            gather(pi, tile, rows, lanes, fi)
+        for i in order:
+            m = own if ops[i, FORM] == LANES else ms
+            sweep_one(ops[i], bits, fr, fi, rows.shape[0], rows, lanes, tile, signs, m, buffer)
+        if not whole:
+            scatter(pr, tile, rows, lanes, fr)
+            scatter(pi, tile, rows, lanes, fi)
+
+
+@kernel
+def sweep_backward(
+    psi, lam, i0, i1, ops, order, want, bits, rows, lanes, tiles, signs, ms, ml, gs, gc, whole, scratch, buffer
+):
+    """Un-compute ``psi`` and ``lam`` together, in place, and add the wanted matrix cotangents.
+
+    Args:
+        lam: ``(C, 2, N, 1)``
+        order: the operations to undo, the last one first
+        want: for each operation whether its cotangent is wanted
+        ms, ml: coefficients of the inverse operations
+        gs: cotangents of shared operations ``(K,)``
+        gc: cotangents of each sample's operations ``(C, K)``
+        others: as for :func:`sweep_forward`
+    """
+    psi, lam, ops, ms, ml = borrowed(psi), borrowed(lam), borrowed(ops), borrowed(ms), borrowed(ml)
+    gs, gc, scratch = borrowed(gs), borrowed(gc), borrowed(scratch)
+    for item in range(i0, i1):
+        c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
+        own = flat(ml[c])
+        pr, pi, qr, qi = flat(psi[c, 0]), flat(psi[c, 1]), flat(lam[c, 0]), flat(lam[c, 1])
+        fr, fi, gr, gi = (pr, pi, qr, qi) if whole else (scratch[0], scratch[1], scratch[2], scratch[3])
+        if not whole:
+            gather(pr, tile, rows, lanes, fr)
+            gather(pi, tile, rows, lanes, fi)
+            gather(qr, tile, rows, lanes, gr)
+            gather(qi, tile, rows, lanes, gi)
         for i in order:
             mine = ops[i, FORM] == LANES
             m, totals = (own, gc[c]) if mine else (ms, gs)
-            shared = not (mine and whole)
-            reverse_one(
-                ops[i], bits, fr, fi, gr, gi, n, width, rows, tile, want[i], shared, m, own, totals, out, buffer
+            unsweep_one(
+                ops[i], bits, fr, fi, gr, gi, rows.shape[0], rows, lanes, tile, signs, want[i], m, totals, buffer
             )
         if not whole:
-            scatter(psi[c], tile, rows, lanes, re, im)
-            scatter(lam[c], tile, rows, lanes, lr, li)
+            scatter(pr, tile, rows, lanes, fr)
+            scatter(pi, tile, rows, lanes, fi)
+            scatter(qr, tile, rows, lanes, gr)
+            scatter(qi, tile, rows, lanes, gi)
+
+
+# ------------------------------------------------------------------ parts of a state
 
 
 @kernel

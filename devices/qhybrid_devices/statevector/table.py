@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-# Operations: what runs on the rows, in order. TARGET is where the target bits start in the table of bits. CMASK, CVAL,
-# XMASK, ZMASK are bits of a row; OUTER_* are those of the bits outside a tile. RUN is the number of neighbouring rows
-# that an operation treats alike.
+# Operations: what runs on the rows, in order. TARGET is where the target bits start in the table of bits. XMASK and
+# ZMASK are bits of a row. RUN is the number of neighbouring rows that are treated alike where lanes are samples.
+#
+# Where lanes are amplitudes, LANE_* are bits of a lane; OUTER_ZMASK, CMASK and CVAL are bits of the index of the whole
+# state. Rows are then counted as ``paired_row`` says, with FIRST, SECOND, FIX and COUNT.
 (
     KIND,
     FORM,
@@ -15,14 +17,20 @@ from __future__ import annotations
     XMASK,
     ZMASK,
     NUM_Y,
-    OUTER_CMASK,
-    OUTER_CVAL,
-    OUTER_ZMASK,
     RUN,
     PARAM,
     COTANGENT,
-) = range(15)
-OP_COLUMNS = 15
+    OUTER_ZMASK,
+    LANE_XMASK,
+    LANE_ZMASK,
+    LANE_CMASK,
+    LANE_CVAL,
+    FIRST,
+    SECOND,
+    FIX,
+    COUNT,
+) = range(21)
+OP_COLUMNS = 21
 
 # Values of KIND.
 U2, FLIP, PAULI, DIAGONAL, DENSE = range(5)

@@ -27,10 +27,12 @@ from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.plan import PlanOptions
 from qhybrid_devices.statevector.reference import ReferenceExecutable
 
-#: Lanes are qubits even for three wires, so that sweeps, tiles and blocked operations all occur.
-SWEEPS = PlanOptions(tile_wires=0, sweep_wires=1, active=2, lane_bits=1)
+#: Lanes are amplitudes even for three wires, in part of a register, so that sweeps, tiles and blocked operations occur.
+SWEEPS = PlanOptions(tile_wires=0, sweep_wires=1, row_bits=2, register_bits=1)
+#: Whole registers of amplitudes, and the state in one tile if it has few wires.
+REGISTERS = PlanOptions(tile_wires=0, sweep_wires=1, row_bits=1)
 TILES = PlanOptions(tile_wires=12, tile_batch=1, sweep_wires=99)
-MODES = {"tile": TILES, "sweep": SWEEPS}
+MODES = {"tile": TILES, "sweep": SWEEPS, "registers": REGISTERS}
 
 
 def hermitian(rng, k):

@@ -158,9 +158,9 @@ def test_wide_pauli_rotation_needs_no_wide_tile(rng, build, matches_reference):
     builder.mix()
     angle = builder.angle()
     builder.gates.append(Gate("PauliRot", (0, 1, 2, 3, 4, 5), PauliRotation("XYZXYX", angle, 1.3)))
-    options = PlanOptions(tile_wires=0, sweep_wires=1, active=3, lane_bits=2)
+    options = PlanOptions(tile_wires=0, sweep_wires=1, row_bits=3)
     executable = matches_reference(builder.program((Expectation(XYZ),), (State(),)), builder.values(), options)
-    assert all(len(s.rows) <= 8 for s in executable._compile(False).plan.sweeps)
+    assert all(len(s.tiling.rows) <= 8 for s in executable._compile(False).plan.sweeps)
 
 
 @pytest.mark.parametrize("wires", [7, 9])

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
-import pytest
 
 from qhybrid.program import Angle, Constant, Fixed, Gate, PauliRotation, SpectralRotation
 from qhybrid_devices.statevector.operations import Frame, LoweringOptions, lower_gates
-from qhybrid_devices.statevector.plan import PlanOptions, build_plan, offsets, schedule, split_product
+from qhybrid_devices.statevector.plan import build_plan, split_product
 from qhybrid_devices.statevector.table import DENSE, DIAGONAL, FLIP, PAULI, PRODUCT_DIAGONAL, SPECTRUM, U2
 
 X, SWAP = np.array([[0, 1], [1, 0]]), np.eye(4)[[0, 2, 1, 3]]
@@ -25,8 +22,7 @@ def rotation(word, *wires, index=0, batched=False):
 
 
 def lower(*gates, wires=4, **options):
-    options = LoweringOptions(**{"max_flips": wires, **options})
-    return lower_gates(gates, range(wires - 1, -1, -1), (), options)
+    return lower_gates(gates, range(wires - 1, -1, -1), (), LoweringOptions(**options))
 
 
 def kinds(*gates, **options):
@@ -120,53 +116,3 @@ def test_diagonal_spectra_stay_diagonal():
     gate = Gate("IsingZZ", (0, 1), SpectralRotation((-0.5, 0.5), projectors, Angle(0)))
     (op,), *_ = lower(gate)
     assert (op.kind, op.composition) == (DIAGONAL, SPECTRUM)
-
-
-def test_wide_words_become_z_rotations():
-    operations, *_ = lower(rotation("XYXZ", 0, 1, 2, 3), max_flips=2)
-    assert max(op.active.bit_count() for op in operations) == 1
-
-
-def random_operations(rng, wires, count):
-    gates = []
-    for i in range(count):
-        a, b = (int(w) for w in rng.permutation(wires)[:2])
-        gates.append(rotation("Y", a, index=i) if i % 2 else fixed(X, a, controls=(b,), values=(True,)))
-    return lower(*gates, wires=wires)[0]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_schedules_keep_the_order_of_what_does_not_commute(seed):
-    wires = 7
-    operations = random_operations(np.random.default_rng(seed), wires, 60)
-    ordered, sweeps = schedule(operations, wires, active_limit=3, lane_bits=2)
-    assert sorted(map(id, ordered)) == sorted(map(id, operations))
-    place = {id(op): i for i, op in enumerate(ordered)}
-    for i, a in enumerate(operations):
-        for b in operations[i + 1 :]:
-            if a.active & (b.active | b.diagonal) or b.active & (a.active | a.diagonal):
-                assert place[id(a)] < place[id(b)]
-    assert [s.start for s in sweeps] == [0, *(s.stop for s in sweeps[:-1])]
-    for sweep in sweeps:
-        rows, lanes = (int(np.bitwise_or.reduce(x)) for x in (sweep.rows, sweep.lanes))
-        index = (sweep.rows[:, None, None] | sweep.lanes[:, None] | sweep.tiles).reshape(-1)
-        np.testing.assert_array_equal(np.sort(index), np.arange(2**wires))
-        for op in ordered[sweep.start : sweep.stop]:
-            assert op.active & ~rows == 0
-            assert (op.active | op.diagonal) & lanes == 0
-
-
-def test_few_sweeps():
-    """Twenty wires, four entangling layers: the state is read a few times, not once a gate."""
-    gates = []
-    for layer in range(4):
-        gates += [rotation("Y", w, index=20 * layer + w) for w in range(20)]
-        gates += [fixed(X, (w + layer + 1) % 20, controls=(w,), values=(True,)) for w in range(20)]
-    plan = build_plan(lower(*gates, wires=20)[0], 20, PlanOptions())
-    assert len(plan.operations) == 160
-    assert len(plan.sweeps) <= 9
-
-
-def test_offsets():
-    np.testing.assert_array_equal(offsets(0b1010), [0, 2, 8, 10])
-    assert all(b > a for a, b in pairwise(offsets(0b110110)))

@@ -29,13 +29,14 @@ from qhybrid_devices.statevector.plan import PlanOptions
 gates = [Gate("R", (w,), PauliRotation("XYZ"[w % 3], Angle(w, True))) for w in range(4)]
 gates += [Gate("C", (w,), Fixed(Constant(np.array([[0, 1], [1, 0]]))), (w - 1,), (True,)) for w in range(1, 4)]
 program = Program(4, tuple(gates), (Expectation(Observable((Term(1.0, ((3, "Z"),)),))),), (), None, 0, 4)
-executable = StateVectorExecutable(program, options=PlanOptions(parallel_work=1))
 slots = Slots(np.zeros(0), np.linspace(0, 1, 160).reshape(4, 40), (), 40)
 x = slots.batched
 wanted = np.cos(x[0]) * np.cos(x[1])  # Z on the last wire becomes ZZZZ, and only X and Y rotations turn it
-assert np.allclose(executable.run(slots)[0][:, 0], wanted * np.cos(x[3]))
-cot = np.ones((40, 1))
-assert np.allclose(executable.vjp(slots, (cot,), Needs()).batched[0], -np.sin(x[0]) * np.cos(x[1]) * np.cos(x[3]))
+for sizes in (dict(tile_wires=0, sweep_wires=1, row_bits=1), {}):
+    executable = StateVectorExecutable(program, options=PlanOptions(parallel_work=1, **sizes))
+    assert np.allclose(executable.run(slots)[0][:, 0], wanted * np.cos(x[3]))
+    cot = np.ones((40, 1))
+    assert np.allclose(executable.vjp(slots, (cot,), Needs()).batched[0], -np.sin(x[0]) * np.cos(x[1]) * np.cos(x[3]))
 """
 
 FORK = """
@@ -82,6 +83,11 @@ def test_kernels_run_without_the_compiler():
     run_python(PROGRAM, NUMBA_DISABLE_JIT="1")
 
 
+@pytest.mark.slow
+def test_kernels_run_on_any_processor():
+    run_python(PROGRAM, NUMBA_CPU_NAME="generic")
+
+
 def test_a_forked_child_starts_its_own_threads():
     run_python(PROGRAM + FORK, QHYBRID_NUM_THREADS="2")
 
@@ -106,9 +112,9 @@ def test_sizes_follow_the_cache(monkeypatch):
     single, double = np.dtype(np.float32), np.dtype(np.float64)
     monkeypatch.setenv("QHYBRID_CACHE_BYTES", str(2 << 20))
     assert PlanOptions.of_machine(double) == PlanOptions()
-    assert PlanOptions.of_machine(single) == PlanOptions(active=11, register_bits=4)
+    assert PlanOptions.of_machine(single) == PlanOptions(register_bits=4)
     monkeypatch.setenv("QHYBRID_CACHE_BYTES", str(256 << 10))
-    assert PlanOptions.of_machine(double) == PlanOptions(active=7, tile_bytes=1 << 16)
+    assert PlanOptions.of_machine(double) == PlanOptions(row_bits=8, tile_bytes=1 << 16)
     monkeypatch.setenv("QHYBRID_CACHE_BYTES", "1M")
     with pytest.raises(DeviceError, match="positive number of bytes"):
         PlanOptions.of_machine(double)
