@@ -21,6 +21,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numpy.typing import NDArray
 
 REGISTER_BYTES = 64
+#: Numbers below which an array is not worth aligning.
+SMALL = 1 << 12
 _FLAGS = ("reassoc", "contract", "nsz", "arcp")
 #: Whether the processor that numba compiles for permutes the numbers of a register by an index register.
 _FEATURES = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
@@ -35,6 +37,8 @@ def register_lanes(dtype: np.dtype) -> int:
 def register_array(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
     """An array, not initialised, that begins where a register may: no register of it then lies in two cache lines."""
     count = math.prod(shape)
+    if count < SMALL:
+        return np.empty(shape, dtype)
     room = np.empty(count + register_lanes(dtype), dtype)
     start = -room.__array_interface__["data"][0] % REGISTER_BYTES // room.itemsize
     return room[start : start + count].reshape(shape)
