@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid_devices.statevector.externals import Values, external_cotangent, external_matrix
-from qhybrid_devices.statevector.matrices import chain, compose, invert
+from qhybrid_devices.statevector.matrices import chain, compose
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
-from qhybrid_devices.statevector.product import product_cotangents, product_state
 from qhybrid_devices.statevector.simd import register_array, register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward, sweep_backward, sweep_forward
 from qhybrid_devices.statevector.table import LANES
@@ -120,16 +119,8 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     return Coefficients(ms, ml, factors)
 
 
-def inverted(plan: Plan, coef: Coefficients) -> Coefficients:
-    """Coefficients of the inverse operations."""
-    shared, lanes = plan.shared_inversion, plan.lane_inversion
-    ms, ml = np.empty_like(coef.shared), np.empty_like(coef.lanes)
-    invert(coef.shared, shared.source, shared.sign, coef.lanes, lanes.source, lanes.sign, ms, ml)
-    return Coefficients(ms, ml, coef.factors)
-
-
 def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, reverse: bool = False) -> None:
-    """All operations on ``psi`` in place; in reverse order for ``coef`` of the inverses.
+    """All operations on ``psi`` in place, or the inverses of all in reverse order.
 
     Product operations overwrite ``psi``, whatever was in it.
     """
@@ -139,25 +130,24 @@ def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, rev
         order = sweep.backwards if reverse else sweep.order
         if len(order) or len(plan.product_bits):
             step = _on_samples if layout.tile else _on_tiles
-            task = step(plan, sweep, order, psi, coef, scratch)
+            task = step(plan, sweep, order, psi, coef, reverse, scratch)
             parallel(task, layout.items(sweep), workers)
 
 
 def _on_samples(
-    plan: Plan, _sweep: Sweep, order: NDArray, psi: NDArray, coef: Coefficients, scratch: list[_Scratch]
+    plan: Plan, _sweep: Sweep, order: NDArray, psi: NDArray, coef: Coefficients, undo: bool, scratch: list[_Scratch]
 ) -> Callable[[Part], None]:
     def task(part: Part) -> None:
-        own = scratch[part.worker]
-        if len(plan.product_bits):
-            product_state(psi, part.start, part.stop, plan.ops, plan.product_bits, coef.shared, coef.lanes)
-        if len(order):
-            forward(psi, part.start, part.stop, plan.ops, order, plan.bits, coef.shared, coef.lanes, own.registers)
+        forward(
+            psi, part.start, part.stop, plan.ops, plan.product_bits, order, plan.bits, coef.shared, coef.lanes, undo,
+            scratch[part.worker].registers,
+        )  # fmt: skip
 
     return task
 
 
 def _on_tiles(
-    plan: Plan, sweep: Sweep, order: NDArray, psi: NDArray, coef: Coefficients, scratch: list[_Scratch]
+    plan: Plan, sweep: Sweep, order: NDArray, psi: NDArray, coef: Coefficients, undo: bool, scratch: list[_Scratch]
 ) -> Callable[[Part], None]:
     tiling, signs, width = sweep.tiling, lane_signs(psi.dtype), register_lanes(psi.dtype)
 
@@ -165,7 +155,7 @@ def _on_tiles(
         own = scratch[part.worker]
         sweep_forward(
             psi, part.start, part.stop, plan.ops, order, plan.bits, tiling.rows, tiling.lanes, tiling.tiles, signs,
-            coef.shared, coef.lanes, tiling.is_state(width), own.for_tiles(tiling), own.registers,
+            coef.shared, coef.lanes, undo, tiling.is_state(width), own.for_tiles(tiling), own.registers,
         )  # fmt: skip
 
     return task
@@ -212,41 +202,35 @@ def reverse_plan(
     plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, coef: Coefficients, want: NDArray, stop: int
 ) -> MatrixCotangents:
     """Un-compute both states down to operation ``stop``, in place, and collect the wanted matrix cotangents."""
-    inverse = inverted(plan, coef) if plan.sweeps[-1].stop > len(plan.product_bits) else coef
     workers = layout.workers(3 * (len(plan.operations) - stop))
     scratch = [_Scratch.of_plan(plan, layout) for _ in range(workers)]
     run = _reverse_samples if layout.tile else _reverse_tiles
-    return run(plan, layout, psi, lam, coef, inverse, want, stop, workers, scratch)
+    return run(plan, layout, psi, lam, coef, want, stop, workers, scratch)
 
 
 def _reverse_samples(
-    plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, coef: Coefficients, inverse: Coefficients,
+    plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, coef: Coefficients,
     want: NDArray, stop: int, workers: int, scratch: list[_Scratch],
 ) -> MatrixCotangents:  # fmt: skip
     (sweep,) = plan.sweeps
-    order, product = _undone(sweep, stop), stop < len(plan.product_bits)
+    order = _undone(sweep, stop)
+    product = plan.product_bits if stop < len(plan.product_bits) else plan.product_bits[:0]
     gs = np.zeros((num_parts(layout.chunks, workers), plan.num_shared_cotangents))
     gl = np.zeros((layout.chunks, plan.num_lane_cotangents, layout.lanes), layout.dtype)
 
     def task(part: Part) -> None:
-        if len(order):
-            backward(
-                psi, lam, part.start, part.stop, plan.ops, order, want, plan.bits, inverse.shared, inverse.lanes,
-                gs[part.index], gl, scratch[part.worker].registers,
-            )  # fmt: skip
-        if product:
-            product_cotangents(
-                psi, lam, part.start, part.stop, plan.ops, plan.product_bits, want,
-                coef.shared, coef.lanes, gs[part.index], gl,
-            )  # fmt: skip
+        backward(
+            psi, lam, part.start, part.stop, plan.ops, product, order, want, plan.bits, coef.shared, coef.lanes,
+            gs[part.index], gl, scratch[part.worker].registers,
+        )  # fmt: skip
 
-    if len(order) or product:
+    if len(order) or len(product):
         parallel(task, layout.chunks, workers)
     return MatrixCotangents(_total(gs), gl)
 
 
 def _reverse_tiles(
-    plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, _coef: Coefficients, inverse: Coefficients,
+    plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, coef: Coefficients,
     want: NDArray, stop: int, workers: int, scratch: list[_Scratch],
 ) -> MatrixCotangents:  # fmt: skip
     parts = max(num_parts(layout.items(sweep), workers) for sweep in plan.sweeps)
@@ -262,7 +246,7 @@ def _reverse_tiles(
             own = scratch[part.worker]
             sweep_backward(
                 psi, lam, part.start, part.stop, plan.ops, order, want, plan.bits,
-                tiling.rows, tiling.lanes, tiling.tiles, signs, inverse.shared, inverse.lanes,
+                tiling.rows, tiling.lanes, tiling.tiles, signs, coef.shared, coef.lanes,
                 gs[part.index], gc[part.index], tiling.is_state(width), own.for_tiles(tiling), own.registers,
             )  # fmt: skip
 

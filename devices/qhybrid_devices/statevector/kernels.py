@@ -11,7 +11,8 @@ runs of rows in memory order, otherwise there is a block for each register of la
 Each section gives the formula, the shapes, the layout, the dense NumPy in ``reference.py`` that tests compare with, and
 then the kernels.
 
-A reverse kernel un-computes psi and lambda (its coefficients are those of the inverse) and adds
+Coefficients are those of the gate; with ``undo`` it is the inverse that is applied, the conjugate transpose. A reverse
+kernel un-computes psi and lambda and adds
 ``G_ab = sum conj(lambda_a) psi_b``, lambda after and psi before the gate; see ``adjoint.md``.
 """
 
@@ -107,9 +108,9 @@ def u2_at(fr, fi, i, k, u):
 
 
 @row_kernel
-def u2_coefficients(shared, m, ml, p, lanes, t):
-    """The eight coefficients of a 2x2."""
-    return (
+def u2_coefficients(shared, m, ml, p, lanes, t, undo):
+    """The eight coefficients of a 2x2, or of its inverse."""
+    a, b, c, d, e, f, g, h = (
         coefficient(shared, m, ml, p, lanes, t),
         coefficient(shared, m, ml, p + 1, lanes, t),
         coefficient(shared, m, ml, p + 2, lanes, t),
@@ -119,16 +120,17 @@ def u2_coefficients(shared, m, ml, p, lanes, t):
         coefficient(shared, m, ml, p + 6, lanes, t),
         coefficient(shared, m, ml, p + 7, lanes, t),
     )
+    return (a, -b, e, -f, c, -d, g, -h) if undo else (a, b, c, d, e, f, g, h)
 
 
 @row_kernel
-def u2(fr, fi, n, lanes, op, shared, m, ml):
+def u2(fr, fi, n, lanes, op, shared, m, ml, undo):
     """A 2x2 on the rows ``j, j ^ x``, of which the first has even parity under ``z``."""
     x, z, run, cmask, cval = op[XMASK], op[ZMASK], op[RUN], op[CMASK], op[CVAL]
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
         t = q * step
-        u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t)
+        u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t, undo)
         for j in range(0, n, run):
             if parity(j & z) == 0 and j & cmask == cval:
                 distance = ((j ^ x) - j) * lanes
@@ -143,7 +145,7 @@ def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
         t = q * step
-        u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t)
+        u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t, True)
         a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
         for j in range(0, n, run):
             if parity(j & zmask) != 0 or j & cmask != cval:
@@ -239,13 +241,14 @@ def pauli_overlap(fr, fi, gr, gi, i, k, odd):
 
 
 @row_kernel
-def pauli(fr, fi, n, lanes, op, shared, m, ml):
+def pauli(fr, fi, n, lanes, op, shared, m, ml, undo):
     """``cos - i sin P``; cosine and sine are coefficients ``p`` and ``p + 1``."""
     p, xmask, run, cmask, cval, odd = op[PARAM], op[XMASK], op[RUN], op[CMASK], op[CVAL], op[NUM_Y] & 1 == 1
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
         t = q * step
         c, s = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+        s = -s if undo else s
         for j in range(0, n, run):
             k = j ^ xmask
             if k < j or j & cmask != cval:
@@ -262,7 +265,7 @@ def pauli_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
         t = q * step
-        c, s = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+        c, s = coefficient(shared, m, ml, p, lanes, t), -coefficient(shared, m, ml, p + 1, lanes, t)
         one, g = splat(fr.dtype.type(1)), splat(fr.dtype.type(0))
         for j in range(0, n, run):
             k = j ^ xmask
@@ -295,7 +298,7 @@ def phase_at(fr, fi, i, a, b):
 
 
 @row_kernel
-def diagonal(fr, fi, n, lanes, op, bits, shared, m, ml):
+def diagonal(fr, fi, n, lanes, op, bits, shared, m, ml, undo):
     """Multiply each row by the diagonal entry that its target bits select."""
     run, cmask, cval = op[RUN], op[CMASK], op[CVAL]
     step, blocks, stride = blocks_of(fr, lanes, shared)
@@ -308,6 +311,7 @@ def diagonal(fr, fi, n, lanes, op, bits, shared, m, ml):
             if shared and m[p] == 1 and m[p + 1] == 0:
                 continue
             a, b = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+            b = -b if undo else b
             for i in range(j * lanes + t, (j + run) * lanes, stride):
                 phase_at(fr, fi, i, a, b)
 
@@ -324,7 +328,7 @@ def diagonal_reverse(fr, fi, gr, gi, n, lanes, op, bits, shared, m, ml, totals, 
                 continue
             entry = 2 * bits_of(j, bits, op[TARGET], op[WIDTH])
             p, o = op[PARAM] + entry, op[COTANGENT] + entry
-            a, b = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+            a, b = coefficient(shared, m, ml, p, lanes, t), -coefficient(shared, m, ml, p + 1, lanes, t)
             u = v = splat(fr.dtype.type(0))
             for i in range(j * lanes + t, (j + run) * lanes, stride):
                 phase_at(fr, fi, i, a, b)
@@ -345,7 +349,7 @@ def diagonal_reverse(fr, fi, gr, gi, n, lanes, op, bits, shared, m, ml, totals, 
 
 
 @row_kernel
-def dense(fr, fi, n, lanes, op, bits, shared, m, ml, buffer):
+def dense(fr, fi, n, lanes, op, bits, shared, m, ml, buffer, undo):
     """A dense matrix on ``k`` row bits; ``buffer`` holds ``2 * 2**k`` registers."""
     k, first, p = op[WIDTH], op[TARGET], op[PARAM]
     dim, step = 1 << k, 64 // fr.itemsize
@@ -361,8 +365,9 @@ def dense(fr, fi, n, lanes, op, bits, shared, m, ml, buffer):
             for a in range(dim):
                 x = y = splat(fr.dtype.type(0))
                 for b in range(dim):
-                    q = p + 2 * (a * dim + b)
+                    q = p + 2 * (b * dim + a if undo else a * dim + b)
                     u, v = coefficient(shared, m, ml, q, lanes, t), coefficient(shared, m, ml, q + 1, lanes, t)
+                    v = -v if undo else v
                     z, w = load(buffer, 2 * b * step), load(buffer, (2 * b + 1) * step)
                     x = x + u * z - v * w
                     y = y + u * w + v * z

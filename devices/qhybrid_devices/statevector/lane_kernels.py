@@ -106,8 +106,8 @@ def is_met(walk, j, rows, tile):
 
 
 @row_kernel
-def u2_lanes(fr, op, signs, m, odd, buffer):
-    """``D`` and ``O`` of the rows of one parity, as four registers.
+def u2_lanes(fr, op, signs, m, odd, buffer, undo):
+    """``D`` and ``O`` of the rows of one parity, as four registers, or those of the inverse.
 
     In a lane of even parity with the row they are the first diagonal and off-diagonal entry of the matrix.
     """
@@ -118,6 +118,10 @@ def u2_lanes(fr, op, signs, m, odd, buffer):
     second = one - first
     a, b = first * splat(m[p]) + second * splat(m[p + 6]), first * splat(m[p + 1]) + second * splat(m[p + 7])
     c, d = first * splat(m[p + 2]) + second * splat(m[p + 4]), first * splat(m[p + 3]) + second * splat(m[p + 5])
+    if undo:
+        b = -b
+        c = first * splat(m[p + 4]) + second * splat(m[p + 2])
+        d = -(first * splat(m[p + 5]) + second * splat(m[p + 3]))
     if op[LANE_CMASK] != 0:
         met = lane_controls(fr, op, buffer)
         return met * a + (one - met), met * b, met * c, met * d
@@ -145,15 +149,15 @@ def u2_pair(fr, fi, i, k, order, u, v):
 
 
 @row_kernel
-def u2(fr, fi, op, rows, tile, outer, signs, m, buffer):
+def u2(fr, fi, op, rows, tile, outer, signs, m, buffer, undo):
     """A 2x2 on pairs of amplitudes."""
     order, width = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize
     kinds, walk, count = kinds_of_rows(op), walk_of(op), op[COUNT]
     for odd in range(kinds):
         if not has_rows(op, odd):
             continue
-        u = u2_lanes(fr, op, signs, m, odd ^ outer, buffer)
-        v = u2_lanes(fr, op, signs, m, odd ^ outer ^ (2 - kinds), buffer)
+        u = u2_lanes(fr, op, signs, m, odd ^ outer, buffer, undo)
+        v = u2_lanes(fr, op, signs, m, odd ^ outer ^ (2 - kinds), buffer, undo)
         for q in range(count):
             j = paired_row(walk, q, odd)
             if is_met(walk, j, rows, tile):
@@ -174,8 +178,8 @@ def u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer):
     for odd in range(kinds):
         if not has_rows(op, odd):
             continue
-        u = u2_lanes(fr, op, signs, m, odd ^ outer, buffer)
-        v = u2_lanes(fr, op, signs, m, odd ^ outer ^ (2 - kinds), buffer)
+        u = u2_lanes(fr, op, signs, m, odd ^ outer, buffer, True)
+        v = u2_lanes(fr, op, signs, m, odd ^ outer ^ (2 - kinds), buffer, True)
         zero = splat(fr.dtype.type(0))
         a = b = c = d = e = f = g = h = zero
         for q in range(count):
@@ -319,10 +323,10 @@ def row_sign(fr, walk, j, outer):
 
 
 @row_kernel
-def phases(fr, fi, n, op, rows, tile, outer, signs, m, buffer):
+def phases(fr, fi, n, op, rows, tile, outer, signs, m, buffer, undo):
     """A rotation of letters Z: rows in memory order, ``cos - i sin`` or ``cos + i sin``."""
     width, walk = 64 // fr.itemsize, walk_of(op)
-    c, s = pauli_cosine(fr, op, m[op[PARAM]], buffer), splat(m[op[PARAM] + 1])
+    c, s = pauli_cosine(fr, op, m[op[PARAM]], buffer), splat(-m[op[PARAM] + 1] if undo else m[op[PARAM] + 1])
     v = s * pauli_signs(fr, op, signs, 0, buffer)
     for j in range(n):
         if is_met(walk, j, rows, tile):
@@ -333,7 +337,7 @@ def phases(fr, fi, n, op, rows, tile, outer, signs, m, buffer):
 def phases_reverse(fr, fi, gr, gi, n, op, rows, tile, outer, signs, m, totals, buffer):
     """Un-compute a rotation of letters Z and add ``Im <lambda|P|psi>``."""
     width, walk = 64 // fr.itemsize, walk_of(op)
-    c, s = pauli_cosine(fr, op, m[op[PARAM]], buffer), splat(m[op[PARAM] + 1])
+    c, s = pauli_cosine(fr, op, m[op[PARAM]], buffer), -splat(m[op[PARAM] + 1])
     sign = pauli_signs(fr, op, signs, 0, buffer)
     v, g = s * sign, splat(fr.dtype.type(0))
     for j in range(n):
@@ -347,10 +351,10 @@ def phases_reverse(fr, fi, gr, gi, n, op, rows, tile, outer, signs, m, totals, b
 
 
 @row_kernel
-def pauli(fr, fi, op, rows, tile, outer, signs, m, buffer):
+def pauli(fr, fi, op, rows, tile, outer, signs, m, buffer, undo):
     """``cos - i sin P``; cosine and sine are coefficients ``p`` and ``p + 1``."""
     order, width, real = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize, op[NUM_Y] & 1 == 1
-    c, s = pauli_cosine(fr, op, m[op[PARAM]], buffer), splat(m[op[PARAM] + 1])
+    c, s = pauli_cosine(fr, op, m[op[PARAM]], buffer), splat(-m[op[PARAM] + 1] if undo else m[op[PARAM] + 1])
     kinds, walk, count = kinds_of_rows(op), walk_of(op), op[COUNT]
     for odd in range(kinds):
         if not has_rows(op, odd):
@@ -367,7 +371,7 @@ def pauli(fr, fi, op, rows, tile, outer, signs, m, buffer):
 def pauli_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer):
     """Un-compute a Pauli rotation and add ``Im <lambda|P|psi>``."""
     order, width, real = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize, op[NUM_Y] & 1 == 1
-    c, s = pauli_cosine(fr, op, m[op[PARAM]], buffer), splat(m[op[PARAM] + 1])
+    c, s = pauli_cosine(fr, op, m[op[PARAM]], buffer), -splat(m[op[PARAM] + 1])
     kinds, walk, count = kinds_of_rows(op), walk_of(op), op[COUNT]
     for odd in range(kinds):
         if not has_rows(op, odd):
@@ -407,13 +411,13 @@ def diagonal_entry(op, bits, index):
 
 
 @row_kernel
-def fill_phases(fr, op, bits, lanes, m, entry, buffer, slot):
+def fill_phases(fr, op, bits, lanes, m, entry, buffer, slot, undo):
     """The coefficients of each lane of a row that selects ``entry``, to two registers; then zero if all are one."""
     width = 64 // fr.itemsize
     matters = False
     for t in range(width):
         mine = op[PARAM] + 2 * (entry ^ diagonal_entry(op, bits, lanes[t & (lanes.shape[0] - 1)]))
-        a, b = m[mine], m[mine + 1]
+        a, b = m[mine], -m[mine + 1] if undo else m[mine + 1]
         if t & op[LANE_CMASK] != op[LANE_CVAL]:
             a, b = 1, 0
         buffer[4 * slot * width + t] = a
@@ -442,19 +446,19 @@ def deposit_sums(fr, op, bits, lanes, entry, buffer, slot, totals):
 
 
 @row_kernel
-def diagonal(fr, fi, n, op, rows, tile, bits, lanes, m, buffer):
+def diagonal(fr, fi, n, op, rows, tile, bits, lanes, m, buffer, undo):
     """Multiply each amplitude by the diagonal entry that its target bits select; few entries are laid out first."""
     width, size = 64 // fr.itemsize, 1 << op[WIDTH]
     few, walk = size <= n, walk_of(op)
     for entry in range(size if few else 0):
-        fill_phases(fr, op, bits, lanes, m, entry, buffer, entry)
+        fill_phases(fr, op, bits, lanes, m, entry, buffer, entry, undo)
     for j in range(n):
         if not is_met(walk, j, rows, tile):
             continue
         entry = diagonal_entry(op, bits, rows[j] ^ tile)
         slot = entry if few else 0
         if not few:
-            fill_phases(fr, op, bits, lanes, m, entry, buffer, slot)
+            fill_phases(fr, op, bits, lanes, m, entry, buffer, slot, undo)
         o = 4 * slot * width
         if buffer[o + 2 * width] != 0:
             phase_at(fr, fi, j * width, load(buffer, o), load(buffer, o + width))
@@ -466,7 +470,7 @@ def diagonal_reverse(fr, fi, gr, gi, n, op, rows, tile, bits, lanes, m, totals, 
     width, size = 64 // fr.itemsize, 1 << op[WIDTH]
     few, walk = size <= n, walk_of(op)
     for entry in range(size if few else 0):
-        fill_phases(fr, op, bits, lanes, m, entry, buffer, entry)
+        fill_phases(fr, op, bits, lanes, m, entry, buffer, entry, True)
         clear_sums(fr, buffer, entry)
     for j in range(n):
         if not is_met(walk, j, rows, tile):
@@ -474,7 +478,7 @@ def diagonal_reverse(fr, fi, gr, gi, n, op, rows, tile, bits, lanes, m, totals, 
         entry = diagonal_entry(op, bits, rows[j] ^ tile)
         slot = entry if few else 0
         if not few:
-            fill_phases(fr, op, bits, lanes, m, entry, buffer, slot)
+            fill_phases(fr, op, bits, lanes, m, entry, buffer, slot, True)
             clear_sums(fr, buffer, slot)
         i, o = j * width, 4 * slot * width
         a, b = load(buffer, o), load(buffer, o + width)
@@ -498,7 +502,7 @@ def diagonal_reverse(fr, fi, gr, gi, n, op, rows, tile, bits, lanes, m, totals, 
 
 
 @row_kernel
-def dense(fr, fi, n, op, rows, tile, bits, m, buffer):
+def dense(fr, fi, n, op, rows, tile, bits, m, buffer, undo):
     """A dense matrix on ``k`` row bits; ``buffer`` holds ``2 * 2**k`` registers and the lanes' controls."""
     k, first, p = op[WIDTH], op[TARGET], op[PARAM]
     dim, width = 1 << k, 64 // fr.itemsize
@@ -515,10 +519,11 @@ def dense(fr, fi, n, op, rows, tile, bits, m, buffer):
         for a in range(dim):
             x = y = zero
             for b in range(dim):
-                q = p + 2 * (a * dim + b)
+                q = p + 2 * (b * dim + a if undo else a * dim + b)
+                u, v = splat(m[q]), splat(-m[q + 1] if undo else m[q + 1])
                 z, w = load(buffer, 2 * b * width), load(buffer, (2 * b + 1) * width)
-                x = x + splat(m[q]) * z - splat(m[q + 1]) * w
-                y = y + splat(m[q]) * w + splat(m[q + 1]) * z
+                x = x + u * z - v * w
+                y = y + u * w + v * z
             i = (base | spread(a, bits, first, k)) * width
             if op[LANE_CMASK] != 0:
                 x, y = met * x + kept * load(fr, i), met * y + kept * load(fi, i)

@@ -187,26 +187,6 @@ def compose(comps, factors, constants, shared, batched, c0, c1, table, ms, ml):
                 compose_product(comp, factors, constants, shared, batched, first, table, out)
 
 
-@kernel
-def invert(shared, shared_source, shared_sign, lanes, lane_source, lane_sign, ms, ml):
-    """Coefficients of the inverse operations: ``coefficients[source] * sign``.
-
-    Args:
-        shared: ``(K,)``
-        lanes: ``(C, K, L)``
-        shared_source, shared_sign, lane_source, lane_sign: ``(K,)`` of each
-        ms, ml: receive them, in the shapes of ``shared`` and ``lanes``
-    """
-    lanes, ml = borrowed(lanes), borrowed(ml)
-    for k in range(shared.shape[0]):
-        ms[k] = shared[shared_source[k]] * shared_sign[k]
-    for c in range(lanes.shape[0]):
-        for k in range(lanes.shape[1]):
-            source, sign = lanes[c, lane_source[k]], lanes.dtype.type(lane_sign[k])
-            for t in range(lanes.shape[2]):
-                ml[c, k, t] = source[t] * sign
-
-
 # ------------------------------------------------------------------ back to angles
 
 

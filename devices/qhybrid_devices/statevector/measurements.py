@@ -18,7 +18,7 @@ from qhybrid.program import (
     State,
     Term,
 )
-from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients, inverted
+from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
 from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import marginals, weigh_outcomes
 from qhybrid_devices.statevector.observables import (
@@ -357,6 +357,5 @@ def _seed_probabilities(
     state = psi.copy() if p.basis is None else rotated(p, layout, values, psi)
     weigh_outcomes(state, 0, layout.chunks, p.masks, layout.pad(np.ascontiguousarray(c.T)))
     if p.basis is not None:
-        inverse = inverted(p.basis, coefficients(p.basis, layout, values))
-        apply_plan(p.basis, layout, state, inverse, reverse=True)
+        apply_plan(p.basis, layout, state, coefficients(p.basis, layout, values), reverse=True)
     lam += state

@@ -107,14 +107,6 @@ class External:
 
 
 @dataclass(frozen=True)
-class Inversion:
-    """How coefficients become those of the inverse gates: ``coefficients[source] * sign``."""
-
-    source: NDArray
-    sign: NDArray
-
-
-@dataclass(frozen=True)
 class Plan:
     """All tables of one program in one mode; see ``table.py`` for the columns.
 
@@ -129,8 +121,6 @@ class Plan:
     factors: NDArray
     constants: NDArray
     shared_constants: NDArray
-    shared_inversion: Inversion
-    lane_inversion: Inversion
     num_lane_coefficients: int
     num_shared_cotangents: int
     num_lane_cotangents: int
@@ -185,8 +175,6 @@ class _Tables:
         self.factors: list[list[int]] = []
         self.constants: list[complex] = []
         self.values: list[NDArray] = []
-        self.sources: tuple[list[NDArray], list[NDArray]] = ([], [])
-        self.signs: tuple[list[NDArray], list[NDArray]] = ([], [])
         self.coefficients = [0, 0]
         self.cotangents = [0, 0]
         self.externals: list[External] = []
@@ -198,7 +186,11 @@ class _Tables:
         self.coefficients[form] += 2 * size
         parametric = op.composition is not None or op.external is not None
         self.cotangents[form] += (1 if op.kind == PAULI else 2 * size) if parametric else 0
-        self._coefficients(op, form, param, size)
+        if form == SHARED:
+            value = np.zeros(size, complex)
+            if op.constant is not None:
+                value[:] = np.reshape(op.constant, -1)
+            self.values.append(value.view(float))
         target = len(self.bits)
         if op.kind == DIAGONAL:
             self.bits += op.targets
@@ -221,20 +213,6 @@ class _Tables:
             diagonal, dim = isinstance(op.external, Diagonal), 2 ** len(op.targets)
             self.externals.append(External(index, op.external, form, param, cotangent, diagonal, dim))
 
-    def _coefficients(self, op: Operation, form: int, param: int, size: int) -> None:
-        """Constants, and how the coefficients are inverted: transposed where there is a matrix, and conjugated."""
-        if form == SHARED:
-            value = np.zeros(size, complex)
-            if op.constant is not None:
-                value[:] = np.reshape(op.constant, -1)
-            self.values.append(value.view(float))
-        entries = np.arange(size)
-        if op.kind in (U2, DENSE):
-            dim = 2 ** len(op.targets)
-            entries = entries.reshape(dim, dim).T.reshape(-1)
-        self.sources[form].append((param + 2 * entries[:, None] + np.array([0, 1])).reshape(-1))
-        self.signs[form].append(np.tile([1.0, -1.0], size))
-
     def _composition(self, op: Operation, form: int, param: int, cotangent: int, size: int, index: int) -> None:
         first = len(self.factors)
         for f in op.factors:
@@ -246,10 +224,6 @@ class _Tables:
             self.constants += [*f.eigenvalues, *np.asarray(entries, complex).reshape(-1)]
         assert op.composition is not None
         self.comps.append([op.composition, form, first, len(self.factors), param, cotangent, size, index])
-
-    def inversion(self, form: int) -> Inversion:
-        source = np.concatenate([np.zeros(0, np.int64), *self.sources[form]])
-        return Inversion(source, np.concatenate([np.zeros(0), *self.signs[form]]))
 
 
 def _pairs(x: int, z: int, row_bits: int) -> tuple[int, int, int, int]:
@@ -290,8 +264,6 @@ def _tabulate(parts: Sequence[tuple[Tiling, list[Operation]]], num_product: int)
         factors=table(tables.factors, FACTOR_COLUMNS),
         constants=np.array(tables.constants, complex),
         shared_constants=np.concatenate([np.zeros(0), *tables.values]),
-        shared_inversion=tables.inversion(SHARED),
-        lane_inversion=tables.inversion(LANES),
         num_lane_coefficients=tables.coefficients[LANES],
         num_shared_cotangents=tables.cotangents[SHARED],
         num_lane_cotangents=tables.cotangents[LANES],

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector._jit import row_kernel
 from qhybrid_devices.statevector.kernels import coefficient, deposit, flat, u2_coefficients
-from qhybrid_devices.statevector.simd import borrowed, load, save, splat
+from qhybrid_devices.statevector.simd import load, save, splat
 from qhybrid_devices.statevector.table import (
     COTANGENT,
     DIAGONAL,
@@ -60,7 +60,7 @@ def matrix_of(op, ms, own, lanes, t):
     kind, shared, p = op[KIND], op[FORM] != LANES, op[PARAM]
     zero, one = splat(own.dtype.type(0)), splat(own.dtype.type(1))
     if kind == U2:
-        return u2_coefficients(shared, ms, own, p, lanes, t)
+        return u2_coefficients(shared, ms, own, p, lanes, t, False)
     if kind == FLIP:
         return zero, zero, one, zero, one, zero, zero, zero
     a, b = coefficient(shared, ms, own, p, lanes, t), coefficient(shared, ms, own, p + 1, lanes, t)
@@ -125,7 +125,7 @@ def double(fr, fi, source, target, half, lanes, t, v):
         save(fi, o, im)
 
 
-@kernel
+@row_kernel
 def product_state(psi, c0, c1, ops, bits, ms, ml):
     """Write the state after the product operations to some chunks.
 
@@ -135,7 +135,6 @@ def product_state(psi, c0, c1, ops, bits, ms, ml):
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, L)``
     """
-    psi, ops, ms, ml = borrowed(psi), borrowed(ops), borrowed(ms), borrowed(ml)
     rows, lanes = psi.shape[2], psi.shape[3]
     n = num_bits(rows)
     before, after = np.empty(4 * bits.shape[0] * lanes, psi.dtype), np.empty(4 * n * lanes, psi.dtype)
@@ -224,7 +223,7 @@ def transposed(u):
     return a, b, e, f, c, d, g, h
 
 
-@kernel
+@row_kernel
 def product_cotangents(psi, lam, c0, c1, ops, bits, want, ms, ml, gs, gl):
     """Add the wanted matrix cotangents of the product operations; the states are used up.
 
@@ -236,8 +235,6 @@ def product_cotangents(psi, lam, c0, c1, ops, bits, want, ms, ml, gs, gl):
         gs: cotangents of shared operations ``(K,)``
         gl: cotangents of each sample's operations ``(C, K, L)``
     """
-    psi, lam, ops, ms, ml = borrowed(psi), borrowed(lam), borrowed(ops), borrowed(ms), borrowed(ml)
-    gs, gl = borrowed(gs), borrowed(gl)
     rows, lanes = psi.shape[2], psi.shape[3]
     n = num_bits(rows)
     before, after = np.empty(4 * bits.shape[0] * lanes, psi.dtype), np.empty(4 * n * lanes, psi.dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from qhybrid_devices.statevector import kernels, lane_kernels
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import bits_of, flat, parity, spread
+from qhybrid_devices.statevector.product import product_cotangents, product_state
 from qhybrid_devices.statevector.simd import borrowed, load, save
 from qhybrid_devices.statevector.table import DIAGONAL, FLIP, FORM, KIND, LANES, OUTER_ZMASK, PAULI, U2
 
@@ -16,19 +17,19 @@ from qhybrid_devices.statevector.table import DIAGONAL, FLIP, FORM, KIND, LANES,
 
 
 @row_kernel
-def apply_one(op, bits, fr, fi, n, lanes, shared, m, ml, buffer):
+def apply_one(op, bits, fr, fi, n, lanes, shared, m, ml, buffer, undo):
     """One operation on a tile; ``shared`` says whether its coefficients are in ``m`` or per lane in ``ml``."""
     kind = op[KIND]
     if kind == U2:
-        kernels.u2(fr, fi, n, lanes, op, shared, m, ml)
+        kernels.u2(fr, fi, n, lanes, op, shared, m, ml, undo)
     elif kind == FLIP:
         kernels.flip(fr, fi, n, lanes, op)
     elif kind == PAULI:
-        kernels.pauli(fr, fi, n, lanes, op, shared, m, ml)
+        kernels.pauli(fr, fi, n, lanes, op, shared, m, ml, undo)
     elif kind == DIAGONAL:
-        kernels.diagonal(fr, fi, n, lanes, op, bits, shared, m, ml)
+        kernels.diagonal(fr, fi, n, lanes, op, bits, shared, m, ml, undo)
     else:
-        kernels.dense(fr, fi, n, lanes, op, bits, shared, m, ml, buffer)
+        kernels.dense(fr, fi, n, lanes, op, bits, shared, m, ml, buffer, undo)
 
 
 @row_kernel
@@ -46,38 +47,42 @@ def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, wanted, shared, m, ml, total
             xr, xi = (fr, fi) if step == 0 else (gr, gi)
             if wanted and step == 1:
                 kernels.dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out)
-            apply_one(op, bits, xr, xi, n, lanes, shared, m, ml, buffer)
+            apply_one(op, bits, xr, xi, n, lanes, shared, m, ml, buffer, True)
 
 
 @kernel
-def forward(psi, c0, c1, ops, order, bits, ms, ml, buffer):
+def forward(psi, c0, c1, ops, product, order, bits, ms, ml, undo, buffer):
     """Operations on the chunks ``c0 .. c1 - 1`` of ``psi``, in place.
 
     Args:
         psi: ``(C, 2, N, L)``
         ops, bits: tables of the plan
-        order: the operations to apply, in this order
+        product: the bit of each product operation; if there are any they overwrite ``psi`` before all others
+        order: the other operations to apply, in this order
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, L)``
+        undo: whether to apply the inverses
         buffer: scratch registers, flat
     """
     psi, ops, ms, ml = borrowed(psi), borrowed(ops), borrowed(ms), borrowed(ml)
+    if product.shape[0] > 0:
+        product_state(psi, c0, c1, ops, product, ms, ml)
     for c in range(c0, c1):
         own, fr, fi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
         for i in order:
             shared = ops[i, FORM] != LANES
-            apply_one(ops[i], bits, fr, fi, psi.shape[2], psi.shape[3], shared, ms, own, buffer)
+            apply_one(ops[i], bits, fr, fi, psi.shape[2], psi.shape[3], shared, ms, own, buffer, undo)
 
 
 @kernel
-def backward(psi, lam, c0, c1, ops, order, want, bits, ms, ml, gs, gl, buffer):
+def backward(psi, lam, c0, c1, ops, product, order, want, bits, ms, ml, gs, gl, buffer):
     """Un-compute ``psi`` and ``lam`` together, in place, and add the wanted matrix cotangents.
 
     Args:
         lam: ``(C, 2, N, L)``
-        order: the operations to undo, the last one first
+        product: the bit of each product operation; if there are any, theirs are added at the end
+        order: the other operations to undo, the last one first
         want: for each operation whether its cotangent is wanted
-        ms, ml: coefficients of the inverse operations
         gs: cotangents of shared operations ``(K,)``
         gl: cotangents of each sample's operations ``(C, K, L)``
         others: as for :func:`forward`
@@ -91,27 +96,29 @@ def backward(psi, lam, c0, c1, ops, order, want, bits, ms, ml, gs, gl, buffer):
         for i in order:
             shared = ops[i, FORM] != LANES
             reverse_one(ops[i], bits, fr, fi, gr, gi, n, lanes, want[i], shared, ms, own, gs, out, buffer)
+    if product.shape[0] > 0:
+        product_cotangents(psi, lam, c0, c1, ops, product, want, ms, ml, gs, gl)
 
 
 # ------------------------------------------------------------------ lanes are amplitudes
 
 
 @row_kernel
-def sweep_one(op, bits, fr, fi, n, rows, lanes, tile, signs, m, buffer):
+def sweep_one(op, bits, fr, fi, n, rows, lanes, tile, signs, m, buffer, undo):
     """One operation on a tile of a state."""
     kind, outer = op[KIND], parity(tile & op[OUTER_ZMASK])
     if kind == U2:
-        lane_kernels.u2(fr, fi, op, rows, tile, outer, signs, m, buffer)
+        lane_kernels.u2(fr, fi, op, rows, tile, outer, signs, m, buffer, undo)
     elif kind == FLIP:
         lane_kernels.flip(fr, fi, op, rows, tile, buffer)
     elif kind == PAULI and lane_kernels.is_phase(op):
-        lane_kernels.phases(fr, fi, n, op, rows, tile, outer, signs, m, buffer)
+        lane_kernels.phases(fr, fi, n, op, rows, tile, outer, signs, m, buffer, undo)
     elif kind == PAULI:
-        lane_kernels.pauli(fr, fi, op, rows, tile, outer, signs, m, buffer)
+        lane_kernels.pauli(fr, fi, op, rows, tile, outer, signs, m, buffer, undo)
     elif kind == DIAGONAL:
-        lane_kernels.diagonal(fr, fi, n, op, rows, tile, bits, lanes, m, buffer)
+        lane_kernels.diagonal(fr, fi, n, op, rows, tile, bits, lanes, m, buffer, undo)
     else:
-        lane_kernels.dense(fr, fi, n, op, rows, tile, bits, m, buffer)
+        lane_kernels.dense(fr, fi, n, op, rows, tile, bits, m, buffer, undo)
 
 
 @row_kernel
@@ -131,7 +138,7 @@ def unsweep_one(op, bits, fr, fi, gr, gi, n, rows, lanes, tile, signs, wanted, m
             xr, xi = (fr, fi) if step == 0 else (gr, gi)
             if wanted and step == 1:
                 lane_kernels.dense_cotangent(fr, fi, gr, gi, n, op, rows, tile, bits, totals, buffer)
-            sweep_one(op, bits, xr, xi, n, rows, lanes, tile, signs, m, buffer)
+            sweep_one(op, bits, xr, xi, n, rows, lanes, tile, signs, m, buffer, True)
 
 
 @row_kernel
@@ -161,7 +168,7 @@ def scatter(plane, tile, rows, lanes, out):
 
 
 @kernel
-def sweep_forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, signs, ms, ml, whole, scratch, buffer):
+def sweep_forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, signs, ms, ml, undo, whole, scratch, buffer):
     """Operations on the work items ``i0 .. i1 - 1`` of ``psi``, in place.
 
     Args:
@@ -173,6 +180,7 @@ def sweep_forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, signs, ms, 
         signs: ``(W, W)``, flat: 1 or -1 by the parity of ``t & z``, at ``z * W + t``
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, 1)``
+        undo: whether to apply the inverses
         whole: whether a tile is a state as it lies in memory; otherwise it is copied
         scratch: ``(4, R)``, not used if ``whole``; lanes beyond ``len(lanes)`` are zero
         buffer: scratch registers, flat
@@ -187,7 +195,7 @@ def sweep_forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, signs, ms, 
             gather(pi, tile, rows, lanes, fi)
         for i in order:
             m = own if ops[i, FORM] == LANES else ms
-            sweep_one(ops[i], bits, fr, fi, rows.shape[0], rows, lanes, tile, signs, m, buffer)
+            sweep_one(ops[i], bits, fr, fi, rows.shape[0], rows, lanes, tile, signs, m, buffer, undo)
         if not whole:
             scatter(pr, tile, rows, lanes, fr)
             scatter(pi, tile, rows, lanes, fi)
@@ -203,7 +211,6 @@ def sweep_backward(
         lam: ``(C, 2, N, 1)``
         order: the operations to undo, the last one first
         want: for each operation whether its cotangent is wanted
-        ms, ml: coefficients of the inverse operations
         gs: cotangents of shared operations ``(K,)``
         gc: cotangents of each sample's operations ``(C, K)``
         others: as for :func:`sweep_forward`
