@@ -21,8 +21,8 @@ from qhybrid_devices.statevector.engine import (
     reverse_plan,
 )
 from qhybrid_devices.statevector.externals import Values
-from qhybrid_devices.statevector.measurements import MeasurementPlan, needs_bits, plan_measurements, results, seed
-from qhybrid_devices.statevector.operations import LoweringOptions, Operation, lower_gates
+from qhybrid_devices.statevector.measurements import MeasurementPlan, has_matrices, plan_measurements, results, seed
+from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling, sample_results
 from qhybrid_devices.statevector.simd import register_lanes
@@ -54,7 +54,7 @@ class Compiled:
     """Everything about one program in one mode."""
 
     plan: Plan
-    bits: tuple[int, ...]
+    frame: Frame
     measurements: MeasurementPlan
     program: Program
     options: PlanOptions | None
@@ -63,7 +63,7 @@ class Compiled:
     @cached_property
     def sampling(self) -> SamplingPlan:
         """How the measurements are sampled; made when it is first asked for."""
-        return plan_sampling(self.program, self.bits, self.options)
+        return plan_sampling(self.program, self.frame, self.options)
 
     def request(self, needs: Needs) -> Request:
         """What ``needs`` means for the operations of the plan."""
@@ -136,8 +136,7 @@ class StateVectorExecutable(Executable):
         #: The dtype of results and of the planes of a state.
         self.real_dtype = np.dtype(np.float32 if self.c_dtype == np.complex64 else np.float64)
         self.options = options or PlanOptions.of_machine(self.real_dtype)
-        self._needs_bits = needs_bits(program)
-        self._compiled: dict[tuple[bool, bool], Compiled] = {}
+        self._compiled: dict[bool, Compiled] = {}
 
     def __reduce__(self) -> tuple:
         return (StateVectorExecutable, (self.program, self.c_dtype, self.options))
@@ -202,8 +201,8 @@ class StateVectorExecutable(Executable):
         parts = []
         for start, stop in self._groups(count, states=3):
             part = _part(values, self.program, start, stop)
-            final = self._forward(part, stop - start, sampled=True)
-            plan = self._compile(final.layout.tile, sampled=True).sampling
+            final = self._forward(part, stop - start)
+            plan = self._compile(final.layout.tile).sampling
             parts.append(sample_results(plan, self.program, final.layout, part, final.psi, shots, rng))
         if parts:
             return self._joined(parts)
@@ -216,9 +215,9 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ one group of samples
 
-    def _forward(self, values: Values, count: int, sampled: bool = False) -> Final:
+    def _forward(self, values: Values, count: int) -> Final:
         layout = self._layout(count)
-        plan = self._compile(layout.tile, sampled).plan
+        plan = self._compile(layout.tile).plan
         psi = layout.empty() if len(plan.product_bits) else self._initial(layout, values)
         coef = coefficients(plan, layout, values)
         apply_plan(plan, layout, psi, coef)
@@ -278,23 +277,21 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ layout
 
-    def _compile(self, tile: bool, sampled: bool = False) -> Compiled:
-        """The program for one layout; for samples, and for measurements with matrices, each bit ends as a wire."""
-        restore = sampled or self._needs_bits
-        compiled = self._compiled.get((tile, restore))
+    def _compile(self, tile: bool) -> Compiled:
+        """The program for one layout."""
+        compiled = self._compiled.get(tile)
         if compiled is None:
-            n, options = self.program.num_wires, None if tile else self.options
-            lowering = LoweringOptions(absorb=True, restore=restore, fuse_mixed=not tile)
-            program = self.program
-            operations, bits, frame = lower_gates(program.gates, range(n - 1, -1, -1), program.arrays, lowering)
+            program, n, options = self.program, self.program.num_wires, None if tile else self.options
+            lowering = LoweringOptions(absorb=True, restore=has_matrices(program), fuse_mixed=not tile)
+            operations, frame = lower_gates(program.gates, Frame.of_wires(n), program.arrays, lowering)
             compiled = Compiled(
                 build_plan(operations, n, options, from_zeros=program.preparation is None),
-                bits,
-                plan_measurements(program, bits, frame, options),
+                frame,
+                plan_measurements(program, frame, options),
                 program,
                 options,
             )
-            self._compiled[tile, restore] = compiled
+            self._compiled[tile] = compiled
         return compiled
 
     def _layout(self, count: int) -> Layout:

@@ -131,21 +131,17 @@ class MeasurementPlan:
     order: NDArray | None
 
 
-def needs_bits(program: Program) -> bool:
-    """Whether a measurement applies matrices, for which each bit must stand for one wire; others only read parities."""
-    basis = any(isinstance(m, Probabilities | Samples) and m.basis for m in program.tensors)
-    return basis or any(t.matrices for m in program.scalars for t in m.observable.terms)
+def has_matrices(program: Program) -> bool:
+    """Whether an observable has matrices, for which each bit must stand for one wire."""
+    return any(t.matrices for m in program.scalars for t in m.observable.terms)
 
 
-def plan_measurements(
-    program: Program, bits: Sequence[int], frame: Frame, options: PlanOptions | None
-) -> MeasurementPlan:
+def plan_measurements(program: Program, frame: Frame, options: PlanOptions | None) -> MeasurementPlan:
     """Plan the measurements of a program.
 
     Args:
         program: its measurements
-        bits: where each wire ends
-        frame: what the bits mean there; the same if a measurement needs it
+        frame: what the bits mean at the end; each stands for one wire if there are matrices
         options: as for ``build_plan``
     """
     means: list[tuple[int, Term]] = []
@@ -157,11 +153,11 @@ def plan_measurements(
             means += [(s, t) for t in terms if not t.matrices]
             rest = Observable(tuple(t for t in terms if t.matrices))
             if rest.terms:
-                matrix_means.append((s, plan_observable(rest, bits, frame, program.arrays, options)))
+                matrix_means.append((s, plan_observable(rest, frame, program.arrays, options)))
         elif len(terms) == 1 and not terms[0].matrices:
             variances.append((s, terms[0]))
         else:
-            general.append((s, plan_observable(m.observable, bits, frame, program.arrays, options)))
+            general.append((s, plan_observable(m.observable, frame, program.arrays, options)))
     identity = [(0, 0, 0)] if variances else []
     table, rows = tabulate_words([word_of(t, frame) for _, t in means + variances] + identity)
     shape = (len(program.scalars), len(table))
@@ -177,22 +173,18 @@ def plan_measurements(
         rows[-1] if variances else 0,
         tuple(matrix_means),
         tuple(general),
-        tuple(
-            None if isinstance(m, State) else plan_outcomes(program, m, bits, frame, options) for m in program.tensors
-        ),
+        tuple(None if isinstance(m, State) else plan_outcomes(program, m, frame, options) for m in program.tensors),
         order,
     )
 
 
 def plan_outcomes(
-    program: Program, m: Probabilities | Samples, bits: Sequence[int], frame: Frame, options: PlanOptions | None
+    program: Program, m: Probabilities | Samples, frame: Frame, options: PlanOptions | None
 ) -> ProbabilityPlan:
     """Plan the outcomes of some wires."""
-    if not m.basis:
-        return ProbabilityPlan(np.array([frame.signs[w] for w in m.wires], np.int64), None)
-    operations, after, _ = lower_gates(m.basis, bits, program.arrays, LoweringOptions())
-    basis = build_plan(operations, program.num_wires, options)
-    return ProbabilityPlan(np.array([1 << after[w] for w in m.wires], np.int64), basis)
+    operations, after = lower_gates(m.basis, frame, program.arrays, LoweringOptions(absorb=True, restore=False))
+    basis = build_plan(operations, program.num_wires, options) if operations else None
+    return ProbabilityPlan(np.array([after.signs[w] for w in m.wires], np.int64), basis)
 
 
 # ------------------------------------------------------------------ results

@@ -21,7 +21,7 @@ from qhybrid_devices.statevector.engine import (
 )
 from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import apply_words, moments
-from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, lower_gates, sum_masks
+from qhybrid_devices.statevector.operations import Frame, LoweringOptions, lower_gates, sum_masks
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.sweeps import outer_lanes
 
@@ -98,46 +98,36 @@ class ObservablePlan:
 
 
 def plan_observable(
-    observable: Observable,
-    bits: Sequence[int],
-    frame: Frame,
-    arrays: Sequence[ArraySlot],
-    options: PlanOptions | None,
+    observable: Observable, frame: Frame, arrays: Sequence[ArraySlot], options: PlanOptions | None
 ) -> ObservablePlan:
     """Plan one observable.
 
     Args:
         observable: what to plan
-        bits: of each wire; if there are terms with matrices, what the bits mean
-        frame: what the bits mean
+        frame: what the bits mean; each stands for one wire if there are terms with matrices
         arrays: the program's array slots
         options: as for ``build_plan``
     """
     pure = [t for t in observable.terms if not t.matrices]
     table, rows = tabulate_words([word_of(t, frame) for t in pure])
     words = WordSum(table, np.array(rows, np.int64), tuple(t.coefficient for t in pure))
-    terms = tuple(_plan_matrix_term(t, bits, arrays, options) for t in observable.terms if t.matrices)
+    terms = tuple(_plan_matrix_term(t, frame, arrays, options) for t in observable.terms if t.matrices)
     return ObservablePlan(words, terms)
 
 
-def _plan_matrix_term(
-    term: Term, bits: Sequence[int], arrays: Sequence[ArraySlot], options: PlanOptions | None
-) -> MatrixTerm:
+def _plan_matrix_term(term: Term, frame: Frame, arrays: Sequence[ArraySlot], options: PlanOptions | None) -> MatrixTerm:
     gates = [Gate("matrix", wires, Matrix(m) if isinstance(m, ArrayRef) else Fixed(m)) for wires, m in term.matrices]
 
     def plan(part: Sequence[Gate]) -> Plan:
-        return build_plan(_unswapped(part, bits, arrays), len(bits), options)
+        operations, _ = lower_gates(part, frame, arrays, LoweringOptions(relabel=False))
+        return build_plan(operations, len(frame.bits), options)
 
     slots = tuple(
-        MatrixFactor(m, plan(gates[:i] + gates[i + 1 :]), np.array([bits[w] for w in wires], np.int64))
+        MatrixFactor(m, plan(gates[:i] + gates[i + 1 :]), np.array([frame.bits[w] for w in wires], np.int64))
         for i, (wires, m) in enumerate(term.matrices)
         if isinstance(m, ArrayRef)
     )
-    return MatrixTerm(term.coefficient, tabulate_words([word_of(term, Frame.of_bits(bits))])[0], plan(gates), slots)
-
-
-def _unswapped(gates: Sequence[Gate], bits: Sequence[int], arrays: Sequence[ArraySlot]) -> list[Operation]:
-    return lower_gates(gates, bits, arrays, LoweringOptions(relabel=False))[0]
+    return MatrixTerm(term.coefficient, tabulate_words([word_of(term, frame)])[0], plan(gates), slots)
 
 
 # ------------------------------------------------------------------ on states

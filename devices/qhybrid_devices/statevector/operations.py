@@ -149,70 +149,76 @@ class Frame:
     """What the bits of an index mean: CNOTs are linear, so a basis state's label may be any invertible sum of bits.
 
     Args:
+        bits: for each wire the bit that is its value once all CNOTs are applied
         flips: for each wire the bits to flip, so that its value changes and no other wire's does
         signs: for each wire the bits whose parity is its value
+        absorbed: the CNOTs, pairs of control bit and target bit, whose application in this order leaves ``bits``
     """
 
+    bits: tuple[int, ...]
     flips: tuple[int, ...]
     signs: tuple[int, ...]
+    absorbed: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of_bits(cls, bits: Sequence[int]) -> Frame:
         """Wire ``w`` is bit ``bits[w]``."""
         masks = tuple(1 << b for b in bits)
-        return cls(masks, masks)
+        return cls(tuple(bits), masks, masks)
+
+    @classmethod
+    def of_wires(cls, num_wires: int) -> Frame:
+        """The first wire is the most significant bit."""
+        return cls.of_bits(range(num_wires - 1, -1, -1))
 
 
 def lower_gates(
-    gates: Sequence[Gate], bits: Sequence[int], arrays: Sequence[ArraySlot], options: LoweringOptions
-) -> tuple[list[Operation], tuple[int, ...], Frame]:
+    gates: Sequence[Gate], start: Frame, arrays: Sequence[ArraySlot], options: LoweringOptions
+) -> tuple[list[Operation], Frame]:
     """Reduce gates to operations.
 
     Args:
         gates: in the order of application
-        bits: bit position of each wire before the gates
+        start: what the bits mean before the gates
         arrays: the program's array slots, which say what is batched
         options: choices that depend on how the operations will run
 
     Returns:
-        the operations; the bit position of each wire after them, since a SWAP only relabels; and what the bits mean
-        after them, which is the same again if CNOTs were not absorbed or their meaning was restored
+        the operations, and what the bits mean after them
     """
-    lowering = _Lowering(list(bits), arrays, options)
+    lowering = _Lowering(start, arrays, options)
     for gate in gates:
         lowering.add(gate)
     if options.restore:
         lowering.restore()
     operations = [op for item in lowering.items for op in _finish(item)]
-    return operations, tuple(lowering.bits), lowering.frame()
+    return operations, lowering.frame()
 
 
 class _Lowering:
     """The operations so far; ``last[b]`` is the index of the last one that touches bit ``b``.
 
-    ``flips[b]`` and ``signs[b]`` are the frame of the wire at bit ``b``. ``absorbed`` lists the CNOTs that changed it,
-    as pairs of control and target; to apply them, in order, restores it.
+    ``flips[b]`` and ``signs[b]`` are the frame of the wire at bit ``b``, and ``absorbed`` the CNOTs of the frame.
     """
 
-    def __init__(self, bits: list[int], arrays: Sequence[ArraySlot], options: LoweringOptions) -> None:
-        self.bits, self.arrays, self.options = bits, arrays, options
+    def __init__(self, start: Frame, arrays: Sequence[ArraySlot], options: LoweringOptions) -> None:
+        self.bits, self.arrays, self.options = list(start.bits), arrays, options
         self.items: list[Operation] = []
         self.last: dict[int, int] = {}
-        self.absorbed: list[tuple[int, int]] = []
-        self._reset_frame()
-
-    def _reset_frame(self) -> None:
-        self.flips = {b: 1 << b for b in self.bits}
-        self.signs = dict(self.flips)
+        self.absorbed = list(start.absorbed)
+        self.flips = dict(zip(start.bits, start.flips, strict=True))
+        self.signs = dict(zip(start.bits, start.signs, strict=True))
 
     def frame(self) -> Frame:
         """What the bits mean now."""
-        return Frame(tuple(self.flips[b] for b in self.bits), tuple(self.signs[b] for b in self.bits))
+        flips, signs = (tuple(masks[b] for b in self.bits) for masks in (self.flips, self.signs))
+        return Frame(tuple(self.bits), flips, signs, tuple(self.absorbed))
 
     def restore(self) -> None:
         """Move the amplitudes, so that each wire is the value of its own bit again."""
         pending, self.absorbed = self.absorbed, []
-        self._reset_frame()
+        self.flips = {b: 1 << b for b in self.bits}
+        self.signs = dict(self.flips)
         for control, target in pending:
             self._push(self._one_qubit(FLIP, target, 1 << control, 1 << control))
 

@@ -18,15 +18,17 @@ from qhybrid.program import (
     Fixed,
     Gate,
     Matrix,
+    Probabilities,
     Program,
     Samples,
     State,
+    Tensor,
     Term,
 )
 from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
 from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import cumulative_weights, draw
-from qhybrid_devices.statevector.operations import LoweringOptions, lower_gates
+from qhybrid_devices.statevector.operations import Frame, LoweringOptions, lower_gates, sum_masks
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 
 _TO_Z = {
@@ -37,9 +39,9 @@ _TO_Z = {
 
 @dataclass(frozen=True)
 class TermOutcome:
-    """Eigenvalues of a term from outcomes: the parity of ``mask`` times those of its diagonalised matrices.
+    """Eigenvalues of a term from outcomes: the parity under ``mask`` times those of its diagonalised matrices.
 
-    ``matrices`` pairs bits (the most significant first) with the number of the diagonalised matrix.
+    ``matrices`` pairs masks of parities (the most significant first) with the number of the diagonalised matrix.
     """
 
     number: float | Angle
@@ -49,10 +51,10 @@ class TermOutcome:
 
 
 @dataclass(frozen=True)
-class BitsOutcome:
-    """Outcomes of some bits, the most significant first."""
+class WiresOutcome:
+    """Outcomes of some wires: parities under ``masks``, the most significant first."""
 
-    bits: tuple[int, ...]
+    masks: tuple[int, ...]
     group: int
 
 
@@ -70,7 +72,7 @@ class SamplingPlan:
     groups: tuple[Plan, ...]
     matrices: tuple[Constant | ArrayRef, ...]
     scalars: tuple[tuple[TermOutcome, ...], ...]
-    tensors: tuple[BitsOutcome, ...]
+    tensors: tuple[WiresOutcome, ...]
 
 
 class _Groups:
@@ -98,65 +100,73 @@ class _Groups:
         return group
 
 
-def plan_sampling(program: Program, bits: Sequence[int], options: PlanOptions | None) -> SamplingPlan:
-    """Plan the samples of a program whose wire ``w`` ends at bit ``bits[w]``; ``options`` as for ``build_plan``.
+def plan_sampling(program: Program, frame: Frame, options: PlanOptions | None) -> SamplingPlan:
+    """Plan the samples of a program after whose gates the bits mean ``frame``; ``options`` as for ``build_plan``.
 
     Raises:
         CircuitError: a measurement is only known exactly
     """
     groups, matrices = _Groups(), list[Constant | ArrayRef]()
-    scalars = []
+    joined = []
     for m in program.scalars:
-        outcomes = _plan_terms(m.observable.terms, bits, groups, matrices, len(program.arrays))
-        if not isinstance(m, Expectation) and len({o.group for o in outcomes}) > 1:
+        joined.append(_join_terms(m.observable.terms, groups, matrices, len(program.arrays)))
+        if not isinstance(m, Expectation) and len(set(joined[-1])) > 1:
             raise CircuitError(
                 "The variance of a sum whose terms need different measurement bases cannot be sampled. Measure the "
                 "terms separately, or remove the shots."
             )
-        scalars.append(outcomes)
-    tensors = []
-    for t in program.tensors:
-        if isinstance(t, State):
-            raise CircuitError("The state is only known exactly, not from shots. Remove the shots from the circuit.")
-        parts: list[tuple[tuple[int, ...], Hashable, Sequence[Gate]]] = [((w,), "Z", ()) for w in t.wires]
-        if t.basis:
-            touched = {w for g in t.basis for w in (*g.wires, *g.controls)} | set(t.wires)
-            parts = [(tuple(sorted(touched)), t.basis, t.basis)]
-        tensors.append(BitsOutcome(tuple(bits[w] for w in t.wires), groups.join(parts)))
+    read = [_join_tensor(t, groups) for t in program.tensors]
     slots = (*program.arrays, *(_eigenvector_slot(m, program.arrays) for m in matrices))
-    plans = []
-    for gates in groups.gates:
-        operations = lower_gates(gates, bits, slots, LoweringOptions(relabel=False))[0]
-        plans.append(build_plan(operations, program.num_wires, options))
-    return SamplingPlan(tuple(plans), tuple(matrices), tuple(scalars), tuple(tensors))
+    lowering = LoweringOptions(relabel=False, absorb=True, restore=False)
+    lowered = [lower_gates(gates, frame, slots, lowering) for gates in groups.gates]
+    signs = [after.signs for _, after in lowered]
+    return SamplingPlan(
+        tuple(build_plan(operations, program.num_wires, options) for operations, _ in lowered),
+        tuple(matrices),
+        tuple(
+            tuple(_term_outcome(t, signs[g], matrices, g) for t, g in zip(m.observable.terms, own, strict=True))
+            for m, own in zip(program.scalars, joined, strict=True)
+        ),
+        tuple(WiresOutcome(tuple(signs[g][w] for w in t.wires), g) for t, g in read),
+    )
+
+
+def _join_tensor(tensor: Tensor, groups: _Groups) -> tuple[Probabilities | Samples, int]:
+    """The measurement of some wires, and its group."""
+    if isinstance(tensor, State):
+        raise CircuitError("The state is only known exactly, not from shots. Remove the shots from the circuit.")
+    parts: list[tuple[tuple[int, ...], Hashable, Sequence[Gate]]] = [((w,), "Z", ()) for w in tensor.wires]
+    if tensor.basis:
+        touched = {w for g in tensor.basis for w in (*g.wires, *g.controls)} | set(tensor.wires)
+        parts = [(tuple(sorted(touched)), tensor.basis, tensor.basis)]
+    return tensor, groups.join(parts)
 
 
 def _eigenvector_slot(matrix: Constant | ArrayRef, arrays: Sequence[ArraySlot]) -> ArraySlot:
     return arrays[matrix.index] if isinstance(matrix, ArrayRef) else ArraySlot(matrix.array.shape)
 
 
-def _plan_terms(
-    terms: Sequence[Term], bits: Sequence[int], groups: _Groups, matrices: list[Constant | ArrayRef], num_arrays: int
-) -> tuple[TermOutcome, ...]:
-    """The terms of one observable; in one group if they agree on all bases."""
+def _join_terms(
+    terms: Sequence[Term], groups: _Groups, matrices: list[Constant | ArrayRef], num_arrays: int
+) -> list[int]:
+    """The groups of the terms of one observable; one group if they agree on all bases."""
     parts = [_term_parts(t, matrices, num_arrays) for t in terms]
     keys: dict[int, set[Hashable]] = {}
     for wires, key, _ in (p for term_parts in parts for p in term_parts):
         for w in wires:
             keys.setdefault(w, set()).add(key)
     if all(len(k) == 1 for k in keys.values()):
-        together = groups.join([p for term_parts in parts for p in term_parts])
-        joined = [together] * len(parts)
-    else:
-        joined = [groups.join(p) for p in parts]
-    return tuple(
-        TermOutcome(
-            t.coefficient,
-            sum(1 << bits[w] for w, _ in t.word),
-            tuple((tuple(bits[w] for w in wires), matrices.index(m)) for wires, m in t.matrices),
-            group,
-        )
-        for t, group in zip(terms, joined, strict=True)
+        return [groups.join([p for term_parts in parts for p in term_parts])] * len(parts)
+    return [groups.join(p) for p in parts]
+
+
+def _term_outcome(term: Term, signs: Sequence[int], matrices: Sequence[Constant | ArrayRef], group: int) -> TermOutcome:
+    """How a term is read from its group's outcomes, in which wire ``w`` is the parity under ``signs[w]``."""
+    return TermOutcome(
+        term.coefficient,
+        sum_masks(signs[w] for w, _ in term.word),
+        tuple((tuple(signs[w] for w in wires), matrices.index(m)) for wires, m in term.matrices),
+        group,
     )
 
 
@@ -213,9 +223,10 @@ def sample_results(
     tensors = []
     for tensor, read in zip(program.tensors, plan.tensors, strict=True):
         if isinstance(tensor, Samples):
-            tensors.append(outcomes[read.group][:, :, None] >> np.array(read.bits, np.int64) & 1)
+            bits = _parity(outcomes[read.group][:, :, None] & np.array(read.masks, np.int64))
+            tensors.append(bits.astype(np.int64))
         else:
-            tensors.append(_histogram(_read(outcomes[read.group], read.bits), 1 << len(read.bits)))
+            tensors.append(_histogram(_read(outcomes[read.group], read.masks), 1 << len(read.masks)))
     return (scalars.astype(layout.dtype), *(t.astype(layout.dtype) if t.dtype.kind == "f" else t for t in tensors))
 
 
@@ -233,19 +244,23 @@ def _outcomes(
     return rng.permuted(out, axis=1, out=out) if shuffle else out
 
 
-def _read(outcomes: NDArray, bits: Sequence[int]) -> NDArray:
-    """The bits of outcomes as numbers, the first bit most significant."""
+def _parity(values: NDArray) -> NDArray:
+    return np.bitwise_count(values) & 1
+
+
+def _read(outcomes: NDArray, masks: Sequence[int]) -> NDArray:
+    """The parities of outcomes under masks as numbers, the first one most significant."""
     out = np.zeros_like(outcomes)
-    for b in bits:
-        out = (out << 1) | (outcomes >> b & 1)
+    for mask in masks:
+        out = (out << 1) | _parity(outcomes & mask)
     return out
 
 
 def _eigenvalues(term: TermOutcome, values: Values, spectra: Sequence[NDArray], outcomes: NDArray) -> NDArray:
     """``coefficient * eigenvalue`` of each outcome, ``(B, shots)``."""
-    out = 1.0 - 2.0 * (np.bitwise_count(outcomes & term.mask) & 1)
-    for bits, number in term.matrices:
-        index, spectrum = _read(outcomes, bits), spectra[number]
+    out = 1.0 - 2.0 * _parity(outcomes & term.mask)
+    for masks, number in term.matrices:
+        index, spectrum = _read(outcomes, masks), spectra[number]
         out = out * (spectrum[index] if spectrum.ndim == 1 else np.take_along_axis(spectrum, index, axis=1))
     return out * np.reshape(values.number(term.number), (-1, 1))
 

@@ -22,7 +22,7 @@ def rotation(word, *wires, index=0, batched=False):
 
 
 def lower(*gates, wires=4, **options):
-    return lower_gates(gates, range(wires - 1, -1, -1), (), LoweringOptions(**options))
+    return lower_gates(gates, Frame.of_wires(wires), (), LoweringOptions(**options))
 
 
 def kinds(*gates, **options):
@@ -67,8 +67,8 @@ def test_batched_and_shared_gates_fuse_only_on_request():
 
 
 def test_swap_relabels():
-    operations, bits, _ = lower(fixed(SWAP, 0, 3), fixed(X, 0))
-    assert bits == (0, 2, 1, 3)
+    operations, frame = lower(fixed(SWAP, 0, 3), fixed(X, 0))
+    assert frame.bits == (0, 2, 1, 3)
     assert [op.targets for op in operations] == [(0,)]
     assert kinds(fixed(SWAP, 0, 3), relabel=False) == [DENSE]
 
@@ -79,15 +79,15 @@ def cnot(control, target):
 
 def test_cnots_are_absorbed():
     """|a b> -> |a, a+b>: the state of wire 1 is the parity of both bits, and wire 0 flips with both."""
-    operations, _, frame = lower(cnot(0, 1), rotation("X", 0), rotation("Z", 1), wires=2, absorb=True, restore=False)
-    assert frame == Frame(flips=(0b11, 0b01), signs=(0b10, 0b11))
+    operations, frame = lower(cnot(0, 1), rotation("X", 0), rotation("Z", 1), wires=2, absorb=True, restore=False)
+    assert frame == Frame(bits=(1, 0), flips=(0b11, 0b01), signs=(0b10, 0b11), absorbed=((1, 0),))
     assert [(op.kind, op.xmask, op.zmask) for op in operations] == [(PAULI, 0b11, 0), (PAULI, 0, 0b11)]
 
 
 def test_absorbed_cnots_are_restored_where_bits_must_be_wires():
     gates = cnot(0, 1), cnot(2, 3), cnot(2, 3)
     assert kinds(*gates, absorb=True) == [FLIP]
-    operations, _, frame = lower(*gates, fixed(np.kron(H, H), 1, 2), absorb=True, restore=False)
+    operations, frame = lower(*gates, fixed(np.kron(H, H), 1, 2), absorb=True, restore=False)
     assert [op.kind for op in operations] == [FLIP, DENSE]
     assert frame == Frame.of_bits((3, 2, 1, 0))
     controlled = fixed(H, 3, controls=(0,), values=(True,))

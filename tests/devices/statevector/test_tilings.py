@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qhybrid.program import Angle, Constant, Fixed, Gate, PauliRotation
-from qhybrid_devices.statevector.operations import LoweringOptions, Operation, lower_gates
+from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import PlanOptions, _pairs, build_plan
 from qhybrid_devices.statevector.table import DENSE, DIAGONAL, U2
 from qhybrid_devices.statevector.tilings import Span, Tiling, schedule, sums
@@ -108,7 +108,7 @@ def test_few_sweeps():
     for layer in range(4):
         gates += [Gate("R", (w,), PauliRotation("Y", Angle(20 * layer + w))) for w in range(20)]
         gates += [Gate("C", ((w + layer + 1) % 20,), Fixed(Constant(X)), (w,), (True,)) for w in range(20)]
-    operations, *_ = lower_gates(gates, range(19, -1, -1), (), LoweringOptions(absorb=True, restore=False))
+    operations, _ = lower_gates(gates, Frame.of_wires(20), (), LoweringOptions(absorb=True, restore=False))
     plan = build_plan(operations, 20, PlanOptions())
     assert len(plan.operations) == 80
     assert len(plan.sweeps) <= 5
