@@ -24,6 +24,11 @@ MAX_NOTEBOOK_BYTES = 1_500_000
 pytestmark = pytest.mark.slow
 
 
+def _hear_interrupts() -> None:
+    """Undo what a shell does to jobs in its background: they ignore Ctrl-C, and so do their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _start(name: str, output: Path) -> subprocess.Popen:
     environment = {**os.environ, "QHYBRID_TUTORIAL_OUTPUT": str(output), "MPLBACKEND": "Agg"}
     script = TUTORIALS / f"{name}.py"
@@ -34,6 +39,7 @@ def _start(name: str, output: Path) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_hear_interrupts,
     )
 
 

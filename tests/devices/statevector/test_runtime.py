@@ -48,10 +48,11 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 INTERRUPT = """
-import _thread, gc, random, threading, time
+import _thread, gc, random, signal, threading, time
 from qhybrid_devices.statevector.threads import parallel
 
 gc.disable()  # an interrupt in a callback of the collector, as JAX has one, is lost whatever we do
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
 rng = random.Random(7)
 for _ in range(100):
     timer = threading.Timer(rng.random() / 100, _thread.interrupt_main)
