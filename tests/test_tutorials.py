@@ -24,9 +24,12 @@ MAX_NOTEBOOK_BYTES = 1_500_000
 pytestmark = pytest.mark.slow
 
 
-def _hear_interrupts() -> None:
-    """Undo what a shell does to jobs in its background: they ignore Ctrl-C, and so do their children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@pytest.fixture(scope="module", autouse=True)
+def _interrupts_are_heard():
+    """A shell makes jobs in its background ignore Ctrl-C, and their children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def _start(name: str, output: Path) -> subprocess.Popen:
@@ -39,7 +42,6 @@ def _start(name: str, output: Path) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_hear_interrupts,
     )
 
 
