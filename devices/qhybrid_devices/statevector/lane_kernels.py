@@ -13,8 +13,10 @@ and imaginary parts interleaved. Names, what a reverse kernel does, and the orde
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from qhybrid_devices.statevector._jit import row_kernel
-from qhybrid_devices.statevector.kernels import bits_of, parity, spread
+from qhybrid_devices.statevector.kernels import bits_of, parity, phase_at, spread
 from qhybrid_devices.statevector.simd import exchange, exchanged, load, save, splat, total
 from qhybrid_devices.statevector.table import (
     CMASK,
@@ -45,10 +47,22 @@ def insert_zero(x, below):
     return (x & below) | ((x & ~below) << 1)
 
 
+class Walk(NamedTuple):
+    """What the loops over rows need, read once: for all the compiler knows, a store to a plane may change the table."""
+
+    first: int
+    second: int
+    fix: int
+    xmask: int
+    zmask: int
+    cmask: int
+    cval: int
+
+
 @row_kernel
 def walk_of(op):
-    """What the loops over rows need, read once: for all the compiler knows, a store to a plane may change the table."""
-    return op[FIRST], op[SECOND], op[FIX], op[ZMASK], op[XMASK], op[CMASK], op[CVAL]
+    """The walk over the rows of an operation."""
+    return Walk(op[FIRST], op[SECOND], op[FIX], op[XMASK], op[ZMASK], op[CMASK], op[CVAL])
 
 
 @row_kernel
@@ -58,9 +72,8 @@ def paired_row(walk, q, odd):
     A bit of ``XMASK`` is kept at zero, and one of ``ZMASK`` makes the parity; if the partner has the other parity, the
     two change places instead.
     """
-    first, second, fix, zmask, _, _, _ = walk
-    j = insert_zero(insert_zero(q, first), second)
-    return j ^ (fix & -(parity(j & zmask) ^ odd))
+    j = insert_zero(insert_zero(q, walk.first), walk.second)
+    return j ^ (walk.fix & -(parity(j & walk.zmask) ^ odd))
 
 
 @row_kernel
@@ -93,8 +106,7 @@ def lane_controls(fr, op, buffer):
 @row_kernel
 def is_met(walk, j, rows, tile):
     """Whether a row meets the controls."""
-    cmask, cval = walk[5], walk[6]
-    return cmask == 0 or (rows[j] ^ tile) & cmask == cval
+    return walk.cmask == 0 or (rows[j] ^ tile) & walk.cmask == walk.cval
 
 
 # ------------------------------------------------------------------ 2 x 2
@@ -106,16 +118,22 @@ def is_met(walk, j, rows, tile):
 
 
 @row_kernel
+def places(fr, op, signs, odd):
+    """1 in the lanes that come first in their pair, and 1 in those that come second, for rows of one parity."""
+    one, half = splat(fr.dtype.type(1)), splat(fr.dtype.type(0.5))
+    sign = lane_signs(fr, op, signs)
+    first = half * (one - sign) if odd else half * (one + sign)
+    return first, one - first
+
+
+@row_kernel
 def u2_lanes(fr, op, signs, m, odd, buffer, undo):
     """``D`` and ``O`` of the rows of one parity, as four registers, or those of the inverse.
 
     In a lane of even parity with the row they are the first diagonal and off-diagonal entry of the matrix.
     """
-    p = op[PARAM]
-    one, half = splat(fr.dtype.type(1)), splat(fr.dtype.type(0.5))
-    sign = lane_signs(fr, op, signs)
-    first = half * (one - sign) if odd else half * (one + sign)
-    second = one - first
+    p, one = op[PARAM], splat(fr.dtype.type(1))
+    first, second = places(fr, op, signs, odd)
     a, b = first * splat(m[p]) + second * splat(m[p + 6]), first * splat(m[p + 1]) + second * splat(m[p + 7])
     c, d = first * splat(m[p + 2]) + second * splat(m[p + 4]), first * splat(m[p + 3]) + second * splat(m[p + 5])
     if undo:
@@ -161,7 +179,7 @@ def u2(fr, fi, op, rows, tile, outer, signs, m, buffer, undo):
         for q in range(count):
             j = paired_row(walk, q, odd)
             if is_met(walk, j, rows, tile):
-                u2_pair(fr, fi, j * width, (j ^ walk[4]) * width, order, u, v)
+                u2_pair(fr, fi, j * width, (j ^ walk.xmask) * width, order, u, v)
 
 
 @row_kernel
@@ -186,7 +204,7 @@ def u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer):
             j = paired_row(walk, q, odd)
             if not is_met(walk, j, rows, tile):
                 continue
-            i, k = j * width, (j ^ walk[4]) * width
+            i, k = j * width, (j ^ walk.xmask) * width
             u2_pair(fr, fi, i, k, order, u, v)
             x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
             p0, q0, p1, q1 = load(gr, i), load(gi, i), load(gr, k), load(gi, k)
@@ -207,10 +225,8 @@ def u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer):
 @row_kernel
 def u2_deposit(fr, op, signs, odd, totals, sums, buffer):
     """Add sums over the rows of one parity to the entries of the matrix."""
-    o, one, half = op[COTANGENT], splat(fr.dtype.type(1)), splat(fr.dtype.type(0.5))
-    sign = lane_signs(fr, op, signs)
-    first = half * (one - sign) if odd else half * (one + sign)
-    second = one - first
+    o = op[COTANGENT]
+    first, second = places(fr, op, signs, odd)
     if op[LANE_CMASK] != 0:
         met = lane_controls(fr, op, buffer)
         first, second = met * first, met * second
@@ -247,7 +263,7 @@ def flip(fr, fi, op, rows, tile, buffer):
             j = paired_row(walk, q, odd)
             if not is_met(walk, j, rows, tile):
                 continue
-            i, k = j * width, (j ^ walk[4]) * width
+            i, k = j * width, (j ^ walk.xmask) * width
             x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
             save(fr, i, met * exchanged(z, order) + kept * x)
             save(fi, i, met * exchanged(w, order) + kept * y)
@@ -303,14 +319,6 @@ def pauli_pair(fr, fi, i, k, order, real, c, v, h):
 
 
 @row_kernel
-def phase_at(fr, fi, i, a, b):
-    """Multiply the register at ``i`` by ``a + i b``."""
-    x, y = load(fr, i), load(fi, i)
-    save(fr, i, a * x - b * y)
-    save(fi, i, a * y + b * x)
-
-
-@row_kernel
 def is_phase(op):
     """Whether a word has letters Z only: its rotation moves nothing."""
     return op[XMASK] == 0 and op[LANE_XMASK] == 0
@@ -319,7 +327,7 @@ def is_phase(op):
 @row_kernel
 def row_sign(fr, walk, j, outer):
     """1 or -1 by the parity of a row."""
-    return splat(fr.dtype.type(1 - 2 * (parity(j & walk[3]) ^ outer)))
+    return splat(fr.dtype.type(1 - 2 * (parity(j & walk.zmask) ^ outer)))
 
 
 @row_kernel
@@ -364,7 +372,7 @@ def pauli(fr, fi, op, rows, tile, outer, signs, m, buffer, undo):
         for q in range(count):
             j = paired_row(walk, q, odd)
             if is_met(walk, j, rows, tile):
-                pauli_pair(fr, fi, j * width, (j ^ walk[4]) * width, order, real, c, v, h)
+                pauli_pair(fr, fi, j * width, (j ^ walk.xmask) * width, order, real, c, v, h)
 
 
 @row_kernel
@@ -384,7 +392,7 @@ def pauli_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffe
             j = paired_row(walk, q, odd)
             if not is_met(walk, j, rows, tile):
                 continue
-            i, k = j * width, (j ^ walk[4]) * width
+            i, k = j * width, (j ^ walk.xmask) * width
             x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
             e, f = turned(z, w, order, real)
             g = g + load(gr, i) * e + load(gi, i) * f
