@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pennylane as qml
-from pennylane.devices import Device, ExecutionConfig
-from pennylane.devices.modifiers import simulator_tracking, single_tape_support
-from pennylane.devices.preprocess import (
-    decompose,
-    device_resolve_dynamic_wires,
-    validate_device_wires,
-    validate_measurements,
-)
-from pennylane.measurements import SampleMeasurement, StateMeasurement
-from pennylane.operation import Operator
-from pennylane.tape import QuantumScript
-from pennylane.transforms.core import CompilePipeline
 
-from qhybrid.backend import CompilingDevice
-from qhybrid.circuit import run_tape
-from qhybrid.errors import CaptureError, DeviceError
-from qhybrid.execution import Executable
+from qhybrid.errors import DeviceError
 from qhybrid.program import Program
+from qhybrid_devices.program_device import ProgramDevice
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 
-#: Gradient methods of PennyLane that mean the exact native derivative here.
-NATIVE_METHODS = frozenset({"best", "backprop", "adjoint", "device"})
-MAX_CACHED_PROGRAMS = 256
 
-
-def is_pure(op: Operator) -> bool:
-    """Whether an operation keeps a pure state pure; a density matrix does not."""
-    return not isinstance(op, qml.QubitDensityMatrix)
-
-
-@simulator_tracking
-@single_tape_support
-class StateVectorDevice(Device, CompilingDevice):
+class StateVectorDevice(ProgramDevice):
     """A state-vector simulator on the CPU: batched, multi-threaded, with native reverse-mode derivatives.
 
     Args:
@@ -68,106 +38,20 @@ class StateVectorDevice(Device, CompilingDevice):
 
     name = "qhybrid.statevector"
     has_vjp = True
+    graph_methods = frozenset({"best", "backprop", "adjoint", "device"})
 
     def __init__(
         self, wires: Any = None, shots: Any = None, seed: Any = "global", c_dtype: Any = np.complex128
     ) -> None:
-        super().__init__(wires=wires, shots=shots)
         if np.dtype(c_dtype) not in (np.dtype(np.complex64), np.dtype(np.complex128)):
             raise DeviceError(f"c_dtype is {c_dtype!r}; it must be numpy.complex128 or numpy.complex64.")
+        super().__init__(wires=wires, shots=shots, seed=seed)
         self.c_dtype = np.dtype(c_dtype)
-        if isinstance(seed, str) and seed == "global":
-            seed = np.random.randint(0, high=10_000_000)  # noqa: NPY002 - PennyLane's convention for a default seed
-        self._rng = np.random.default_rng(seed)
-        self._compiled: OrderedDict[Program, Executable] = OrderedDict()
-        self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        del state["_compiled"], state["_lock"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._compiled = OrderedDict()
-        self._lock = threading.Lock()
-
-    def compile(self, program: Program) -> Executable:
-        """An executable for ``program``, planned once and kept."""
-        with self._lock:
-            executable = self._compiled.get(program)
-            if executable is None:
-                executable = StateVectorExecutable(program, self.c_dtype)
-                self._compiled[program] = executable
-                if len(self._compiled) > MAX_CACHED_PROGRAMS:
-                    self._compiled.popitem(last=False)
-            else:
-                self._compiled.move_to_end(program)
-        return executable
+    def make_executable(self, program: Program) -> StateVectorExecutable:
+        """A plan for the kernels."""
+        return StateVectorExecutable(program, self.c_dtype)
 
     def memory_needed(self, program: Program, batch_size: int) -> int:
         """Bytes of psi and lambda."""
         return 2 * 2**program.num_wires * batch_size * self.c_dtype.itemsize
-
-    def new_rng(self) -> np.random.Generator:
-        """A generator for one execution, so that threads never share one."""
-        with self._lock:
-            return np.random.default_rng(self._rng.integers(2**63))
-
-    # ------------------------------------------------------------------ PennyLane's own pipeline
-
-    def supports_derivatives(
-        self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
-    ) -> bool:
-        """Whether the native derivative answers: it does for exact circuits."""
-        if execution_config is None:
-            return True
-        if execution_config.gradient_method not in NATIVE_METHODS:
-            return False
-        return circuit is None or not circuit.shots
-
-    def setup_execution_config(
-        self, config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
-    ) -> ExecutionConfig:
-        """Every exact method is the one native derivative, which the host's own graph calls."""
-        config = config or ExecutionConfig()
-        method = config.gradient_method
-        native = method in NATIVE_METHODS
-        mcm = replace(config.mcm_config, mcm_method="deferred")
-        return replace(
-            config,
-            gradient_method="backprop" if native else method,
-            use_device_gradient=native,
-            use_device_jacobian_product=False,
-            grad_on_execution=False,
-            mcm_config=mcm,
-            device_options=dict(config.device_options),
-        )
-
-    def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
-        """Defer measurements, settle the wires and refuse what is foreign; lowering decomposes the rest."""
-        pipeline = CompilePipeline()
-        pipeline.add_transform(qml.defer_measurements, allow_postselect=False)
-        pipeline.add_transform(decompose, stopping_condition=is_pure, device_wires=self.wires, name=self.name)
-        pipeline.add_transform(device_resolve_dynamic_wires, wires=self.wires, allow_resets=False)
-        pipeline.add_transform(validate_device_wires, self.wires, name=self.name)
-        pipeline.add_transform(
-            validate_measurements,
-            analytic_measurements=lambda m: isinstance(m, StateMeasurement),
-            sample_measurements=lambda m: isinstance(m, SampleMeasurement),
-            name=self.name,
-        )
-        return pipeline
-
-    def execute(self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None) -> tuple:
-        """Results of recorded circuits; with tensors of a host as parameters they join the host's graph."""
-        return tuple(self._execute_one(tape) for tape in circuits)
-
-    def _execute_one(self, tape: QuantumScript) -> Any:
-        try:
-            values = run_tape(tape, self)
-        except CaptureError as cause:
-            raise qml.exceptions.DeviceError(f"{self.name} cannot run this circuit: {cause}.") from cause
-        if len(tape.measurements) == 1:
-            values = [v[0] for v in values]
-        return tuple(values) if tape.shots.has_partitioned_shots else values[0]
