@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid_devices.statevector.externals import Values, external_cotangent, external_matrix
+from qhybrid_devices.externals import Values, external_cotangent, external_matrix
 from qhybrid_devices.statevector.matrices import chain, compose
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
 from qhybrid_devices.statevector.simd import register_array, register_lanes

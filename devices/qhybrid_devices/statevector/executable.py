@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qhybrid.execution import Executable, Needs
 from qhybrid.program import Angle, Evolution, Program, Samples, Slots, State, Variance
+from qhybrid_devices.externals import Values
 from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector.engine import (
     Coefficients,
@@ -20,7 +21,6 @@ from qhybrid_devices.statevector.engine import (
     coefficients,
     reverse_plan,
 )
-from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measurements import MeasurementPlan, has_matrices, plan_measurements, results, seed
 from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan

@@ -18,8 +18,8 @@ from qhybrid.program import (
     State,
     Term,
 )
+from qhybrid_devices.externals import Values
 from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
-from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import marginals, weigh_outcomes
 from qhybrid_devices.statevector.observables import (
     ObservablePlan,

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.program import Angle, ArrayRef, ArraySlot, Fixed, Gate, Matrix, Observable, Term
+from qhybrid_devices.externals import Values
 from qhybrid_devices.statevector.engine import (
     Layout,
     apply_plan,
     coefficients,
     row_parallel,
 )
-from qhybrid_devices.statevector.externals import Values
 from qhybrid_devices.statevector.measure import apply_words, moments
 from qhybrid_devices.statevector.operations import Frame, LoweringOptions, lower_gates, sum_masks
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
