@@ -1,0 +1,1 @@
+"""Programs as Qiskit circuits; what every backend that speaks Qiskit shares."""

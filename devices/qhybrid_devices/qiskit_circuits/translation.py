@@ -1,0 +1,264 @@
+"""Program to QuantumCircuit: wire ``w`` is qubit ``w``, and every angle is a parameter.
+
+Qiskit's first qubit is the least significant bit of a matrix index, PennyLane's first wire the most significant one: a
+matrix acts on its wires in reverse. A rotation by ``scale * angle`` is one parameter of its own, so that binding never
+evaluates an expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit
+from qiskit.circuit import Gate as QiskitGate
+from qiskit.circuit import Parameter, library
+from qiskit.circuit.library import get_standard_gate_name_mapping
+
+from qhybrid.program import (
+    Angle,
+    Diagonal,
+    Evolution,
+    Fixed,
+    Gate,
+    Matrix,
+    PauliRotation,
+    Program,
+    SpectralRotation,
+)
+from qhybrid_devices.externals import Values, external_matrix
+
+#: Two matrices are the same gate if their entries agree to this.
+EXACT = 1e-12
+#: Widest controlled unitary that is one matrix.
+MAX_DENSE_WIRES = 6
+
+_TO_Z = {"X": (library.HGate(),), "Y": (library.SdgGate(), library.HGate()), "Z": ()}
+_FROM_Z = {"X": (library.HGate(),), "Y": (library.HGate(), library.SGate()), "Z": ()}
+_ROTATIONS = {
+    "X": library.RXGate,
+    "Y": library.RYGate,
+    "Z": library.RZGate,
+    "XX": library.RXXGate,
+    "YY": library.RYYGate,
+    "ZZ": library.RZZGate,
+}
+
+
+@dataclass
+class Translated:
+    """A circuit and what its parameters mean.
+
+    Args:
+        circuit: without measurements
+        parameters: parameter ``i`` is ``sources[i][0]`` times the angle ``sources[i][1]``
+        phases: global phases, each a factor and an angle
+    """
+
+    circuit: QuantumCircuit
+    parameters: list[Parameter] = field(default_factory=list)
+    sources: list[tuple[float, Angle]] = field(default_factory=list)
+    phases: list[tuple[float, Angle]] = field(default_factory=list)
+
+    def parameter(self, factor: float, angle: Angle) -> Parameter:
+        """The parameter ``factor * angle``, made if there is none."""
+        if (factor, angle) not in self.sources:
+            self.sources.append((factor, angle))
+            self.parameters.append(Parameter(f"theta_{len(self.parameters):04d}"))
+        return self.parameters[self.sources.index((factor, angle))]
+
+    def values(self, values: Values, count: int) -> NDArray:
+        """Values of the parameters, ``(P, B)``."""
+        out = np.empty((len(self.sources), count))
+        for row, (factor, angle) in zip(out, self.sources, strict=True):
+            row[:] = factor * values.number(angle)
+        return out
+
+    def phase(self, values: Values, count: int) -> NDArray:
+        """The global phase that the circuit leaves out, ``(B,)``."""
+        return sum((f * np.asarray(values.number(a)) for f, a in self.phases), np.zeros(count))
+
+
+def is_rebuilt(gates: Sequence[Gate]) -> bool:
+    """Whether a gate is given as numbers, so that a circuit holds for one sample only."""
+    return any(isinstance(g.operator, Matrix | Diagonal | Evolution) for g in gates)
+
+
+def translate(program: Program, values: Values | None = None) -> Translated:
+    """The gates of a program as a circuit.
+
+    Args:
+        program: what to translate; its measurements are left out
+        values: slots of one sample, where the program has a preparation or gates given as numbers
+    """
+    out = Translated(QuantumCircuit(program.num_wires))
+    if program.preparation is not None:
+        assert values is not None
+        amplitudes = np.asarray(values.arrays[program.preparation.amplitudes.index]).reshape(-1)
+        norm = np.linalg.norm(amplitudes)
+        out.circuit.initialize(amplitudes / norm, list(reversed(program.preparation.wires)))
+    append_gates(out, program.gates, values)
+    return out
+
+
+def append_gates(out: Translated, gates: Sequence[Gate], values: Values | None = None) -> None:
+    """Append gates to a circuit; ``values`` as for :func:`translate`."""
+    for gate in gates:
+        match gate.operator:
+            case Fixed(matrix):
+                _append(out, gate, fixed_gate(gate.name, matrix.array), reversed(gate.wires))
+            case PauliRotation(word, angle, scale):
+                _pauli_rotation(out, gate, word, out.parameter(scale, angle))
+            case SpectralRotation():
+                _spectral_rotation(out, gate, gate.operator)
+            case operator:
+                assert values is not None
+                array = external_matrix(operator, values)
+                array = array.reshape(array.shape[-(1 if isinstance(operator, Diagonal) else 2) :])
+                matrix = np.diag(array) if isinstance(operator, Diagonal) else array
+                _append(out, gate, fixed_gate(gate.name, matrix), reversed(gate.wires))
+
+
+def _append(out: Translated, gate: Gate, operation: QiskitGate, wires: Any) -> None:
+    """Append ``operation`` on ``wires`` (Qiskit's order) under the controls of ``gate``."""
+    wires = list(wires)
+    if not gate.controls:
+        out.circuit.append(operation, wires)
+        return
+    if isinstance(operation, library.UnitaryGate) and len(gate.controls) + len(wires) <= MAX_DENSE_WIRES:
+        out.circuit.append(_controlled_unitary(gate, operation), [*wires, *gate.controls])
+        return
+    operation = operation.control(len(gate.controls), ctrl_state=_control_state(gate), annotated=False)
+    out.circuit.append(operation, [*gate.controls, *wires])
+
+
+def _control_state(gate: Gate) -> int:
+    return sum(int(v) << i for i, v in enumerate(gate.control_values))
+
+
+def _controlled_unitary(gate: Gate, unitary: QiskitGate) -> QiskitGate:
+    """One matrix for a unitary and its controls, which are the most significant qubits: exact, and no synthesis."""
+    matrix = unitary.to_matrix()
+    full = np.eye(len(matrix) << len(gate.controls), dtype=complex)
+    own = slice(_control_state(gate) * len(matrix), (_control_state(gate) + 1) * len(matrix))
+    full[own, own] = matrix
+    return library.UnitaryGate(full, label=gate.name)
+
+
+# ------------------------------------------------------------------ fixed gates
+
+
+@cache
+def _standard_gates() -> tuple[tuple[NDArray, QiskitGate], ...]:
+    """Qiskit's standard gates without parameters, with their matrices."""
+    gates = (g for g in get_standard_gate_name_mapping().values() if isinstance(g, QiskitGate) and not g.params)
+    return tuple((np.asarray(g.to_matrix()), g) for g in gates)
+
+
+def fixed_gate(name: str, matrix: NDArray) -> QiskitGate:
+    """The gate with a matrix: a standard one or a rotation if there is one, so that noise models know its name."""
+    for standard, gate in _standard_gates():
+        if standard.shape == matrix.shape and np.abs(standard - matrix).max() < EXACT:
+            return gate
+    for word, rotation in _ROTATIONS.items():
+        if 2 ** len(word) == len(matrix) and (angle := _rotation_angle(matrix, rotation)) is not None:
+            return rotation(angle)
+    if len(matrix) == 2 and abs(matrix[0, 0] - 1) < EXACT and abs(matrix[0, 1]) + abs(matrix[1, 0]) < EXACT:
+        return library.PhaseGate(float(np.angle(matrix[1, 1])))
+    return library.UnitaryGate(matrix, label=name)
+
+
+def _rotation_angle(matrix: NDArray, rotation: Any) -> float | None:
+    """The angle whose rotation is ``matrix``, ``None`` if there is none."""
+    generator = np.asarray(rotation(np.pi).to_matrix())  # -i P
+    cosine, sine = np.trace(matrix).real / len(matrix), np.trace(generator.conj().T @ matrix).real / len(matrix)
+    exact = np.abs(cosine * np.eye(len(matrix)) + sine * generator - matrix).max() < EXACT
+    return float(2 * np.arctan2(sine, cosine)) if exact else None
+
+
+# ------------------------------------------------------------------ rotations
+
+
+def _pauli_rotation(out: Translated, gate: Gate, word: str, angle: Parameter) -> None:
+    if word in _ROTATIONS:
+        _append(out, gate, _ROTATIONS[word](angle), gate.wires)
+        return
+    for wire, letter in zip(gate.wires, word, strict=True):
+        for g in _TO_Z[letter]:
+            out.circuit.append(g, [wire])
+    _parity_rotation(out, gate, gate.wires, angle)
+    for wire, letter in zip(gate.wires, word, strict=True):
+        for g in _FROM_Z[letter]:
+            out.circuit.append(g, [wire])
+
+
+def _parity_rotation(out: Translated, gate: Gate, wires: Sequence[int], angle: Parameter) -> None:
+    """``exp(-i angle / 2 Z...Z)``, under the controls of ``gate``."""
+    if len(wires) == 2 and not gate.controls:
+        out.circuit.rzz(angle, *wires)
+        return
+    pairs = list(zip(wires[:-1], wires[1:], strict=True))
+    for pair in pairs:
+        out.circuit.cx(*pair)
+    _append(out, gate, library.RZGate(angle), wires[-1:])
+    for pair in reversed(pairs):
+        out.circuit.cx(*pair)
+
+
+def _spectral_rotation(out: Translated, gate: Gate, operator: SpectralRotation) -> None:
+    """``V exp(i theta D) V^dagger``; the diagonal ``D`` is a sum of parities, each with a rotation of its own."""
+    if not gate.wires:
+        _phase(out, gate, operator.eigenvalues[0], operator.angle)
+        return
+    vectors, energies = _eigenbasis(operator)
+    if len(energies) == 2 and abs(energies[0]) < EXACT and vectors is None:
+        _append(out, gate, library.PhaseGate(out.parameter(float(energies[1]), operator.angle)), gate.wires)
+        return
+    wires = list(reversed(gate.wires))
+    if vectors is not None:
+        out.circuit.append(fixed_gate(gate.name, vectors.conj().T), wires)
+    for subset, coefficient in enumerate(_parities(energies)):
+        if abs(coefficient) < EXACT:
+            continue
+        if subset == 0:
+            _phase(out, gate, coefficient, operator.angle)
+            continue
+        own = [w for i, w in enumerate(wires) if subset >> i & 1]
+        _parity_rotation(out, gate, own, out.parameter(-2 * coefficient, operator.angle))
+    if vectors is not None:
+        out.circuit.append(fixed_gate(gate.name, vectors), wires)
+
+
+def _eigenbasis(operator: SpectralRotation) -> tuple[NDArray | None, NDArray]:
+    """Eigenvectors, ``None`` if the generator is diagonal, and its eigenvalues in their order."""
+    generator = np.tensordot(operator.eigenvalues, operator.projectors.array, 1)
+    if np.abs(generator - np.diag(np.diag(generator))).max() < EXACT:
+        return None, np.diag(generator).real
+    energies, vectors = np.linalg.eigh(generator)
+    return vectors, energies
+
+
+def _parities(energies: NDArray) -> NDArray:
+    """``c`` with ``energies[x] = sum_s c[s] (-1)**parity(x & s)``: the Walsh-Hadamard transform."""
+    index = np.arange(len(energies))
+    signs = 1 - 2.0 * (np.bitwise_count(index[:, None] & index) & 1)
+    return signs @ energies / len(energies)
+
+
+def _phase(out: Translated, gate: Gate, factor: float, angle: Angle) -> None:
+    """``exp(i factor angle)``: a global phase, or under controls a phase gate on the last of them."""
+    if not gate.controls:
+        out.phases.append((float(factor), angle))
+        return
+    *others, last = gate.controls
+    *values, own = gate.control_values
+    if not own:
+        out.circuit.x(last)
+    phase = Gate(gate.name, (last,), gate.operator, tuple(others), tuple(values))
+    _append(out, phase, library.PhaseGate(out.parameter(float(factor), angle)), (last,))
+    if not own:
+        out.circuit.x(last)
