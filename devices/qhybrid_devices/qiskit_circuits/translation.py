@@ -8,7 +8,7 @@ evaluates an expression.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -106,7 +106,7 @@ def append_gates(out: Translated, gates: Sequence[Gate], values: Values | None =
             case Fixed(matrix):
                 _append(out, gate, fixed_gate(gate.name, matrix.array), reversed(gate.wires))
             case PauliRotation(word, angle, scale):
-                _pauli_rotation(out, gate, word, out.parameter(scale, angle))
+                _pauli_rotation(out, gate, word, scale, angle)
             case SpectralRotation():
                 _spectral_rotation(out, gate, gate.operator)
             case operator:
@@ -177,30 +177,65 @@ def _rotation_angle(matrix: NDArray, rotation: Any) -> float | None:
 # ------------------------------------------------------------------ rotations
 
 
-def _pauli_rotation(out: Translated, gate: Gate, word: str, angle: Parameter) -> None:
-    if word in _ROTATIONS:
-        _append(out, gate, _ROTATIONS[word](angle), gate.wires)
+def _pauli_rotation(out: Translated, gate: Gate, word: str, factor: float, angle: Angle) -> None:
+    """``exp(-i factor angle / 2 P)`` under the controls of ``gate``."""
+    if word in _ROTATIONS and not gate.controls:
+        out.circuit.append(_ROTATIONS[word](out.parameter(factor, angle)), gate.wires)
+        return
+    if word == "Y":
+        _controlled(out, gate, library.RYGate, gate.wires[0], factor, angle)
         return
     for wire, letter in zip(gate.wires, word, strict=True):
         for g in _TO_Z[letter]:
             out.circuit.append(g, [wire])
-    _parity_rotation(out, gate, gate.wires, angle)
+    _parity_rotation(out, gate, gate.wires, factor, angle)
     for wire, letter in zip(gate.wires, word, strict=True):
         for g in _FROM_Z[letter]:
             out.circuit.append(g, [wire])
 
 
-def _parity_rotation(out: Translated, gate: Gate, wires: Sequence[int], angle: Parameter) -> None:
-    """``exp(-i angle / 2 Z...Z)``, under the controls of ``gate``."""
+def _parity_rotation(out: Translated, gate: Gate, wires: Sequence[int], factor: float, angle: Angle) -> None:
+    """``exp(-i factor angle / 2 Z...Z)`` under the controls of ``gate``."""
     if len(wires) == 2 and not gate.controls:
-        out.circuit.rzz(angle, *wires)
+        out.circuit.rzz(out.parameter(factor, angle), *wires)
         return
     pairs = list(pairwise(wires))
     for pair in pairs:
         out.circuit.cx(*pair)
-    _append(out, gate, library.RZGate(angle), wires[-1:])
+    _controlled(out, gate, library.RZGate, wires[-1], factor, angle)
     for pair in reversed(pairs):
         out.circuit.cx(*pair)
+
+
+def _controlled(out: Translated, gate: Gate, rotation: Any, wire: int, factor: float, angle: Angle) -> None:
+    """A rotation about Y or Z under the controls of ``gate``, in gates without a controlled angle.
+
+    Simulators bind the angles of controlled gates wrongly (Aer up to 0.17 leaves them out), and hardware has none.
+    """
+    if not gate.controls:
+        out.circuit.append(rotation(out.parameter(factor, angle)), [wire])
+        return
+    flip = library.XGate().control(len(gate.controls), ctrl_state=_control_state(gate), annotated=False)
+    for sign in (1, -1):
+        out.circuit.append(rotation(out.parameter(sign * factor / 2, angle)), [wire])
+        out.circuit.append(flip, [*gate.controls, wire])
+
+
+def _phase(out: Translated, gate: Gate, factor: float, angle: Angle) -> None:
+    """``exp(i factor angle)``: a global phase, or under controls a phase of their common value."""
+    if not gate.controls:
+        out.phases.append((factor, angle))
+        return
+    *others, last = gate.controls
+    *values, own = gate.control_values
+    rest = Gate(gate.name, (), gate.operator, tuple(others), tuple(values))
+    sign = 1 if own else -1
+    if not others:
+        out.circuit.p(out.parameter(sign * factor, angle), last)
+    else:
+        _controlled(out, rest, library.RZGate, last, sign * factor, angle)
+    if others or not own:
+        _phase(out, rest, factor / 2 if others else factor, angle)
 
 
 def _spectral_rotation(out: Translated, gate: Gate, operator: SpectralRotation) -> None:
@@ -210,19 +245,20 @@ def _spectral_rotation(out: Translated, gate: Gate, operator: SpectralRotation) 
         return
     vectors, energies = _eigenbasis(operator)
     if len(energies) == 2 and abs(energies[0]) < EXACT and vectors is None:
-        _append(out, gate, library.PhaseGate(out.parameter(float(energies[1]), operator.angle)), gate.wires)
+        phase = replace(gate, controls=(*gate.controls, *gate.wires), control_values=(*gate.control_values, True))
+        _phase(out, phase, float(energies[1]), operator.angle)
         return
     wires = list(reversed(gate.wires))
     if vectors is not None:
         out.circuit.append(fixed_gate(gate.name, vectors.conj().T), wires)
-    for subset, coefficient in enumerate(_parities(energies)):
+    for subset, coefficient in enumerate(_parities(energies).tolist()):
         if abs(coefficient) < EXACT:
             continue
         if subset == 0:
             _phase(out, gate, coefficient, operator.angle)
             continue
         own = [w for i, w in enumerate(wires) if subset >> i & 1]
-        _parity_rotation(out, gate, own, out.parameter(-2 * coefficient, operator.angle))
+        _parity_rotation(out, gate, own, -2 * coefficient, operator.angle)
     if vectors is not None:
         out.circuit.append(fixed_gate(gate.name, vectors), wires)
 
@@ -241,18 +277,3 @@ def _parities(energies: NDArray) -> NDArray:
     index = np.arange(len(energies))
     signs = 1 - 2.0 * (np.bitwise_count(index[:, None] & index) & 1)
     return signs @ energies / len(energies)
-
-
-def _phase(out: Translated, gate: Gate, factor: float, angle: Angle) -> None:
-    """``exp(i factor angle)``: a global phase, or under controls a phase gate on the last of them."""
-    if not gate.controls:
-        out.phases.append((float(factor), angle))
-        return
-    *others, last = gate.controls
-    *values, own = gate.control_values
-    if not own:
-        out.circuit.x(last)
-    phase = Gate(gate.name, (last,), gate.operator, tuple(others), tuple(values))
-    _append(out, phase, library.PhaseGate(out.parameter(float(factor), angle)), (last,))
-    if not own:
-        out.circuit.x(last)
