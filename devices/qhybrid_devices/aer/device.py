@@ -44,6 +44,7 @@ class AerDevice(ProgramDevice):
     """
 
     name = "qhybrid.aer"
+    runs_jobs = True
 
     def __init__(
         self,
@@ -73,4 +74,4 @@ class AerDevice(ProgramDevice):
         """Circuits for Aer, transpiled once."""
         from qhybrid_devices.aer.executable import AerExecutable
 
-        return AerExecutable(program, self.simulator)
+        return AerExecutable(program, self.simulator, self.jobs)

@@ -13,6 +13,7 @@ from qiskit import ClassicalRegister, QuantumCircuit
 
 from qhybrid.errors import CircuitError, DeviceError
 from qhybrid.execution import Executable
+from qhybrid.jobs import Jobs
 from qhybrid.program import Evolution, Program, Samples, Slots, State
 from qhybrid_devices.aer.exact import ScalarSaves, read_tensors, save_scalars, save_tensors
 from qhybrid_devices.aer.noise import misread
@@ -28,8 +29,6 @@ from qhybrid_devices.outcomes import (
 )
 from qhybrid_devices.qiskit_circuits.translation import Translated, append_gates, translate
 
-#: Executions that are one run: enough to hide what a run costs, few enough to be interrupted.
-RUN_SIZE = 2048
 #: Outcomes are read as integers of this many bits.
 MAX_READ_WIRES = 62
 
@@ -72,14 +71,15 @@ class AerExecutable(Executable):
     Args:
         program: the circuit
         simulator: what runs it
+        jobs: sends and counts its circuits
     """
 
-    def __init__(self, program: Program, simulator: Simulator) -> None:
+    def __init__(self, program: Program, simulator: Simulator, jobs: Jobs | None = None) -> None:
         super().__init__(program)
-        self.simulator = simulator
+        self.simulator, self.jobs = simulator, jobs or Jobs()
 
     def __reduce__(self) -> tuple:
-        return (AerExecutable, (self.program, self.simulator))
+        return (AerExecutable, (self.program, self.simulator, self.jobs))
 
     # ------------------------------------------------------------------ results
 
@@ -179,15 +179,12 @@ class AerExecutable(Executable):
         rng: np.random.Generator | None = None,
         method: str | None = None,
     ) -> Iterator[Piece]:
-        """Run all samples, ``RUN_SIZE`` at a time."""
-        for start in range(0, count, RUN_SIZE):
-            stop = min(start + RUN_SIZE, count)
-            shared = recipe.circuits(values.part(recipe.program, start, stop), stop - start)
-            bound = [b for compiled, own, size in shared for b in compiled.bound(own, size)]
-            seed = 0 if rng is None else int(rng.integers(2**31))
-            data = iter(self.simulator.run(bound, shots, seed, method))
-            for compiled, own, size in shared:
-                yield Piece(compiled, own, size, tuple([next(data) for _ in range(size)] for _ in compiled.circuits))
+        """Run all samples; one piece for each set of circuits."""
+        shared = recipe.circuits(values, count)
+        bound = [b for compiled, own, size in shared for b in compiled.bound(own, size)]
+        data = iter(self.simulator.run(bound, shots, rng, self.jobs, method))
+        for compiled, own, size in shared:
+            yield Piece(compiled, own, size, tuple([next(data) for _ in range(size)] for _ in compiled.circuits))
 
     @cached_property
     def _saving(self) -> Recipe:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,11 @@ from qiskit.exceptions import QiskitError
 from qiskit_aer import AerError, AerSimulator
 
 from qhybrid.errors import DeviceError
+from qhybrid.jobs import Jobs
 from qhybrid_devices.aer.noise import readout_errors
 
+#: Executions that are one run: enough to hide what a run costs, few enough to be interrupted.
+RUN_SIZE = 2048
 #: Methods that know the state itself, and so expectation values of a noiseless circuit, exactly.
 METHODS = ("automatic", "statevector", "density_matrix", "matrix_product_state", "stabilizer")
 
@@ -41,10 +44,6 @@ class Bound:
     circuit: QuantumCircuit
     parameters: Sequence[Parameter]
     values: NDArray
-
-    def part(self, start: int, stop: int) -> Bound:
-        """Some of the executions."""
-        return Bound(self.circuit, self.parameters, self.values[:, start:stop])
 
 
 class Simulator:
@@ -124,35 +123,63 @@ class Simulator:
         wires = [circuit.find_bit(q).index for q in first.qubits]
         return f"{where} cannot run {first.operation.name} on wires {wires}"
 
-    def run(self, bound: Sequence[Bound], shots: int | None, seed: int, method: str | None = None) -> list[Any]:
+    def run(
+        self,
+        bound: Sequence[Bound],
+        shots: int | None,
+        rng: np.random.Generator | None,
+        jobs: Jobs,
+        method: str | None = None,
+    ) -> list[Any]:
         """The data of each execution, circuit after circuit.
 
         Args:
             bound: transpiled circuits
             shots: ``None`` if the circuits save exact results
-            seed: of all samples
+            rng: gives the seed of all samples, ``None`` without shots
+            jobs: sends and counts the executions
             method: instead of that of the settings
 
         Raises:
             DeviceError: Aer cannot run a circuit
         """
+        starts = np.cumsum([0, *(b.values.shape[1] for b in bound)])
+        seed = 0 if rng is None else int(rng.integers(2**30))
+
+        def submit(batch: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+            for start in range(0, len(batch), RUN_SIZE):
+                run = [i for i, _ in batch[start : start + RUN_SIZE]]
+                data = self._run(_selected(bound, starts, run), shots, seed + run[0], method)
+                yield from zip(run, data, strict=True)
+
+        return jobs.run(submit, range(starts[-1]), shots)
+
+    def _run(self, bound: Sequence[Bound], shots: int | None, seed: int, method: str | None) -> list[Any]:
         simulator = self._simulator(method or self.settings.method)
         binds = [{p: row.tolist() for p, row in zip(b.parameters, b.values, strict=True)} for b in bound]
         with_parameters = any(binds)
+        # without parameters there is nothing to bind: the circuit itself stands as often as it is executed
+        circuits = [b.circuit for b in bound for _ in range(1 if with_parameters else b.values.shape[1])]
         try:
-            job = simulator.run(
-                [b.circuit for b in bound],
+            result = simulator.run(
+                circuits,
                 parameter_binds=binds if with_parameters else None,
                 runtime_parameter_bind_enable=with_parameters,
                 shots=1 if shots is None else shots,
                 seed_simulator=seed,
-            )
-            result = job.result()
+            ).result()
         except (QiskitError, AerError) as cause:
             raise DeviceError(f"qhybrid.aer: {cause}") from cause
         if not result.success:
             raise DeviceError(f"qhybrid.aer: {_failure(result)}")
         return [r.data for r in result.results]
+
+
+def _selected(bound: Sequence[Bound], starts: NDArray, run: Sequence[int]) -> list[Bound]:
+    """Some executions, given by their numbers, which count through circuit after circuit."""
+    numbers = np.asarray(run)
+    owners = np.searchsorted(starts, numbers, side="right") - 1
+    return [replace(bound[k], values=bound[k].values[:, numbers[owners == k] - starts[k]]) for k in np.unique(owners)]
 
 
 def _failure(result: Any) -> str:
