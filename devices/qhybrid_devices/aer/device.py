@@ -45,6 +45,7 @@ class AerDevice(ProgramDevice):
 
     name = "qhybrid.aer"
     runs_jobs = True
+    runs_channels = True
 
     def __init__(
         self,

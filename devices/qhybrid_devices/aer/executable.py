@@ -120,7 +120,7 @@ class AerExecutable(Executable):
     @property
     def _by_groups(self) -> bool:
         """Whether exact results come from distributions: noise and routing leave no state to save."""
-        return self.simulator.is_noisy or self.simulator.settings.backend is not None
+        return self.simulator.is_noisy or self.simulator.settings.backend is not None or bool(self.program.channels)
 
     def _saved_results(self, values: Values, count: int) -> tuple[NDArray, ...]:
         """Exact results of a noiseless circuit."""

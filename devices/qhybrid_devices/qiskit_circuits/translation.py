@@ -19,9 +19,11 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Gate as QiskitGate
 from qiskit.circuit import Parameter, library
 from qiskit.circuit.library import get_standard_gate_name_mapping
+from qiskit.quantum_info import Kraus
 
 from qhybrid.program import (
     Angle,
+    Channel,
     Diagonal,
     Fixed,
     Gate,
@@ -107,6 +109,9 @@ def append_gates(out: Translated, gates: Sequence[Gate], values: Values | None =
                 _append(out, gate, fixed_gate(gate.name, matrix.array), reversed(gate.wires))
             case PauliRotation(word, angle, scale):
                 _pauli_rotation(out, gate, word, scale, angle)
+            case Channel(kraus):
+                noise = Kraus(list(kraus.array)).to_instruction()
+                out.circuit.append(noise, list(reversed(gate.wires)))
             case SpectralRotation():
                 _spectral_rotation(out, gate, gate.operator)
             case operator:
