@@ -20,6 +20,8 @@ from qhybrid_devices.aer.noise import readout_errors
 
 #: Executions that are one run: enough to hide what a run costs, few enough to be interrupted.
 RUN_SIZE = 2048
+#: Gates with an angle; a stabilizer state allows multiples of pi / 2 only.
+ROTATIONS = frozenset({"rx", "ry", "rz", "p", "rxx", "ryy", "rzz", "u"})
 #: Methods that know the state itself, and so expectation values of a noiseless circuit, exactly.
 METHODS = ("automatic", "statevector", "density_matrix", "matrix_product_state", "stabilizer")
 
@@ -110,18 +112,22 @@ class Simulator:
         except QiskitError as cause:
             raise DeviceError(f"{self._foreign(circuits[0])}: {cause.message}") from cause
 
+    @property
+    def _where(self) -> str:
+        """What messages call this simulator."""
+        if self.settings.backend is not None:
+            return f"qhybrid.aer as {getattr(self.settings.backend, 'name', self.settings.backend)}"
+        return f"qhybrid.aer with method={self.settings.method!r}"
+
     def _foreign(self, circuit: QuantumCircuit) -> str:
         """Which part of a circuit the simulator cannot run."""
         known = set(self.target.configuration().basis_gates)
         parts = (i for i in circuit.data if i.operation.name not in known)
         first = next(parts, None)
-        where = f"qhybrid.aer with method={self.settings.method!r}"
-        if self.settings.backend is not None:
-            where = f"qhybrid.aer as {getattr(self.settings.backend, 'name', self.settings.backend)}"
         if first is None or circuit.num_qubits > (self.target.num_qubits or np.inf):
-            return f"{where} cannot run this circuit of {circuit.num_qubits} wires"
+            return f"{self._where} cannot run this circuit of {circuit.num_qubits} wires"
         wires = [circuit.find_bit(q).index for q in first.qubits]
-        return f"{where} cannot run {first.operation.name} on wires {wires}"
+        return f"{self._where} cannot run {first.operation.name} on wires {wires}"
 
     def run(
         self,
@@ -169,9 +175,9 @@ class Simulator:
                 seed_simulator=seed,
             ).result()
         except (QiskitError, AerError) as cause:
-            raise DeviceError(f"qhybrid.aer: {cause}") from cause
+            raise DeviceError(f"{self._where}: {cause}") from cause
         if not result.success:
-            raise DeviceError(f"qhybrid.aer: {_failure(result)}")
+            raise DeviceError(f"{self._where}: {_failure(result)}{_rotation(circuits[0])}")
         return [r.data for r in result.results]
 
 
@@ -180,6 +186,15 @@ def _selected(bound: Sequence[Bound], starts: NDArray, run: Sequence[int]) -> li
     numbers = np.asarray(run)
     owners = np.searchsorted(starts, numbers, side="right") - 1
     return [replace(bound[k], values=bound[k].values[:, numbers[owners == k] - starts[k]]) for k in np.unique(owners)]
+
+
+def _rotation(circuit: QuantumCircuit) -> str:
+    """The first gate with a parameter, which is what some methods cannot run."""
+    first = next((i for i in circuit.data if i.operation.params and i.operation.name in ROTATIONS), None)
+    if first is None:
+        return ""
+    wires = [circuit.find_bit(q).index for q in first.qubits]
+    return f" The first gate with an angle is {first.operation.name} on wires {wires}."
 
 
 def _failure(result: Any) -> str:

@@ -133,6 +133,7 @@ def test_a_backend_with_its_couplings_and_noise(layout):
     np.testing.assert_allclose(sampled[0], exact[0], atol=5 * 0.5 / np.sqrt(shots))
 
 
+@pytest.mark.filterwarnings("ignore:.*has no QubitProperties:UserWarning")
 def test_a_backend_without_noise_keeps_every_wire_through_its_layout():
     backend = GenericBackendV2(5, coupling_map=LINE, seed=1, noise_info=False)
     node = qhybrid.QNode(circuit, qml.device("qhybrid.aer", wires=3, backend=backend, initial_layout=[4, 0, 2]))
@@ -154,6 +155,6 @@ def test_a_noisy_circuit_has_no_state():
 def test_exact_noise_needs_a_density_matrix():
     device = qml.device("qhybrid.aer", wires=3, noise_model=noise_model(), method="statevector")
     node = qhybrid.QNode(circuit, device)
-    with pytest.raises(DeviceError, match="method='density_matrix', not 'statevector'.*set shots"):
+    with pytest.raises(DeviceError, match=r"method='density_matrix', not 'statevector'.*set shots"):
         node(WEIGHTS)
     assert np.shape(qhybrid.set_shots(node, shots=10)(WEIGHTS)[0]) == (4,)
