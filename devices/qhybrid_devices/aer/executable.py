@@ -22,6 +22,7 @@ from qhybrid_devices.externals import Values
 from qhybrid_devices.outcomes import (
     Grouping,
     Reading,
+    draw_results,
     group_measurements,
     plan_reading,
     read_distributions,
@@ -31,6 +32,10 @@ from qhybrid_devices.qiskit_circuits.translation import Translated, append_gates
 
 #: Outcomes are read as integers of this many bits.
 MAX_READ_WIRES = 62
+#: Shots of wider groups are drawn by Aer.
+MAX_DISTRIBUTION_WIRES = 12
+#: Aer draws the shots of wider noisy circuits, one trajectory each, and of narrower ones from a density matrix.
+MAX_MIXED_WIRES = 10
 
 
 @dataclass(frozen=True)
@@ -102,25 +107,45 @@ class AerExecutable(Executable):
             DeviceError: Aer cannot run the circuit
         """
         values, count = Values.of(self.program, slots)
-        reading = self._reading
+        self._check_readable()
         if not count:
             return self._shaped(self._empty(shots))
         spectra, extended = self._grouping.diagonalize(values)
+        own = (self.program, self._reading, values, spectra)
+        if self._has_distributions:
+            return self._shaped(draw_results(*own, self._distributions(extended, count, shots), shots, rng))
         pieces = list(self._execute(self._measured, extended, count, shots, rng))
         outcomes = []
         for g, group in enumerate(self._grouping.groups):
             drawn = np.stack([_outcomes(d.counts) for p in pieces for d in p.data[g]])
             outcomes.append(rng.permuted(drawn, axis=1) if group.ordered else drawn)
-        return self._shaped(read_outcomes(self.program, reading, values, spectra, outcomes))
+        return self._shaped(read_outcomes(*own, outcomes))
 
     def circuits_per_execution(self, shots: int | None) -> int:
         """Circuits that one sample needs: one for each group of measurements, unless exact results are saved."""
         return len(self._grouping.groups) if shots is not None or self._by_groups else 1
 
     @property
+    def _is_mixed(self) -> bool:
+        """Whether noise makes the state mixed."""
+        return self.simulator.is_noisy or bool(self.program.channels)
+
+    @property
     def _by_groups(self) -> bool:
         """Whether exact results come from distributions: noise and routing leave no state to save."""
-        return self.simulator.is_noisy or self.simulator.settings.backend is not None or bool(self.program.channels)
+        return self._is_mixed or self.simulator.settings.backend is not None
+
+    @property
+    def _has_distributions(self) -> bool:
+        """Whether shots are drawn from an exact distribution, as Aer would draw them, but without a step for each."""
+        if max(len(g.wires) for g in self._grouping.groups) > MAX_DISTRIBUTION_WIRES:
+            return False
+        method = self.simulator.settings.method
+        if self._is_mixed:
+            correlated = any(len(qubits) > 1 for qubits in self.simulator.readout_errors)
+            exact = method in ("automatic", "density_matrix") and self.program.num_wires <= MAX_MIXED_WIRES
+            return exact and not correlated
+        return method in ("automatic", "statevector", "density_matrix")
 
     def _saved_results(self, values: Values, count: int) -> tuple[NDArray, ...]:
         """Exact results of a noiseless circuit."""
@@ -144,14 +169,20 @@ class AerExecutable(Executable):
                 f"Exact results of a noisy circuit need method='density_matrix', not {method!r}. "
                 "Change it, or set shots."
             )
-        reading = self._reading
         spectra, extended = self._grouping.diagonalize(values)
-        pieces = list(self._execute(self._distributed, extended, count, method="density_matrix"))
+        return read_distributions(
+            self.program, self._reading, values, spectra, self._distributions(extended, count, None)
+        )
+
+    def _distributions(self, values: Values, count: int, shots: int | None) -> list[NDArray]:
+        """The exact distribution of what is read of each group, ``(B, 2**k)``; ``shots`` are counted as used."""
+        method = "density_matrix" if self._is_mixed else None
+        pieces = list(self._execute(self._distributed, values, count, shots, method=method))
         found = []
         for g in range(len(self._grouping.groups)):
             own = [(np.stack([np.asarray(d.outcomes) for d in p.data[g]]), p.compiled.qubits[g]) for p in pieces]
             found.append(np.concatenate([misread(d, qubits, self.simulator.readout_errors) for d, qubits in own]))
-        return read_distributions(self.program, reading, values, spectra, found)
+        return found
 
     def _shaped(self, results: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         return results if self.program.is_batched else tuple(r[0] for r in results)
@@ -211,11 +242,14 @@ class AerExecutable(Executable):
 
     @cached_property
     def _reading(self) -> Reading:
+        self._check_readable()
         groups = self._grouping.groups
-        widest = max((len(g.wires) for g in groups), default=0)
+        return plan_reading(self.program, self._grouping, [{w: 1 << i for i, w in enumerate(g.wires)} for g in groups])
+
+    def _check_readable(self) -> None:
+        widest = max((len(g.wires) for g in self._grouping.groups), default=0)
         if widest > MAX_READ_WIRES:
             raise DeviceError(f"qhybrid.aer measures up to {MAX_READ_WIRES} wires together, not {widest}.")
-        return plan_reading(self.program, self._grouping, [{w: 1 << i for i, w in enumerate(g.wires)} for g in groups])
 
     def _grouped_circuits(self, values: Values | None, finish: Callable[[QuantumCircuit, list[int]], None]) -> Compiled:
         """For each group, the circuit with the rotations into its basis, ended by ``finish`` on the group's qubits."""

@@ -141,8 +141,8 @@ class Simulator:
 
         Args:
             bound: transpiled circuits
-            shots: ``None`` if the circuits save exact results
-            rng: gives the seed of all samples, ``None`` without shots
+            shots: of each execution, ``None`` for exact results
+            rng: gives the seed of all samples; ``None`` if the circuits save exact results, whatever is drawn from them
             jobs: sends and counts the executions
             method: instead of that of the settings
 
@@ -150,12 +150,12 @@ class Simulator:
             DeviceError: Aer cannot run a circuit
         """
         starts = np.cumsum([0, *(b.values.shape[1] for b in bound)])
-        seed = 0 if rng is None else int(rng.integers(2**30))
+        seed, measured = (0, None) if rng is None else (int(rng.integers(2**30)), shots)
 
         def submit(batch: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
             for start in range(0, len(batch), RUN_SIZE):
                 run = [i for i, _ in batch[start : start + RUN_SIZE]]
-                data = self._run(_selected(bound, starts, run), shots, seed + run[0], method)
+                data = self._run(_selected(bound, starts, run), measured, seed + run[0], method)
                 yield from zip(run, data, strict=True)
 
         return jobs.run(submit, range(starts[-1]), shots)
