@@ -28,8 +28,8 @@ from qhybrid.capture.values import concrete, is_functorch
 from qhybrid.circuit import CompiledCircuit, run_tape
 from qhybrid.errors import CaptureError, FallbackWarning, NotFiniteError
 from qhybrid.explanation import Explanation
-from qhybrid.gradients import NATIVE_METHODS, GradientMethod, check_method, resolve, resolves
-from qhybrid.tapes import TapeBackend, backend_of
+from qhybrid.gradients import GradientMethod, check_method, resolve, resolves
+from qhybrid.tapes import TapeBackend, backend_of, portable
 
 #: Traces kept for one signature, for functions that branch on values.
 MAX_TRACES = 8
@@ -182,15 +182,11 @@ class QNode(qml.QNode):
                 self._cache.backend = backend_of(self.device)
             except CaptureError as cause:
                 return str(cause)
-        backend = self._cache.backend
-        if self._is_pennylanes_derivative(backend):
+        backend, method = self._cache.backend, self._method
+        exact = self._each_shots() is EXACT
+        if isinstance(backend, TapeBackend) and isinstance(method, str) and backend.leaves_derivative(method, exact):
             return f"diff_method {self._method!r} is PennyLane's on device {self.device.name!r}"
         return None
-
-    def _is_pennylanes_derivative(self, backend: CompilingDevice) -> bool:
-        """Whether the method asks for the device's derivative where only PennyLane may have one."""
-        native = isinstance(self._method, str) and self._method in NATIVE_METHODS
-        return native and isinstance(backend, TapeBackend) and not backend.has_vjp
 
     @property
     def _backend(self) -> CompilingDevice:
@@ -402,7 +398,7 @@ class QNode(qml.QNode):
     def __reduce__(self) -> tuple:
         if len(self._compile_pipeline):
             raise TypeError("A QNode that carries PennyLane transforms cannot be pickled; apply them after loading.")
-        settings = {k: v for k, v in self._init_args.items() if k != "func"}
+        settings = {k: v for k, v in self._init_args.items() if k != "func"} | {"device": portable(self.device)}
         shots = self._shots if self._shots_override_device else None
         if not isinstance(self.func, types.FunctionType):  # a method or a callable object pickles itself
             return (_restored, (self.func, settings, shots))

@@ -83,7 +83,9 @@ def _wire_map(tape: QuantumScript, device_wires: Any) -> WireMap:
     """Indices of the wires: the device's own if it gives them or all are measured, else those of the wires in use."""
     used = _standard_order(tape)
     if isinstance(device_wires, Mapping):
-        wire_indices(used, device_wires)
+        unknown = [w for w in used if w not in device_wires]
+        if unknown:  # a wrong label, or a wire that a deferred measurement would need: the device may know a way
+            raise CaptureError(f"wire {unknown[0]!r} is not on the device, whose wires are {list(device_wires)}")
         return device_wires
     if device_wires is None:
         return {w: i for i, w in enumerate(used)}

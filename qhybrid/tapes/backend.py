@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -10,13 +11,15 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pennylane as qml
-from pennylane.devices import Device, ExecutionConfig
+from pennylane.devices import Device, ExecutionConfig, QutritDevice
 from pennylane.devices.default_mixed import DefaultMixed
 from pennylane.devices.default_qubit import DefaultQubit
+from pennylane.devices.default_qutrit_mixed import DefaultQutritMixed
 from pennylane.tape import QuantumScript
 
 from qhybrid.backend import CompilingDevice
 from qhybrid.errors import CaptureError
+from qhybrid.gradients import NATIVE_METHODS
 from qhybrid.program import Program
 from qhybrid.tapes.executable import TapeExecutable
 from qhybrid.tapes.lightning import Direct, direct
@@ -45,7 +48,7 @@ class TapeBackend(CompilingDevice):
     def __init__(self, device: Device) -> None:
         self.device = device
         #: Whether the simulator is differentiable array code, which also takes a batch as one tape.
-        self.backprops = self.broadcasts = type(device) in (DefaultQubit, DefaultMixed)
+        self.backprops = self.broadcasts = type(device) in (DefaultQubit, DefaultMixed) and _claims(device, "backprop")
         self._compiled: OrderedDict[Program, TapeExecutable] = OrderedDict()
         self._direct: dict[Program, Direct | None] = {}
         self._lock = threading.RLock()
@@ -65,6 +68,17 @@ class TapeBackend(CompilingDevice):
         """Whether the device has a derivative that is known to be right."""
         return self.backprops or self.device.name == "lightning.qubit"
 
+    def leaves_derivative(self, method: str, exact: bool) -> bool:
+        """Whether ``method`` asks for a derivative of the device that only PennyLane knows how to use.
+
+        Args:
+            method: a name that ``diff_method`` takes
+            exact: whether results are exact
+        """
+        if self.has_vjp:
+            return False
+        return method in NATIVE_METHODS or (method == "best" and exact and _claims(self.device, "best"))
+
     def new_rng(self) -> np.random.Generator:
         """A generator that nothing uses: the device draws its own random numbers."""
         return np.random.default_rng(0)
@@ -83,9 +97,6 @@ class TapeBackend(CompilingDevice):
 
     def check(self, program: Program, shots: int | None) -> None:
         """Leave to PennyLane what the device, or the way to it, cannot run as a Program."""
-        matrices = any(t.matrices for o in program.observables() for t in o.terms)
-        if matrices and getattr(self.device, "readout_err", None):
-            raise CaptureError(f"{self.device.name} with readout errors measures a matrix in a basis of its own choice")
         try:
             self.compile(program).check(shots)
         except CaptureError:
@@ -139,6 +150,19 @@ class TapeBackend(CompilingDevice):
         return self.device.setup_execution_config(ExecutionConfig(gradient_method=method, interface=interface))
 
 
+def _claims(device: Device, method: str) -> bool:
+    return device.supports_derivatives(ExecutionConfig(gradient_method=method))
+
+
+def portable(device: Any) -> Any:
+    """``device`` for pickling: Lightning's without its C++ state, which it makes anew."""
+    if getattr(device, "_statevector", None) is None:
+        return device
+    copied = copy.copy(device)
+    copied._statevector = copied._intermediate_states = None
+    return copied
+
+
 _backends: WeakValueDictionary[int, TapeBackend] = WeakValueDictionary()
 _backends_lock = threading.Lock()
 
@@ -162,6 +186,10 @@ def backend_of(device: Any) -> CompilingDevice:
         raise CaptureError(f"device {device.name!r} carries PennyLane transforms")
     if isinstance(device, CompilingDevice):
         return device
+    if isinstance(getattr(device, "target_device", device), QutritDevice | DefaultQutritMixed):
+        raise CaptureError(f"device {device.name!r} holds qutrits")
+    if getattr(device, "readout_err", None):
+        raise CaptureError(f"device {device.name!r} has readout errors, which PennyLane adds to each measurement")
     with _backends_lock:
         backend = _backends.get(id(device))
         if backend is None or backend.device is not device:

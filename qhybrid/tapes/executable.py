@@ -68,6 +68,7 @@ class TapeExecutable(Executable):
         self.parameters: tuple[Parameter, ...] = tuple(o.parameter for o in self.operations if o.parameter is not None)
         self.measured: Measured = measured(program, labels)
         self.varying = [m for s in self.measured.settings for m in s.measurements if isinstance(m, Varying)]
+        self._checked: set[int | None] = set()
         self._kept: dict[Any, tuple[KeptTapes | None, ...]] = {}
 
     @property
@@ -214,7 +215,9 @@ class TapeExecutable(Executable):
         return found
 
     def check(self, shots: int | None) -> None:
-        """Preprocess the circuit at some data, so that the device can refuse it."""
+        """Preprocess the circuit at some data, once, so that the device can refuse it."""
+        if shots in self._checked:
+            return
         rng = np.random.default_rng(7)
         point = Point(
             tuple(p.example(rng)[None] if p.batched else p.example(rng) for p in self.parameters),
@@ -231,6 +234,7 @@ class TapeExecutable(Executable):
                 shape = np.shape(self.tensor_value(results, index))
                 if isinstance(m, State) and shape != (2**self.program.num_wires,):
                     raise ValueError(f"its state has the shape {shape}, which is no state vector's")
+        self._checked.add(shots)
 
     # ------------------------------------------------------------------ results
 

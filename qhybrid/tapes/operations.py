@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pennylane.operation import Operator
 
 from qhybrid.errors import CaptureError
-from qhybrid.program import Diagonal, Evolution, Fixed, Gate, Matrix, PauliRotation, Program, SpectralRotation
+from qhybrid.program import Diagonal, Evolution, Fixed, Gate, Matrix, PauliRotation, Program, SpectralRotation, State
 from qhybrid.tapes.parameters import (
     Block,
     EvolutionMatrix,
@@ -102,12 +102,13 @@ def tape_operations(program: Program, labels: Labels, seed: int = 0) -> list[Tap
         if prep is not None:
             amplitudes = SlotArray(prep.amplitudes, program.arrays[prep.amplitudes.index])
             wires = [labels[w] for w in prep.wires]
-            made = qml.StatePrep(amplitudes.example(rng), wires=wires, validate_norm=False)
-            operations.append(TapeOperation(made, amplitudes))
+            state = qml.StatePrep(amplitudes.example(rng), wires=wires, validate_norm=False)
+            operations.append(TapeOperation(state, amplitudes))
+        phases = any(isinstance(t, State) for t in program.tensors)
         for gate in program.gates:
-            made = _operation(gate, program, labels, rng)
-            if made is not None:
-                operations.append(made)
+            if not (gate.wires or gate.controls or phases):
+                continue  # a global phase that nothing shows, and that not every device has
+            operations.append(_operation(gate, program, labels, rng))
     return operations
 
 
@@ -117,7 +118,7 @@ def constant_operations(gates: tuple[Gate, ...], labels: Labels) -> tuple[Operat
         return tuple(_fixed(g, labels) for g in gates)
 
 
-def _operation(gate: Gate, program: Program, labels: Labels, rng: np.random.Generator) -> TapeOperation | None:
+def _operation(gate: Gate, program: Program, labels: Labels, rng: np.random.Generator) -> TapeOperation:
     op = gate.operator
     if isinstance(op, Fixed):
         return TapeOperation(_fixed(gate, labels))
@@ -162,7 +163,7 @@ def _named_rotation(word: str, angle: Any, wires: list) -> Operator:
     return qml.PauliRot(angle, word, wires=wires)
 
 
-def _spectral(gate: Gate, op: SpectralRotation, labels: Labels, rng: np.random.Generator) -> TapeOperation | None:
+def _spectral(gate: Gate, op: SpectralRotation, labels: Labels, rng: np.random.Generator) -> TapeOperation:
     if not gate.wires:
         return _phase(gate, op, labels, rng)
     found = _spectral_class(_base_name(gate.name), op.eigenvalues, op.projectors)
@@ -175,7 +176,7 @@ def _spectral(gate: Gate, op: SpectralRotation, labels: Labels, rng: np.random.G
     return TapeOperation(_controlled(base, gate, labels), parameter)
 
 
-def _phase(gate: Gate, op: SpectralRotation, labels: Labels, rng: np.random.Generator) -> TapeOperation | None:
+def _phase(gate: Gate, op: SpectralRotation, labels: Labels, rng: np.random.Generator) -> TapeOperation:
     """A global phase, or, with controls, a phase shift on one of them."""
     (eigenvalue,) = op.eigenvalues
     if not gate.controls:
