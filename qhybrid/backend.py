@@ -19,7 +19,8 @@ class CompilingDevice(ABC):
     from then on only the values of its slots.
     """
 
-    #: Wire labels, ``None`` if each circuit decides.
+    #: Wire labels, ``None`` if each circuit decides. A mapping gives the index of each label: programs are then
+    #: numbered over all wires, which a device may tell apart, and not only over those that a circuit uses.
     wires: Any
     #: PennyLane's, which every device of PennyLane has.
     tracker: Any
@@ -52,6 +53,17 @@ class CompilingDevice(ABC):
 
         Raises:
             DeviceError: the device cannot run it
+        """
+
+    def check(self, program: Program, shots: int | None) -> None:  # noqa: B027 - most devices run every program
+        """Say no to a program that PennyLane's own path may run on this device.
+
+        Args:
+            program: the circuit
+            shots: samples a measurement basis, ``None`` for exact results
+
+        Raises:
+            CaptureError: with the reason
         """
 
     @abstractmethod

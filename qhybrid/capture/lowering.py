@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ def lower(
 
     Args:
         tape: operations and measurements; parameters may be tracers or tensors of any host
-        device_wires: wire labels of the device, ``None`` if the circuit decides
+        device_wires: wire labels of the device, their indices, or ``None`` if the circuit decides
         varies: whether a parameter changes from call to call and so needs a slot
         trainable: whether the value of a parameter must not be baked in where it has no slot
 
@@ -80,8 +80,13 @@ def lower(
 
 
 def _wire_map(tape: QuantumScript, device_wires: Any) -> WireMap:
-    """Indices of the wires: the device's own if all are measured, otherwise only those that the circuit uses."""
+    """Indices of the wires: the device's own if it gives them or all are measured, else those of the wires in use."""
     used = _standard_order(tape)
+    if isinstance(device_wires, Mapping):
+        unknown = [w for w in used if w not in device_wires]
+        if unknown:  # a wrong label, or a wire that a deferred measurement would need: the device may know a way
+            raise CaptureError(f"wire {unknown[0]!r} is not on the device, whose wires are {list(device_wires)}")
+        return device_wires
     if device_wires is None:
         return {w: i for i, w in enumerate(used)}
     known = {w: i for i, w in enumerate(device_wires)}
