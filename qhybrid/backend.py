@@ -47,6 +47,10 @@ class CompilingDevice(ABC):
     def new_rng(self) -> np.random.Generator:
         """A generator for one execution; the same seed of the device gives the same sequence of them."""
 
+    def expand(self, tape: Any) -> Any:
+        """The PennyLane circuit to run in place of a recorded one, for example with noise; the measurements stay."""
+        return tape
+
     @abstractmethod
     def compile(self, program: Program) -> Executable:
         """An executable for ``program``, from a cache if this device has compiled it before.

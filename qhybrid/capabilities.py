@@ -123,7 +123,7 @@ def _circuits(device: Any, operations: Sequence[Operator], shots: int | None = N
         tapes = device.preprocess_transforms(config)((tape,))[0]
         if isinstance(device, CompilingDevice):
             for prepared in tapes:
-                device.compile(lower(prepared, device.wires, lambda value: True, qml.math.requires_grad).program)
+                device.compile(lower(prepared, device, lambda value: True, qml.math.requires_grad).program)
     except Exception:  # noqa: BLE001 - devices refuse circuits with errors of many classes
         return 0
     return len(tapes)

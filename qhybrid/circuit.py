@@ -96,7 +96,7 @@ def run_tape(
         CaptureError: the circuit cannot be lowered
     """
     choose = choose or (lambda shots: resolve("best", has_vjp=device.has_vjp, shots=shots)[0])
-    lowered = lower(tape, device.wires, varies=lambda value: True, trainable=math.requires_grad)
+    lowered = lower(tape, device, varies=lambda value: True, trainable=math.requires_grad)
     numbers = list(tape.shots) if tape.shots else [None]
     for shots in numbers:
         device.check(lowered.program, shots)

@@ -243,7 +243,7 @@ class QNode(qml.QNode):
         entry.calls += 1
         if entry.calls >= entry.next_audit and not any(map(is_functorch, leaves)):
             entry.next_audit = AUDIT_GROWTH * entry.calls
-            audit(self.func, entry.trace, key[0], leaves, self._backend.wires, self._shots)
+            audit(self.func, entry.trace, key[0], leaves, self._backend, self._shots)
         return entry
 
     def _new_entry(self, key: Any, leaves: list) -> _Entry:
@@ -254,7 +254,7 @@ class QNode(qml.QNode):
             cache.retraces[key] = cache.retraces.get(key, 0) + len(stale)
             if cache.retraces[key] > MAX_RETRACES:
                 raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
-            made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self._backend.wires, self._shots)
+            made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self._backend, self._shots)
             for shots in self._each_shots():
                 self._backend.check(made.program, shots)
             automatic = Interface.TORCH if holds_tensor(key[0]) else Interface.AUTO
@@ -325,7 +325,7 @@ class QNode(qml.QNode):
                 path, reason = "recorded", str(cause)
         if path == "recorded":
             recording = record(self.func, args, kwargs, self._shots)
-            lowered = lower(recording.tape, self._backend.wires, lambda value: True, qml.math.requires_grad)
+            lowered = lower(recording.tape, self._backend, lambda value: True, qml.math.requires_grad)
             program, batch = lowered.program, lowered.batch_size
         shots = self._each_shots()
         method, method_reason = self._resolve_with_reason(shots[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pennylane as qml
@@ -42,9 +42,20 @@ class Lowered:
     batch_size: int | None
 
 
+class Setting(Protocol):
+    """What a device decides about the circuits that it is given."""
+
+    @property
+    def wires(self) -> Any:
+        """Labels of its wires, their indices, or ``None`` if the circuit decides."""
+
+    def expand(self, tape: QuantumScript) -> QuantumScript:
+        """The circuit that it runs in place of a recorded one, with the same measurements."""
+
+
 def lower(
     tape: QuantumScript,
-    device_wires: Any,
+    device: Setting,
     varies: Callable[[Any], bool],
     trainable: Callable[[Any], bool] | None = None,
 ) -> Lowered:
@@ -52,7 +63,7 @@ def lower(
 
     Args:
         tape: operations and measurements; parameters may be tracers or tensors of any host
-        device_wires: wire labels of the device, their indices, or ``None`` if the circuit decides
+        device: whose wires are used, and which may add to the circuit
         varies: whether a parameter changes from call to call and so needs a slot
         trainable: whether the value of a parameter must not be baked in where it has no slot
 
@@ -61,7 +72,8 @@ def lower(
         CircuitError: the circuit itself is wrong
         pennylane.wires.WireError: a wire is not on the device
     """
-    wire_map = _wire_map(tape, device_wires)
+    tape = device.expand(tape)
+    wire_map = _wire_map(tape, device.wires)
     slots = SlotTable(varies, trainable)
     preparation, gates = _operations(tape.operations, wire_map, slots)
     table = MeasurementTable(wire_map, slots, with_shots=bool(tape.shots))

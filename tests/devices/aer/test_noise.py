@@ -158,3 +158,29 @@ def test_exact_noise_needs_a_density_matrix():
     with pytest.raises(DeviceError, match=r"method='density_matrix', not 'statevector'.*set shots"):
         node(WEIGHTS)
     assert np.shape(qhybrid.set_shots(node, shots=10)(WEIGHTS)[0]) == (4,)
+
+
+def test_a_noise_model_of_pennylane():
+    """The device adds its channels as ``qml.add_noise`` does to a QNode."""
+    model = qml.NoiseModel(
+        {
+            qml.noise.op_in([qml.RX, qml.Rot]): qml.noise.partial_wires(qml.AmplitudeDamping, 0.1),
+            qml.noise.op_eq(qml.CNOT): qml.noise.partial_wires(qml.PhaseDamping, 0.2, wires=1),
+        }
+    )
+
+    def plain(x, w):
+        qml.RX(x, wires=0)
+        qml.CNOT([0, 1])
+        qml.Rot(0.1, w, 0.3, wires=1)
+        qml.RY(w, wires=0)
+        return qml.expval(qml.Z(1) @ qml.X(0)), qml.probs(wires=[0])
+
+    ours = qhybrid.QNode(plain, qml.device("qhybrid.aer", wires=2, noise_model=model))
+    reference = qml.add_noise(qml.QNode(plain, qml.device("default.mixed", wires=2)), model)
+    w = pnp.array(0.4, requires_grad=True)
+    for a, b in zip(ours(0.3, w), reference(0.3, w), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-10)
+    got, expected = (qml.grad(lambda w, node=node: node(0.3, w)[0])(w) for node in (ours, reference))
+    np.testing.assert_allclose(got, expected, atol=1e-10)
+    assert ours.explain(0.3, w).path == "compiled"
