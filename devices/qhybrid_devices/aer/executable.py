@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit import ClassicalRegister, QuantumCircuit
 
 from qhybrid.errors import CircuitError, DeviceError
 from qhybrid.execution import Executable
 from qhybrid.jobs import Jobs
-from qhybrid.program import Evolution, Program, Samples, Slots, State
-from qhybrid_devices.aer.exact import ScalarSaves, read_tensors, save_scalars, save_tensors
+from qhybrid.program import Program, Samples, Slots, State
+from qhybrid_devices.aer.circuits import (
+    Compiled,
+    Finish,
+    Recipe,
+    grouped_circuits,
+    measure,
+    save_distribution,
+    saving_circuit,
+)
+from qhybrid_devices.aer.exact import read_tensors
 from qhybrid_devices.aer.noise import misread
-from qhybrid_devices.aer.simulator import Bound, Simulator
+from qhybrid_devices.aer.simulator import Simulator
 from qhybrid_devices.externals import Values
 from qhybrid_devices.outcomes import (
     Grouping,
@@ -28,7 +36,6 @@ from qhybrid_devices.outcomes import (
     read_distributions,
     read_outcomes,
 )
-from qhybrid_devices.qiskit_circuits.translation import Translated, append_gates, translate
 
 #: Outcomes are read as integers of this many bits.
 MAX_READ_WIRES = 62
@@ -36,28 +43,6 @@ MAX_READ_WIRES = 62
 MAX_DISTRIBUTION_WIRES = 12
 #: Aer draws the shots of wider noisy circuits, one trajectory each, and of narrower ones from a density matrix.
 MAX_MIXED_WIRES = 10
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """Transpiled circuits of one structure.
-
-    Args:
-        translated: what the parameters of each circuit mean
-        circuits: one that saves exact results, or one for each group of measurements
-        qubits: of each group, where its wires are measured
-        scalars: how scalars are read from what is saved
-    """
-
-    translated: tuple[Translated, ...]
-    circuits: tuple[QuantumCircuit, ...]
-    qubits: tuple[list[int], ...] = ()
-    scalars: tuple[ScalarSaves, ...] = ()
-
-    def bound(self, values: Values, count: int) -> list[Bound]:
-        """The circuits with the parameters of some samples."""
-        pairs = zip(self.translated, self.circuits, strict=True)
-        return [Bound(circuit, t.parameters, t.values(values, count)) for t, circuit in pairs]
 
 
 @dataclass(frozen=True)
@@ -162,9 +147,12 @@ class AerExecutable(Executable):
     def _distributed_results(self, values: Values, count: int) -> tuple[NDArray, ...]:
         """Exact results of a noisy or routed circuit, from the distribution of the outcomes of each group."""
         if any(isinstance(t, State) for t in self.program.tensors):
-            raise CircuitError("A noisy circuit has no state vector. Measure expectation values or probabilities.")
+            raise CircuitError(
+                "A noisy circuit, or one on the qubits of a backend, has no state vector. Measure expectation values "
+                "or probabilities."
+            )
         method = self.simulator.settings.method
-        if method not in ("automatic", "density_matrix"):
+        if self._is_mixed and method not in ("automatic", "density_matrix"):
             raise DeviceError(
                 f"Exact results of a noisy circuit need method='density_matrix', not {method!r}. "
                 "Change it, or set shots."
@@ -223,11 +211,15 @@ class AerExecutable(Executable):
 
     @cached_property
     def _measured(self) -> Recipe:
-        return Recipe(self._extended, lambda values: self._grouped_circuits(values, _measure))
+        return self._grouped(measure)
 
     @cached_property
     def _distributed(self) -> Recipe:
-        return Recipe(self._extended, lambda values: self._grouped_circuits(values, _save_distribution))
+        return self._grouped(save_distribution)
+
+    def _grouped(self, finish: Finish) -> Recipe:
+        groups = self._grouping.groups
+        return Recipe(self._extended, lambda v: grouped_circuits(self.program, groups, self.simulator, v, finish))
 
     # ------------------------------------------------------------------ groups of measurements
 
@@ -251,76 +243,9 @@ class AerExecutable(Executable):
         if widest > MAX_READ_WIRES:
             raise DeviceError(f"qhybrid.aer measures up to {MAX_READ_WIRES} wires together, not {widest}.")
 
-    def _grouped_circuits(self, values: Values | None, finish: Callable[[QuantumCircuit, list[int]], None]) -> Compiled:
-        """For each group, the circuit with the rotations into its basis, ended by ``finish`` on the group's qubits."""
-        groups, translated = self._grouping.groups, []
-        for group in groups:
-            out = translate(self.program, values)
-            append_gates(out, group.gates, values)
-            translated.append(out)
-        circuits = self.simulator.transpile([t.circuit for t in translated])
-        qubits = [positions(circuit, group.wires) for group, circuit in zip(groups, circuits, strict=True)]
-        for circuit, own in zip(circuits, qubits, strict=True):
-            finish(circuit, own)
-        return Compiled(tuple(translated), tuple(circuits), tuple(qubits))
-
-
-def saving_circuit(program: Program, simulator: Simulator, values: Values | None) -> Compiled:
-    """The circuit that saves all exact results of a program."""
-    out = translate(program, values)
-    (out.circuit,) = simulator.transpile([out.circuit])
-    scalars = save_scalars(out, program, values)
-    save_tensors(out, program)
-    return Compiled((out,), (out.circuit,), scalars=tuple(scalars))
-
-
-def positions(circuit: QuantumCircuit, wires: Sequence[int]) -> list[int]:
-    """The qubits on which the wires of a transpiled circuit end."""
-    if circuit.layout is None:
-        return list(wires)
-    final = circuit.layout.final_index_layout()
-    return [final[w] for w in wires]
-
-
-def _measure(circuit: QuantumCircuit, qubits: list[int]) -> None:
-    circuit.add_register(ClassicalRegister(len(qubits), "outcome"))
-    circuit.measure(qubits, range(len(qubits)))
-
-
-def _save_distribution(circuit: QuantumCircuit, qubits: list[int]) -> None:
-    circuit.save_probabilities(qubits, label="outcomes")
-
 
 def _outcomes(counts: Any) -> NDArray:
     """Counts as outcomes, ascending; bit ``i`` is the outcome of the group's wire ``i``."""
     found = counts if isinstance(counts, dict) else vars(counts)
     keys = np.array([int(k, 16) for k in found], np.int64)
     return np.repeat(keys, np.array(list(found.values()), np.int64))
-
-
-class Recipe:
-    """How circuits of one structure are made, and for how many samples each holds.
-
-    Args:
-        program: its gates and slots
-        make: makes the circuits; takes the slots of one sample where the program has gates given as numbers
-    """
-
-    def __init__(self, program: Program, make: Callable[[Values | None], Compiled]) -> None:
-        self.program, self.make = program, make
-        evolutions = [g for g in program.gates if isinstance(g.operator, Evolution)]
-        self._holds_numbers = bool(program.arrays or evolutions)
-        self._differs = any(a.batched for a in program.arrays) or any(a.batched for g in evolutions for a in g.angles)
-
-    @cached_property
-    def _kept(self) -> Compiled:
-        return self.make(None)
-
-    def circuits(self, values: Values, count: int) -> list[tuple[Compiled, Values, int]]:
-        """Circuits with the samples that they hold for: kept ones, or ones made for these values."""
-        if not self._holds_numbers:
-            return [(self._kept, values, count)]
-        if not self._differs:
-            return [(self.make(values), values, count)]
-        samples = [values.part(self.program, b, b + 1) for b in range(count)]
-        return [(self.make(own), own, 1) for own in samples]

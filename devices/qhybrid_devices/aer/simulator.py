@@ -57,6 +57,7 @@ class Simulator:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._simulators: dict[str, AerSimulator] = {}
         if settings.method not in METHODS:
             raise DeviceError(f"qhybrid.aer got method={settings.method!r}; choose one of {', '.join(METHODS)}.")
         available = AerSimulator().available_devices()
@@ -84,6 +85,11 @@ class Simulator:
         return self._simulator("automatic").options.noise_model
 
     def _simulator(self, method: str) -> AerSimulator:
+        if method not in self._simulators:
+            self._simulators[method] = self._made(method)
+        return self._simulators[method]
+
+    def _made(self, method: str) -> AerSimulator:
         s = self.settings
         options = dict(s.options, method=method, device=s.device)
         if s.noise_model is not None:
@@ -92,7 +98,7 @@ class Simulator:
             return AerSimulator.from_backend(s.backend, **options)
         return AerSimulator(**options)
 
-    @cached_property
+    @property
     def target(self) -> AerSimulator:
         """What circuits are transpiled for."""
         return self._simulator(self.settings.method)

@@ -148,7 +148,7 @@ def test_a_noisy_circuit_has_no_state():
         qml.RX(0.3, wires=0)
         return qml.state()
 
-    with pytest.raises(CircuitError, match="noisy circuit has no state vector"):
+    with pytest.raises(CircuitError, match="noisy circuit, or one on the qubits of a backend, has no state vector"):
         node()
 
 
