@@ -12,29 +12,39 @@ from typing import Any
 from qhybrid._fallthrough import fall_through
 from qhybrid.catalogue import device
 from qhybrid.errors import (
+    BudgetError,
     CaptureError,
     CircuitError,
     DeviceError,
     DifferentiationError,
     FallbackWarning,
+    JobError,
     QHybridError,
+    TransientError,
 )
 from qhybrid.explanation import Explanation
+from qhybrid.jobs import JobPolicy, jobs_of, set_jobs
 from qhybrid.qnode import QNode, qnode
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BudgetError",
     "CaptureError",
     "CircuitError",
     "DeviceError",
     "DifferentiationError",
     "Explanation",
     "FallbackWarning",
+    "JobError",
+    "JobPolicy",
     "QHybridError",
     "QNode",
+    "TransientError",
     "device",
+    "jobs_of",
     "qnode",
+    "set_jobs",
 ]
 
 #: Own submodules that are imported when first asked for, since they need torch or are for testing only.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from qhybrid.execution import Executable
+from qhybrid.jobs import Jobs, attach_jobs, jobs_of
 from qhybrid.program import Program
 
 
@@ -24,6 +25,17 @@ class CompilingDevice(ABC):
     tracker: Any
     #: Whether its executables offer an exact derivative in one pass.
     has_vjp: bool = False
+    #: Whether its executables send their circuits through :attr:`jobs`, so that a policy holds for them.
+    runs_jobs: bool = False
+
+    @property
+    def jobs(self) -> Jobs:
+        """Sends circuits by this device's policy and counts them; a device may set one with its own predicate."""
+        return jobs_of(self)
+
+    @jobs.setter
+    def jobs(self, jobs: Jobs) -> None:
+        attach_jobs(self, jobs)
 
     @abstractmethod
     def new_rng(self) -> np.random.Generator:

@@ -1,5 +1,9 @@
 """The errors and warnings of qhybrid: what was got, what is allowed, what to change."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class QHybridError(Exception):
     """Base of every error raised on purpose by qhybrid."""
@@ -28,6 +32,30 @@ class DifferentiationError(QHybridError, ValueError):
 
 class DeviceError(QHybridError, RuntimeError):
     """The device cannot run this circuit, for example because it does not fit in memory."""
+
+
+class TransientError(DeviceError):
+    """A job failed for a reason that may pass, such as a busy service; the same job is worth another attempt."""
+
+
+class BudgetError(DeviceError):
+    """A call would exceed the circuits or shots that its device may be sent; see :class:`qhybrid.JobPolicy`."""
+
+
+class JobError(DeviceError):
+    """Circuits of a job failed for good.
+
+    Args:
+        message: what happened
+        indices: numbers of the circuits in their call, counted from 0: the one that failed, or those it is one of
+    """
+
+    def __init__(self, message: str, indices: Sequence[int]) -> None:
+        super().__init__(message)
+        self.indices = tuple(indices)
+
+    def __reduce__(self) -> tuple:
+        return (JobError, (str(self), self.indices))
 
 
 class CaptureError(QHybridError):

@@ -49,6 +49,14 @@ class Executable(ABC):
     def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:
         """Results estimated from ``shots`` samples a measurement basis, drawn from ``rng``."""
 
+    def circuits_per_execution(self, shots: int | None) -> int:
+        """Circuits that a device is sent for one execution of one sample: one for each group measured together.
+
+        Args:
+            shots: samples a measurement basis, ``None`` for exact results
+        """
+        return 1
+
     def run_with_residual(self, slots: Slots) -> tuple[tuple[NDArray, ...], Any]:
         """The exact results, and what :meth:`vjp` at the same slots need not compute again; ``None``: nothing."""
         return self.run(slots), None

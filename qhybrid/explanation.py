@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qhybrid.jobs import Usage
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -19,8 +21,12 @@ class Explanation:
         num_wires, num_gates: size of the compiled circuit
         num_parameters: angles and arrays that are read at every call
         batch_size: samples of this call, ``None`` if unbatched
-        forward_executions: circuits that one forward pass runs
-        gradient_executions: circuits that one backward pass runs
+        forward_executions: executions of the circuit in one forward pass
+        gradient_executions: executions of the circuit in one backward pass
+        forward_circuits, forward_shots: circuits that the device is sent for them, one for each group of measurements
+            made together, and their shots; without what is lost and sent again
+        gradient_circuits, gradient_shots: the same for the backward pass
+        usage: what the device was sent so far and what its budget leaves, ``None`` if it sends no jobs
         memory: bytes that a gradient of this call needs for states
         circuit: the compiled circuit, printed
     """
@@ -36,6 +42,11 @@ class Explanation:
     batch_size: int | None = None
     forward_executions: int = 0
     gradient_executions: int = 0
+    forward_circuits: int = 0
+    forward_shots: int = 0
+    gradient_circuits: int = 0
+    gradient_shots: int = 0
+    usage: Usage | None = None
     memory: int = 0
     circuit: str = ""
 
@@ -51,4 +62,11 @@ class Explanation:
                 f"cost:      {self.forward_executions} executions forward, {self.gradient_executions} for a gradient, "
                 f"{self.memory / 2**20:.3g} MiB of states"
             )
+            if self.usage is not None:
+                lines.append(
+                    f"jobs:      {self.forward_circuits} circuits with {self.forward_shots} shots forward, "
+                    f"{self.gradient_circuits} with {self.gradient_shots} for a gradient"
+                )
+        if self.usage is not None:
+            lines.append(f"budget:    {self.usage}")
         return "\n".join(lines)

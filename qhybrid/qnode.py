@@ -304,6 +304,10 @@ class QNode(qml.QNode):
         shots = self._each_shots()
         method, method_reason = self._resolve_with_reason(shots[0])
         samples = 1 if batch is None else batch
+        gradient = method.executions(program, samples)
+        circuits = [(self.device.compile(program).circuits_per_execution(s), s or 0) for s in shots]
+        each = sum(number for number, _ in circuits)
+        each_shots = sum(number * of_each for number, of_each in circuits)
         return Explanation(
             path=path,
             reason=reason,
@@ -315,7 +319,12 @@ class QNode(qml.QNode):
             num_parameters=program.num_shared + program.num_batched + len(program.arrays),
             batch_size=batch,
             forward_executions=samples * len(shots),
-            gradient_executions=method.executions(program, samples) * len(shots),
+            gradient_executions=gradient * len(shots),
+            forward_circuits=samples * each,
+            forward_shots=samples * each_shots,
+            gradient_circuits=gradient * each,
+            gradient_shots=gradient * each_shots,
+            usage=self.device.jobs.usage if self.device.runs_jobs else None,
             memory=self.device.memory_needed(program, samples),
             circuit=str(program),
         )
