@@ -1,4 +1,4 @@
-"""Operations whose matrices NumPy fills in: unitaries given as arrays, and evolutions under a Hermitian sum."""
+"""The slots of a batch, and operations whose matrices NumPy fills in from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.program import Angle, Diagonal, Evolution, Matrix
+from qhybrid.program import Angle, Diagonal, Evolution, Matrix, Program, Slots
 
 
 class Values(NamedTuple):
@@ -22,6 +22,29 @@ class Values(NamedTuple):
     shared: NDArray
     batched: NDArray
     arrays: tuple[NDArray, ...]
+
+    @classmethod
+    def of(cls, program: Program, slots: Slots) -> tuple[Values, int]:
+        """The slots of an execution, and how many samples it has."""
+        count = 1
+        if program.is_batched:
+            assert slots.batch_size is not None
+            count = slots.batch_size
+        shared = np.zeros(0) if slots.shared is None else np.ascontiguousarray(slots.shared, float)
+        if slots.batched is None:
+            batched = np.zeros((0, count))
+        else:
+            batched = np.ascontiguousarray(slots.batched, float)
+        return cls(shared, batched, tuple([np.asarray(a, complex) for a in slots.arrays])), count
+
+    def part(self, program: Program, start: int, stop: int) -> Values:
+        """The slots of some samples, as views."""
+        if not program.is_batched or (start == 0 and stop == self.batched.shape[1]):
+            return self
+        return self._replace(
+            batched=self.batched[:, start:stop],
+            arrays=tuple(a[start:stop] if s.batched else a for a, s in zip(self.arrays, program.arrays, strict=True)),
+        )
 
     def number(self, value: Angle | float) -> NDArray | float:
         """A parameter, scalar or ``(B,)``."""

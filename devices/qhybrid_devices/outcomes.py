@@ -44,8 +44,8 @@ class Group:
 
     Args:
         wires: the wires that they read, ascending
-        gates: the rotations into their common eigenbasis; :class:`~qhybrid.program.Matrix` gates refer to the
-            eigenvectors of ``Grouping.matrices[i]`` as array ``len(program.arrays) + i``
+        gates: the rotations into their common eigenbasis; those into the eigenvectors of ``Grouping.matrices[i]``,
+            where it is a slot, refer to them as array ``len(program.arrays) + i``
         ordered: whether the order of the outcomes matters
     """
 
@@ -177,9 +177,16 @@ def _term_parts(term: Term, matrices: list[Constant | ArrayRef], num_arrays: int
         if matrix not in matrices:
             matrices.append(matrix)
         number = matrices.index(matrix)
-        gate = Gate("eigenbasis", wires, Matrix(ArrayRef(num_arrays + number), adjoint=True))
-        parts.append((wires, (wires, number), (gate,)))
+        parts.append((wires, (wires, number), (_into_eigenbasis(wires, matrix, num_arrays + number),)))
     return parts
+
+
+def _into_eigenbasis(wires: tuple[int, ...], matrix: Constant | ArrayRef, index: int) -> Gate:
+    """The gate that diagonalises a matrix, whose eigenvectors are the array ``index`` if they are not known now."""
+    if isinstance(matrix, ArrayRef):
+        return Gate("eigenbasis", wires, Matrix(ArrayRef(index), adjoint=True))
+    _, vectors = np.linalg.eigh(matrix.array)
+    return Gate("eigenbasis", wires, Fixed(Constant(vectors.conj().T)))
 
 
 # ------------------------------------------------------------------ how each measurement is read
@@ -296,3 +303,36 @@ def _histogram(outcomes: NDArray, size: int) -> NDArray:
     count, shots = outcomes.shape
     flat = (outcomes + size * np.arange(count)[:, None]).reshape(-1)
     return np.bincount(flat, minlength=count * size).reshape(count, size) / shots
+
+
+def read_distributions(
+    program: Program, reading: Reading, values: Values, spectra: Sequence[NDArray], distributions: Sequence[NDArray]
+) -> tuple[NDArray, ...]:
+    """Exact results from the distribution of outcomes of each group, ``(B, 2**k)``; see :func:`read_outcomes`."""
+    count = distributions[0].shape[0]
+    scalars = np.zeros((count, len(program.scalars)))
+    for i, (m, terms) in enumerate(zip(program.scalars, reading.scalars, strict=True)):
+        if isinstance(m, Expectation):
+            means = (_mean(distributions[t.group], [t], values, spectra) for t in terms)
+            scalars[:, i] = sum(means, np.zeros(count))
+        else:
+            own = distributions[terms[0].group]
+            scalars[:, i] = _mean(own, terms, values, spectra, power=2) - _mean(own, terms, values, spectra) ** 2
+    tensors = [_marginal(distributions[read.group], read.masks) for read in reading.tensors]
+    return (scalars, *tensors)
+
+
+def _mean(
+    distribution: NDArray, terms: Sequence[TermOutcome], values: Values, spectra: Sequence[NDArray], power: int = 1
+) -> NDArray:
+    """Mean of a power of a sum of terms, ``(B,)``."""
+    every = np.arange(distribution.shape[1])[None]
+    total = sum((eigenvalues(t, values, spectra, every) for t in terms), np.zeros((1, 1)))
+    return np.sum(distribution * total**power, axis=1)
+
+
+def _marginal(distribution: NDArray, masks: Sequence[int]) -> NDArray:
+    """Probabilities ``(B, 2**len(masks))`` of the parities under masks."""
+    out = np.zeros((len(distribution), 1 << len(masks)))
+    np.add.at(out, (slice(None), read_bits(np.arange(distribution.shape[1]), masks)), distribution)
+    return out

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,8 @@ from qiskit.circuit.library import get_standard_gate_name_mapping
 from qhybrid.program import (
     Angle,
     Diagonal,
-    Evolution,
     Fixed,
     Gate,
-    Matrix,
     PauliRotation,
     Program,
     SpectralRotation,
@@ -81,11 +80,6 @@ class Translated:
     def phase(self, values: Values, count: int) -> NDArray:
         """The global phase that the circuit leaves out, ``(B,)``."""
         return sum((f * np.asarray(values.number(a)) for f, a in self.phases), np.zeros(count))
-
-
-def is_rebuilt(gates: Sequence[Gate]) -> bool:
-    """Whether a gate is given as numbers, so that a circuit holds for one sample only."""
-    return any(isinstance(g.operator, Matrix | Diagonal | Evolution) for g in gates)
 
 
 def translate(program: Program, values: Values | None = None) -> Translated:
@@ -201,7 +195,7 @@ def _parity_rotation(out: Translated, gate: Gate, wires: Sequence[int], angle: P
     if len(wires) == 2 and not gate.controls:
         out.circuit.rzz(angle, *wires)
         return
-    pairs = list(zip(wires[:-1], wires[1:], strict=True))
+    pairs = list(pairwise(wires))
     for pair in pairs:
         out.circuit.cx(*pair)
     _append(out, gate, library.RZGate(angle), wires[-1:])

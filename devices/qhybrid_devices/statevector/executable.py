@@ -154,11 +154,11 @@ class StateVectorExecutable(Executable):
             slots: parameters of all samples
             keep: whether to keep the state
         """
-        values, count = self._values(slots)
+        values, count = Values.of(self.program, slots)
         groups = self._groups(count, 1 + self._scratch_states)
         parts, residual = [], None
         for start, stop in groups:
-            part = _part(values, self.program, start, stop)
+            part = values.part(self.program, start, stop)
             final = self._forward(part, stop - start)
             parts.append(results(self._compile(final.layout.tile).measurements, final.layout, part, final.psi))
             if keep and len(groups) == 1 and final.psi.nbytes <= self.options.residual_bytes:
@@ -176,12 +176,12 @@ class StateVectorExecutable(Executable):
             needs: which cotangents are wanted
             residual: from :meth:`run_with_residual` on the same slots; saves the forward run, once if it is large
         """
-        values, count = self._values(slots)
+        values, count = Values.of(self.program, slots)
         if not self.program.is_batched:
             cotangents = tuple(np.asarray(c)[None] for c in cotangents)
         total = _zeros_like(values)
         for start, stop in self._groups(count, 2 + self._scratch_states):
-            part, into = _part(values, self.program, start, stop), _part(total, self.program, start, stop)
+            part, into = values.part(self.program, start, stop), total.part(self.program, start, stop)
             self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, residual, into)
         wanted = needs.arrays or (False,) * len(self.program.arrays)
         return Slots(
@@ -197,10 +197,10 @@ class StateVectorExecutable(Executable):
         Raises:
             CircuitError: a measurement is only known exactly, or the variance of a sum needs several bases
         """
-        values, count = self._values(slots)
+        values, count = Values.of(self.program, slots)
         parts = []
         for start, stop in self._groups(count, states=3):
-            part = _part(values, self.program, start, stop)
+            part = values.part(self.program, start, stop)
             final = self._forward(part, stop - start)
             plan = self._compile(final.layout.tile).sampling
             parts.append(sample_results(plan, self.program, final.layout, part, final.psi, shots, rng))
@@ -334,19 +334,6 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ slots and results
 
-    def _values(self, slots: Slots) -> tuple[Values, int]:
-        program = self.program
-        count = 1
-        if program.is_batched:
-            assert slots.batch_size is not None
-            count = slots.batch_size
-        shared = np.zeros(0) if slots.shared is None else np.ascontiguousarray(slots.shared, float)
-        if slots.batched is None:
-            batched = np.zeros((0, count))
-        else:
-            batched = np.ascontiguousarray(slots.batched, float)
-        return Values(shared, batched, tuple([np.asarray(a, complex) for a in slots.arrays])), count
-
     def _joined(self, parts: list[tuple[NDArray, ...]]) -> tuple[NDArray, ...]:
         if not self.program.is_batched:
             return tuple(r[0] for r in parts[0])
@@ -367,16 +354,6 @@ class StateVectorExecutable(Executable):
 def _zeros_like(values: Values) -> Values:
     arrays = tuple([np.zeros(a.shape, a.dtype) for a in values.arrays])
     return Values(np.zeros(values.shared.shape), np.zeros(values.batched.shape), arrays)
-
-
-def _part(values: Values, program: Program, start: int, stop: int) -> Values:
-    """The slots of some samples, as views."""
-    if not program.is_batched or (start == 0 and stop == values.batched.shape[1]):
-        return values
-    return values._replace(
-        batched=values.batched[:, start:stop],
-        arrays=tuple(a[start:stop] if s.batched else a for a, s in zip(values.arrays, program.arrays, strict=True)),
-    )
 
 
 def _wants_array(index: int, needs: Needs) -> bool:

@@ -1,0 +1,1 @@
+"""Qiskit Aer as a backend: a program is one parameterised circuit, a batch is one run."""

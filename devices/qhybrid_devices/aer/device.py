@@ -1,0 +1,76 @@
+"""``qhybrid.aer`` as a PennyLane device."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from qhybrid.program import Program
+from qhybrid_devices.extras import require
+from qhybrid_devices.program_device import ProgramDevice
+
+
+class AerDevice(ProgramDevice):
+    """Qiskit Aer: a batch of samples, shift terms and measurement bases is one run of circuits transpiled once.
+
+    Results without shots are exact, also those of a noisy circuit (from its density matrix). Derivatives come from the
+    parameter-shift rule; all its terms are executions of the same run.
+
+    Args:
+        wires: number of wires, or their labels; ``None`` lets each circuit decide
+        shots: default number of shots, ``None`` for exact results
+        seed: seed of all samples; the default draws one from NumPy's global generator, ``None`` from the system
+        method: ``"automatic"``, ``"statevector"``, ``"density_matrix"``, ``"matrix_product_state"`` or ``"stabilizer"``
+        device: ``"CPU"``, or ``"GPU"`` if this Aer has one
+        noise_model: a :class:`qiskit_aer.noise.NoiseModel`
+        backend: a Qiskit backend, real or fake, whose gates, couplings and noise are simulated
+        optimization_level: of Qiskit's transpiler; by default 0, or 1 for a backend
+        initial_layout: physical qubit of each wire, for a backend
+        options: further options of :class:`qiskit_aer.AerSimulator`
+
+    Raises:
+        DeviceError: qiskit-aer is not installed, or has no such method or device
+
+    Example:
+        >>> import qhybrid as qml
+        >>> @qml.qnode(qml.device("qhybrid.aer", wires=2))
+        ... def circuit(x):
+        ...     qml.RX(x, wires=0)
+        ...     qml.CNOT(wires=[0, 1])
+        ...     return qml.expval(qml.Z(1))
+        >>> x = qml.numpy.array(0.5)
+        >>> print(f"{circuit(x):.4f} {qml.grad(circuit)(x):.4f}")
+        0.8776 -0.4794
+    """
+
+    name = "qhybrid.aer"
+
+    def __init__(
+        self,
+        wires: Any = None,
+        shots: Any = None,
+        seed: Any = "global",
+        *,
+        method: str = "automatic",
+        device: str = "CPU",
+        noise_model: Any = None,
+        backend: Any = None,
+        optimization_level: int | None = None,
+        initial_layout: Any = None,
+        **options: Any,
+    ) -> None:
+        require("qiskit_aer", extra="aer", device=self.name)
+        from qhybrid_devices.aer.simulator import Settings, Simulator
+
+        super().__init__(wires=wires, shots=shots, seed=seed)
+        threads = int(os.environ.get("QHYBRID_NUM_THREADS", 0))
+        options.setdefault("max_parallel_threads", threads)
+        self.simulator = Simulator(
+            Settings(method, device, noise_model, backend, optimization_level, initial_layout, tuple(options.items()))
+        )
+
+    def make_executable(self, program: Program) -> Any:
+        """Circuits for Aer, transpiled once."""
+        from qhybrid_devices.aer.executable import AerExecutable
+
+        return AerExecutable(program, self.simulator)
