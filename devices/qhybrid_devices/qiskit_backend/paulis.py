@@ -43,8 +43,8 @@ class Weighted:
         out = np.ones(1)
         for _, matrix in self.term.matrices:
             array = matrix.array if isinstance(matrix, Constant) else values.arrays[matrix.index]
-            own = pauli_coefficients(array)
-            out = (out[..., :, None] * own[..., None, :]).reshape(*np.broadcast_shapes(out.shape[:-1], own.shape[:-1]), -1)
+            out = np.einsum("...i,...j->...ij", out, pauli_coefficients(array))
+            out = out.reshape(*out.shape[:-2], -1)
         return out[..., self.kept] * np.asarray(values.number(self.term.coefficient))[..., None]
 
 

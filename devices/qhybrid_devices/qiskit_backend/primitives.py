@@ -174,7 +174,7 @@ def _by_circuit(batch: Numbered) -> list[tuple[Isa, list[int], list[NDArray]]]:
     """Executions of the same circuit together, each with its number and its values."""
     found: dict[int, tuple[Isa, list[int], list[NDArray]]] = {}
     for number, execution in batch:
-        isa, numbers, rows = found.setdefault(id(execution.isa), (execution.isa, [], []))
+        _, numbers, rows = found.setdefault(id(execution.isa), (execution.isa, [], []))
         numbers.append(number)
         rows.append(execution.values)
     return list(found.values())

@@ -2,7 +2,8 @@
 
 Qiskit's first qubit is the least significant bit of a matrix index, PennyLane's first wire the most significant one: a
 matrix acts on its wires in reverse. A rotation by ``scale * angle`` is one parameter of its own, so that binding never
-evaluates an expression.
+evaluates an expression. No gate with controls has a parameter: Qiskit calls such gates not parameterised
+(``CRXGate(p).is_parameterized()`` is false), and Aer then takes zero for the angle.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,9 @@ EXACT = 1e-12
 #: Widest controlled unitary that is one matrix.
 MAX_DENSE_WIRES = 6
 
+#: A multiple of an angle.
+Multiple: TypeAlias = tuple[float, Angle]
+
 _TO_Z = {"X": (library.HGate(),), "Y": (library.SdgGate(), library.HGate()), "Z": ()}
 _FROM_Z = {"X": (library.HGate(),), "Y": (library.HGate(), library.SGate()), "Z": ()}
 _ROTATIONS = {
@@ -54,7 +58,7 @@ class Translated:
 
     Args:
         circuit: without measurements
-        parameters: parameter ``i`` is ``sources[i][0]`` times the angle ``sources[i][1]``
+        parameters: named after their slots; parameter ``i`` is ``sources[i][0]`` times the angle ``sources[i][1]``
         phases: global phases, each a factor and an angle
     """
 
@@ -67,7 +71,7 @@ class Translated:
         """The parameter ``factor * angle``, made if there is none."""
         if (factor, angle) not in self.sources:
             self.sources.append((factor, angle))
-            self.parameters.append(Parameter(f"theta_{len(self.parameters):04d}"))
+            self.parameters.append(Parameter(_name(factor, angle)))
         return self.parameters[self.sources.index((factor, angle))]
 
     def values(self, values: Values, count: int) -> NDArray:
@@ -80,6 +84,12 @@ class Translated:
     def phase(self, values: Values, count: int) -> NDArray:
         """The global phase that the circuit leaves out, ``(B,)``."""
         return sum((f * np.asarray(values.number(a)) for f, a in self.phases), np.zeros(count))
+
+
+def _name(factor: float, angle: Angle) -> str:
+    """Which slot it is, as in ``shared_3`` or ``-0.5*batched_0``."""
+    slot = f"{'batched' if angle.batched else 'shared'}_{angle.index}"
+    return slot if factor == 1 else f"{float(factor)!r}*{slot}"
 
 
 def translate(program: Program, values: Values | None = None) -> Translated:
@@ -106,7 +116,7 @@ def append_gates(out: Translated, gates: Sequence[Gate], values: Values | None =
             case Fixed(matrix):
                 _append(out, gate, fixed_gate(gate.name, matrix.array), reversed(gate.wires))
             case PauliRotation(word, angle, scale):
-                _pauli_rotation(out, gate, word, out.parameter(scale, angle))
+                _pauli_rotation(out, gate, word, (scale, angle))
             case SpectralRotation():
                 _spectral_rotation(out, gate, gate.operator)
             case operator:
@@ -177,9 +187,12 @@ def _rotation_angle(matrix: NDArray, rotation: Any) -> float | None:
 # ------------------------------------------------------------------ rotations
 
 
-def _pauli_rotation(out: Translated, gate: Gate, word: str, angle: Parameter) -> None:
-    if word in _ROTATIONS:
-        _append(out, gate, _ROTATIONS[word](angle), gate.wires)
+def _pauli_rotation(out: Translated, gate: Gate, word: str, angle: Multiple) -> None:
+    if word in _ROTATIONS and not gate.controls:
+        out.circuit.append(_ROTATIONS[word](out.parameter(*angle)), gate.wires)
+        return
+    if len(word) == 1:
+        _controlled_rotation(out, gate, word, gate.wires[0], angle)
         return
     for wire, letter in zip(gate.wires, word, strict=True):
         for g in _TO_Z[letter]:
@@ -190,27 +203,45 @@ def _pauli_rotation(out: Translated, gate: Gate, word: str, angle: Parameter) ->
             out.circuit.append(g, [wire])
 
 
-def _parity_rotation(out: Translated, gate: Gate, wires: Sequence[int], angle: Parameter) -> None:
+def _parity_rotation(out: Translated, gate: Gate, wires: Sequence[int], angle: Multiple) -> None:
     """``exp(-i angle / 2 Z...Z)``, under the controls of ``gate``."""
     if len(wires) == 2 and not gate.controls:
-        out.circuit.rzz(angle, *wires)
+        out.circuit.rzz(out.parameter(*angle), *wires)
         return
     pairs = list(pairwise(wires))
     for pair in pairs:
         out.circuit.cx(*pair)
-    _append(out, gate, library.RZGate(angle), wires[-1:])
+    _controlled_rotation(out, gate, "Z", wires[-1], angle)
     for pair in reversed(pairs):
         out.circuit.cx(*pair)
+
+
+def _controlled_rotation(out: Translated, gate: Gate, letter: str, wire: int, angle: Multiple) -> None:
+    """A rotation about one letter under the controls of ``gate``.
+
+    Half of it, and half of it back: what stands around the second half undoes both unless the controls turn it over.
+    """
+    rotation, (factor, reference) = _ROTATIONS[letter], angle
+    if not gate.controls:
+        out.circuit.append(rotation(out.parameter(*angle)), [wire])
+        return
+    turn = library.ZGate() if letter == "X" else library.XGate()
+    turn = turn.control(len(gate.controls), ctrl_state=_control_state(gate), annotated=False)
+    for half in (factor / 2, -factor / 2):
+        out.circuit.append(rotation(out.parameter(half, reference)), [wire])
+        out.circuit.append(turn, [*gate.controls, wire])
 
 
 def _spectral_rotation(out: Translated, gate: Gate, operator: SpectralRotation) -> None:
     """``V exp(i theta D) V^dagger``; the diagonal ``D`` is a sum of parities, each with a rotation of its own."""
     if not gate.wires:
-        _phase(out, gate, operator.eigenvalues[0], operator.angle)
+        _phase(out, gate, (operator.eigenvalues[0], operator.angle))
         return
     vectors, energies = _eigenbasis(operator)
     if len(energies) == 2 and abs(energies[0]) < EXACT and vectors is None:
-        _append(out, gate, library.PhaseGate(out.parameter(float(energies[1]), operator.angle)), gate.wires)
+        controls, values = (*gate.controls, *gate.wires), (*gate.control_values, True)
+        own = Gate(gate.name, (), operator, controls, values)
+        _phase(out, own, (float(energies[1]), operator.angle))
         return
     wires = list(reversed(gate.wires))
     if vectors is not None:
@@ -219,10 +250,10 @@ def _spectral_rotation(out: Translated, gate: Gate, operator: SpectralRotation) 
         if abs(coefficient) < EXACT:
             continue
         if subset == 0:
-            _phase(out, gate, coefficient, operator.angle)
+            _phase(out, gate, (float(coefficient), operator.angle))
             continue
-        own = [w for i, w in enumerate(wires) if subset >> i & 1]
-        _parity_rotation(out, gate, own, out.parameter(-2 * coefficient, operator.angle))
+        own_wires = [w for i, w in enumerate(wires) if subset >> i & 1]
+        _parity_rotation(out, gate, own_wires, (-2 * float(coefficient), operator.angle))
     if vectors is not None:
         out.circuit.append(fixed_gate(gate.name, vectors), wires)
 
@@ -243,16 +274,23 @@ def _parities(energies: NDArray) -> NDArray:
     return signs @ energies / len(energies)
 
 
-def _phase(out: Translated, gate: Gate, factor: float, angle: Angle) -> None:
-    """``exp(i factor angle)``: a global phase, or under controls a phase gate on the last of them."""
+def _phase(out: Translated, gate: Gate, angle: Multiple) -> None:
+    """``exp(i angle)``: a global phase, or where the controls of ``gate`` read their values.
+
+    On one wire a phase gate; a further control makes it a controlled rotation and half of the phase on the others.
+    """
+    factor, reference = angle
     if not gate.controls:
-        out.phases.append((float(factor), angle))
+        out.phases.append((factor, reference))
         return
     *others, last = gate.controls
     *values, own = gate.control_values
-    if not own:
-        out.circuit.x(last)
-    phase = Gate(gate.name, (last,), gate.operator, tuple(others), tuple(values))
-    _append(out, phase, library.PhaseGate(out.parameter(float(factor), angle)), (last,))
-    if not own:
-        out.circuit.x(last)
+    sign = 1 if own else -1
+    if not others:
+        out.circuit.append(library.PhaseGate(out.parameter(sign * factor, reference)), [last])
+        if not own:
+            out.phases.append((factor, reference))
+        return
+    rest = Gate(gate.name, (), gate.operator, tuple(others), tuple(values))
+    _controlled_rotation(out, rest, "Z", last, (sign * factor, reference))
+    _phase(out, rest, (factor / 2, reference))
