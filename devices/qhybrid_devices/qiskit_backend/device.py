@@ -49,10 +49,10 @@ class QiskitDevice(ProgramDevice):
 
     Example:
         >>> import qhybrid as qml
-        >>> from qiskit.providers.fake_provider import GenericBackendV2
-        >>> backend = GenericBackendV2(num_qubits=5, seed=1)
-        >>> dev = qml.device("qhybrid.qiskit", wires=2, backend=backend, shots=1000, seed=42)
-        >>> @qml.qnode(dev)
+        >>> from qiskit.providers.basic_provider import BasicSimulator
+        >>> dev = qml.device("qhybrid.qiskit", wires=2, backend=BasicSimulator(), seed=42)
+        >>> @qml.set_shots(1000)
+        ... @qml.qnode(dev)
         ... def circuit(x):
         ...     qml.RX(x, wires=0)
         ...     qml.CNOT(wires=[0, 1])
