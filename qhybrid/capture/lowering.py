@@ -42,6 +42,10 @@ class Lowered:
     batch_size: int | None
 
 
+class KeptWires(qml.wires.Wires):
+    """Wires of a device for which it matters which of them a circuit uses: a program has all of them, used or not."""
+
+
 def lower(
     tape: QuantumScript,
     device_wires: Any,
@@ -80,13 +84,15 @@ def lower(
 
 
 def _wire_map(tape: QuantumScript, device_wires: Any) -> WireMap:
-    """Indices of the wires: the device's own if all are measured, otherwise only those that the circuit uses."""
+    """Indices of the wires: the device's own if all are measured or kept, otherwise those that the circuit uses."""
     used = _standard_order(tape)
     if device_wires is None:
         return {w: i for i, w in enumerate(used)}
     known = {w: i for i, w in enumerate(device_wires)}
     wire_indices(used, known)
-    if any(len(mp.wires) == 0 and mp.obs is None and mp.mv is None for mp in tape.measurements):
+    if isinstance(device_wires, KeptWires) or any(
+        len(mp.wires) == 0 and mp.obs is None and mp.mv is None for mp in tape.measurements
+    ):
         return known
     used_set = set(used)
     return {w: i for i, w in enumerate(w for w in device_wires if w in used_set)} or {device_wires[0]: 0}

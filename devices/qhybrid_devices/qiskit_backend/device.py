@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pennylane as qml
+
+from qhybrid.capture.lowering import KeptWires
 from qhybrid.jobs import Jobs
 from qhybrid.program import Program
 from qhybrid_devices.extras import require
@@ -91,6 +94,15 @@ class QiskitDevice(ProgramDevice):
             tuple(transpile_options.items()),
         )
         self.jobs = Jobs(is_transient=is_transient)
+
+    @property
+    def wires(self) -> qml.wires.Wires | None:
+        """Labels of the wires; if they have qubits of their own, a circuit keeps those that it does not use."""
+        wires = super().wires
+        transpiler = getattr(self, "transpiler", None)  # not while PennyLane's constructor runs
+        if wires is None or transpiler is None or transpiler.initial_layout is None:
+            return wires
+        return KeptWires(wires)
 
     def make_executable(self, program: Program) -> QiskitExecutable:
         """Circuits for the backend, transpiled when they are first run."""

@@ -25,7 +25,7 @@ class Transpiler:
         options: more options of ``generate_preset_pass_manager``, by name
 
     Raises:
-        DeviceError: there are options, but nothing to transpile for
+        DeviceError: there are options, but nothing to transpile for, or they make no sense
     """
 
     backend: Any
@@ -35,8 +35,6 @@ class Transpiler:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.initial_layout is not None:
-            object.__setattr__(self, "initial_layout", [int(q) for q in self.initial_layout])
         given = [name for name in ("optimization_level", "initial_layout") if getattr(self, name) is not None]
         given += [name for name, _ in self.options]
         if given and self.backend is None:
@@ -44,6 +42,23 @@ class Transpiler:
                 f"{' and '.join(given)} would mean nothing: there is no backend to transpile for. Add backend=..., or "
                 "leave out what is for the transpiler."
             )
+        if self.initial_layout is not None:
+            object.__setattr__(self, "initial_layout", self._checked_layout())
+        if given:
+            try:
+                self._passes(None)
+            except (QiskitError, TypeError, ValueError) as cause:
+                raise DeviceError(f"Qiskit's transpiler does not take these options: {cause}") from cause
+
+    def _checked_layout(self) -> list[int]:
+        layout = [int(q) for q in self.initial_layout]
+        available = self.backend.num_qubits
+        if len(set(layout)) < len(layout) or min(layout) < 0 or (available is not None and max(layout) >= available):
+            raise DeviceError(
+                f"initial_layout is {layout}; it must name a different qubit of the backend for each wire, "
+                f"and {self._name} has {available} qubits."
+            )
+        return layout
 
     def check_wires(self, num_wires: int) -> None:
         """Check that a circuit fits.
@@ -79,9 +94,8 @@ class Transpiler:
         if layout is None and self.initial_layout is not None:
             layout = self.initial_layout[: circuit.num_qubits]
         try:
-            run = self._passes(layout)
-            return run(circuit)
-        except (QiskitError, TypeError, ValueError) as cause:
+            return self._passes(layout)(circuit)
+        except QiskitError as cause:
             raise DeviceError(f"{self._name} cannot run {self._culprit(circuit)}: {cause}") from cause
 
     def _passes(self, layout: Sequence[int] | None) -> Callable[[QuantumCircuit], QuantumCircuit]:

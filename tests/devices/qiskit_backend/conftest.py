@@ -38,19 +38,25 @@ ESTIMATORS = {**EXACT, "primitive": lambda: {"estimator": BackendEstimatorV2(bac
 del ESTIMATORS["reference"]  # which has a sampler
 
 
+def _maker(primitives):
+    return lambda wires=4, **options: qml.device("qhybrid.qiskit", wires=wires, **primitives(), **options)
+
+
 @pytest.fixture(params=SAMPLERS)
 def sampled(request):
-    return lambda wires=4, **options: qml.device("qhybrid.qiskit", wires=wires, **SAMPLERS[request.param](), **options)
+    return _maker(SAMPLERS[request.param])
 
 
 @pytest.fixture(params=EXACT)
 def exact(request):
-    return lambda wires=4, **options: qml.device("qhybrid.qiskit", wires=wires, **EXACT[request.param](), **options)
+    return _maker(EXACT[request.param])
 
 
 @pytest.fixture(params=ESTIMATORS)
 def estimated(request):
-    return lambda wires=4, **options: qml.device("qhybrid.qiskit", wires=wires, **ESTIMATORS[request.param](), **options)
+    return lambda wires=4, **options: qml.device(
+        "qhybrid.qiskit", wires=wires, **ESTIMATORS[request.param](), **options
+    )
 
 
 class Counting(StatevectorSampler):
