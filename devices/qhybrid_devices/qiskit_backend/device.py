@@ -25,10 +25,10 @@ class QiskitDevice(ProgramDevice):
 
     * With ``backend``, everything is read from shots.
     * With ``sampler``, the same, through a primitive of yours: for example that of qiskit-ibm-runtime with a session.
-    * With ``estimator``, expectation values and variances. Without shots it is asked for precision 0, so that it must
-      be an exact one; with shots and no sampler it is asked for precision ``1 / sqrt(shots)`` of each Pauli word, the
-      largest standard error that a word has from so many shots. Variances are found from squares then, so that they
-      have the noise of these and may come out below zero.
+    * With ``estimator``, results from expectation values of Pauli words. Without shots it is asked for precision 0, so
+      that it must be an exact one; it gives expectation values, variances and probabilities. With shots and no sampler
+      it is asked for precision ``1 / sqrt(shots)`` of each word, the largest standard error that a word has from so
+      many shots; it gives expectation values, and variances, which may come out below zero as they are differences.
     * With a sampler and an estimator, the sampler answers circuits with shots and the estimator all others.
     * With none of these, Qiskit's reference primitives simulate the state vector.
 

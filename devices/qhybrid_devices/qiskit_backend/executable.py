@@ -20,6 +20,9 @@ from qhybrid_devices.qiskit_backend.paulis import PauliSums
 from qhybrid_devices.qiskit_backend.primitives import MAX_BITS, Execution, Primitives, precision_of, split_shots
 from qhybrid_devices.qiskit_backend.transpiler import Transpiler
 
+#: Exact probabilities are found from the expectation values of all parities, so from 2**10 at most.
+MAX_EXACT_WIRES = 10
+
 
 class QiskitExecutable(Executable):
     """A program on a backend or on primitives.
@@ -155,14 +158,11 @@ class QiskitExecutable(Executable):
         return Circuits(self.program, self.program.gates, make)
 
     def _estimated(self, slots: Slots, shots: int | None, seed: int) -> tuple[NDArray, ...]:
-        """Expectation values and variances; to precision 0 without shots."""
-        if self.program.tensors:
-            self._refuse_tensors(shots)
+        """Results from expectation values; to precision 0 without shots."""
+        self._check_estimated(shots)
         values, count = Values.of(self.program, slots)
-        if not self.program.scalars or not count:
-            return self._shaped((np.zeros((count, len(self.program.scalars))),))
         means = np.zeros((count, len(self._sums.words)))
-        if self._sums.words:
+        if count and self._sums.words:
             executions, order = [], []
             for compiled, samples in self._prepared.of(values, count):
                 (isa,), (translated,) = compiled.isa, compiled.translated
@@ -171,17 +171,23 @@ class QiskitExecutable(Executable):
             precision = 0.0 if shots is None else precision_of(shots)
             submit = partial(self._primitives.estimate, precision=precision, seed=seed)
             means[np.concatenate(order)] = self._jobs().run(submit, executions, shots)
-        return self._shaped((self._sums.read(values, means),))
+        return self._shaped(self._sums.read(values, means))
 
-    def _refuse_tensors(self, shots: int | None) -> None:
-        names = {Probabilities: "Probabilities", Samples: "Samples", State: "A state"}
-        what = " and ".join(dict.fromkeys(names[type(t)] for t in self.program.tensors))
+    def _check_estimated(self, shots: int | None) -> None:
+        """Refuse what an estimator does not give."""
         if any(isinstance(t, State) for t in self.program.tensors):
-            raise CircuitError(f"{what} cannot be had from an estimator, nor from any backend. Measure something else.")
-        how = "Give the device a sampler" if self._primitives.sampler is None else "Use it"
-        if shots is None:
-            how += " and set shots" if self._primitives.sampler is None else ": set shots"
-        raise DeviceError(
-            f"{what} come from a sampler, not from an estimator. {how}, for example "
-            f"sampler=qiskit.primitives.StatevectorSampler()."
-        )
+            raise CircuitError(
+                "Qiskit's primitives give no state vector. Measure expectation values or probabilities, or use a "
+                "simulator: qhybrid.statevector or qhybrid.aer."
+            )
+        if self._tensors and shots is not None:
+            raise DeviceError(
+                "Probabilities and samples with shots come from a sampler, and the device has an estimator only. Give "
+                "it one, for example sampler=qiskit.primitives.StatevectorSampler()."
+            )
+        widest = max((len(t.wires) for t in self._tensors), default=0)
+        if widest > MAX_EXACT_WIRES:
+            raise DeviceError(
+                f"Exact probabilities of {widest} wires would need {2**widest} expectation values; up to "
+                f"{MAX_EXACT_WIRES} wires are measured together. Set shots, or measure fewer wires."
+            )

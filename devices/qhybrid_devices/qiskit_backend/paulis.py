@@ -1,17 +1,21 @@
-"""Expectation values and variances as weighted sums of Pauli words, which are all that an estimator takes."""
+"""Results as weighted sums of the expectation values of Pauli words, which are all that an estimator gives."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import product
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import Operator
 
-from qhybrid.program import Constant, Expectation, Observable, Program, Term
+from qhybrid.program import Constant, Expectation, Gate, Observable, Probabilities, Program, Term
 from qhybrid_devices.externals import Values
+from qhybrid_devices.qiskit_circuits.translation import Translated, append_gates
 
 #: Pairs of a wire and a letter of XYZ, ascending; the empty word is the identity.
 Word: TypeAlias = tuple[tuple[int, str], ...]
@@ -85,14 +89,14 @@ class PauliSum:
             own = np.broadcast_to(t.weights(values), (len(means), len(t.columns)))
             np.add.at(weights, (slice(None), t.columns), own)
         mean = np.sum(weights * means[:, self.words], axis=1)
-        if self.squares is None:
-            return mean
         s = self.squares
+        if s is None:
+            return mean
         return np.sum(weights[:, s.left] * weights[:, s.right] * s.signs * means[:, s.words], axis=1) - mean**2
 
 
 class PauliSums:
-    """The scalar measurements of a program.
+    """The scalar measurements and the probabilities of a program.
 
     Args:
         program: what is measured
@@ -103,13 +107,61 @@ class PauliSums:
 
     def __init__(self, program: Program) -> None:
         numbers: dict[Word, int] = {(): 0}
-        self._sums = tuple(_pauli_sum(m.observable, isinstance(m, Expectation), numbers) for m in program.scalars)
+        self._scalars = [_pauli_sum(m.observable, isinstance(m, Expectation), numbers) for m in program.scalars]
+        self._parities = [
+            [_pauli_sum(parity, True, numbers) for parity in parities(t)]
+            for t in program.tensors
+            if isinstance(t, Probabilities)
+        ]
         self.words = tuple(numbers)[1:]
 
-    def read(self, values: Values, means: NDArray) -> NDArray:
-        """Scalars ``(B, S)`` from the expectation values ``(B, len(words))`` of the words."""
+    def read(self, values: Values, means: NDArray) -> tuple[NDArray, ...]:
+        """Results, the samples in front, from the expectation values ``(B, len(words))`` of the words."""
         means = np.concatenate([np.ones((len(means), 1)), means], axis=1)
-        return np.stack([s.value(values, means) for s in self._sums], axis=1)
+        scalars, *tensors = (_stacked(s, values, means) for s in (self._scalars, *self._parities))
+        return (scalars, *(_from_parities(t) for t in tensors))
+
+
+def _stacked(sums: Sequence[PauliSum], values: Values, means: NDArray) -> NDArray:
+    out = np.empty((len(means), len(sums)))
+    for column, s in zip(out.T, sums, strict=True):
+        column[:] = s.value(values, means)
+    return out
+
+
+# ------------------------------------------------------------------ probabilities
+
+
+def parities(measured: Probabilities) -> list[Observable]:
+    """The products of Z on all subsets of the measured wires, numbered by their masks, first wire most significant."""
+    k = len(measured.wires)
+    subsets = [[w for i, w in enumerate(measured.wires) if mask >> (k - 1 - i) & 1] for mask in range(2**k)]
+    if not measured.basis:
+        return [Observable((Term(1.0, tuple((w, "Z") for w in own)),)) for own in subsets]
+    touched = tuple(sorted({w for g in measured.basis for w in (*g.wires, *g.controls)} | set(measured.wires)))
+    rotation = _matrix(measured.basis, touched)
+    diagonals = (reduce(np.kron, [[1, -1] if w in own else [1, 1] for w in touched], np.ones(1)) for own in subsets)
+    rotated = (Constant((rotation.conj().T * d) @ rotation) for d in diagonals)
+    return [Observable((Term(1.0, (), ((touched, m),)),)) for m in rotated]
+
+
+def _matrix(gates: Sequence[Gate], wires: tuple[int, ...]) -> NDArray:
+    """The matrix of fixed gates on some wires."""
+    out = Translated(QuantumCircuit(len(wires)))
+    place = {w: i for i, w in enumerate(wires)}
+    own = [replace(g, wires=tuple(map(place.get, g.wires)), controls=tuple(map(place.get, g.controls))) for g in gates]
+    append_gates(out, own)
+    return Operator(out.circuit.reverse_bits()).data
+
+
+def _from_parities(means: NDArray) -> NDArray:
+    """Probabilities ``(B, 2**k)`` from the expectation values of all parities: a Walsh-Hadamard transform."""
+    masks = np.arange(means.shape[1])
+    signs = 1 - 2 * (np.bitwise_count(masks[:, None] & masks).astype(int) & 1)
+    return means @ signs / means.shape[1]
+
+
+# ------------------------------------------------------------------ sums of words
 
 
 def _pauli_sum(observable: Observable, only_mean: bool, numbers: dict[Word, int]) -> PauliSum:

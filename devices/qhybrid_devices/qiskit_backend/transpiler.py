@@ -8,7 +8,7 @@ from typing import Any
 
 from qiskit import QuantumCircuit
 from qiskit.exceptions import QiskitError
-from qiskit.transpiler import generate_preset_pass_manager
+from qiskit.transpiler.preset_passmanagers import generate_preset_pass_manager
 
 from qhybrid.errors import DeviceError
 

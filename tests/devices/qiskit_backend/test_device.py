@@ -173,9 +173,8 @@ def test_exact_results_need_an_exact_estimator(make_line):
             qml.QNode(mean, qml.device("qhybrid.qiskit", wires=1, **given))(0.1)
 
 
-@pytest.mark.parametrize("shots", [None, 10])
-def test_what_an_estimator_does_not_give(shots):
-    device = qml.device("qhybrid.qiskit", wires=1, estimator=StatevectorEstimator())
+def test_what_an_estimator_does_not_give():
+    device = qml.device("qhybrid.qiskit", wires=11, estimator=StatevectorEstimator())
 
     def probabilities():
         return qml.expval(qml.Z(0)), qml.probs(wires=0)
@@ -183,13 +182,12 @@ def test_what_an_estimator_does_not_give(shots):
     def state():
         return qml.state()
 
-    with pytest.raises(qml.DeviceError, match=r"Probabilities come from a sampler.*Give the device a sampler"):
-        qml.set_shots(qml.QNode(probabilities, device), shots)()
-    if shots is None:
-        with pytest.raises(qml.CircuitError, match="A state cannot be had"):
-            qml.QNode(state, device)()
-        with pytest.raises(qml.DeviceError, match=r"Probabilities come from a sampler.*set shots"):
-            qml.QNode(probabilities, qml.device("qhybrid.qiskit", wires=1))()
+    with pytest.raises(qml.DeviceError, match=r"Probabilities and samples.*Give it one.*sampler="):
+        qml.set_shots(qml.QNode(probabilities, device), 10)()
+    with pytest.raises(qml.CircuitError, match="no state vector"):
+        qml.QNode(state, device)()
+    with pytest.raises(qml.DeviceError, match=r"11 wires would need 2048 expectation values"):
+        qml.QNode(lambda: qml.probs(), device)()
 
 
 @pytest.mark.parametrize("name", ["backend", "sampler", "estimator"])

@@ -42,7 +42,13 @@ def scalars(x, w):
 def exact_only(x, w):
     """The terms have different bases, so that no samples are joint."""
     layers(x, w)
-    return qml.var(0.4 * qml.X(0) - 0.7 * qml.Z(0) @ qml.Y(3)), qml.expval(qml.Hermitian(TWO, wires=[3, 1]))
+    return (
+        qml.var(0.4 * qml.X(0) - 0.7 * qml.Z(0) @ qml.Y(3)),
+        qml.expval(qml.Hermitian(TWO, wires=[3, 1])),
+        qml.probs(wires=[3, 0]),
+        qml.probs(op=qml.Hadamard(2)),
+        qml.probs(op=qml.X(1) @ qml.Y(0)),
+    )
 
 
 def tensors(x, w):
