@@ -1,0 +1,1 @@
+"""Any Qiskit backend or primitive as a PennyLane device."""
