@@ -15,7 +15,6 @@ import numpy as np
 import pennylane as qml
 from numpy.typing import NDArray
 from pennylane.operation import Operator
-from pennylane.ops import Controlled
 
 from qhybrid.errors import CaptureError
 from qhybrid.program import Diagonal, Evolution, Fixed, Gate, Matrix, PauliRotation, Program, SpectralRotation, State
@@ -113,7 +112,7 @@ def tape_operations(program: Program, labels: Labels, expand_words: bool = False
             if not (gate.wires or gate.controls or phases):
                 continue  # a global phase that nothing shows, and that not every device has
             made = _operation(gate, program, labels, rng)
-            mixed = expand_words and isinstance(made.operation, qml.PauliRot | Controlled) and _mixed_word(gate)
+            mixed = expand_words and _mixed_word(gate)
             operations += _expanded(gate, labels, rng) if mixed else [made]
     return operations
 
