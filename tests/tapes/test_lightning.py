@@ -11,7 +11,7 @@ import qhybrid
 from qhybrid.execution import Needs
 from qhybrid.program import Program, Slots
 from qhybrid.tapes import backend_of
-from qhybrid.tapes.openmp import one_thread
+from qhybrid.tapes.openmp import _runtimes, one_thread
 from qhybrid_devices.statevector.reference import ReferenceExecutable
 from tests.tapes.programs import WIRES, random_program
 
@@ -178,9 +178,10 @@ def test_needs():
 def test_the_number_of_threads_is_restored():
     from pennylane_lightning import lightning_qubit_ops
 
-    with one_thread(lightning_qubit_ops.__file__):
-        pass
-    before = torch.get_num_threads()
-    with pytest.raises(ValueError, match="inside"), one_thread(lightning_qubit_ops.__file__):
-        raise ValueError("inside")
-    assert torch.get_num_threads() == before
+    library = lightning_qubit_ops.__file__
+    runtimes = _runtimes(library)
+    before = [r.omp_get_max_threads() for r in runtimes]
+    with one_thread(library):
+        assert [r.omp_get_max_threads() for r in runtimes] == [1] * len(runtimes)
+    assert runtimes
+    assert [r.omp_get_max_threads() for r in runtimes] == before
