@@ -24,6 +24,7 @@ from qhybrid.gradients import NATIVE_METHODS
 from qhybrid.program import Program
 from qhybrid.tapes.executable import TapeExecutable
 from qhybrid.tapes.lightning import Direct, direct
+from qhybrid.tapes.reverse import compact
 
 MAX_CACHED_PROGRAMS = 256
 
@@ -114,10 +115,11 @@ class TapeBackend(CompilingDevice):
     def memory_needed(self, program: Program, batch_size: int) -> int:
         """Bytes of the states of a broadcast tape, or of one state."""
         lanes = batch_size if self.holds_states else 1
-        return 16 * self.amplitudes(program.num_wires) * max(1, lanes)
+        return 16 * self.amplitudes(program) * max(1, lanes)
 
-    def amplitudes(self, num_wires: int) -> int:
+    def amplitudes(self, program: Program) -> int:
         """Numbers of one state."""
+        num_wires = compact(program).num_wires if self.holds_states else program.num_wires
         return 2 ** (num_wires * (2 if isinstance(self.device, DefaultMixed) else 1))
 
     def labels(self, num_wires: int) -> Sequence[Any]:

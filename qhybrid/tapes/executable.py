@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 MAX_BROADCAST_AMPLITUDES = 2**22
 #: Numbers that one batch of tapes may return.
 MAX_RESULT_NUMBERS = 2**25
-
+#: Operations that the tapes of one call of the device may hold.
+MAX_OPERATIONS = 2**19
 
 Part: TypeAlias = tuple[int, list[Any]]
 
@@ -141,7 +142,7 @@ class TapeExecutable(Executable):
         return self._execute_lanes(point, shots)
 
     def _execute_broadcast(self, point: Point, templates: Sequence[Any]) -> list[Part]:
-        size = max(1, MAX_BROADCAST_AMPLITUDES // self.backend.amplitudes(self.program.num_wires))
+        size = max(1, MAX_BROADCAST_AMPLITUDES // self.backend.amplitudes(self.program))
         tapes, parts = [], []
         for start in range(0, point.lanes, size):
             part = slice(start, start + size)
@@ -154,7 +155,7 @@ class TapeExecutable(Executable):
 
     def _execute_lanes(self, point: Point, shots: int | None) -> list[Part]:
         templates = self.templates(shots)
-        size = max(1, MAX_RESULT_NUMBERS // self._numbers(shots))
+        size = max(1, min(MAX_RESULT_NUMBERS // self._numbers(shots), MAX_OPERATIONS // (1 + len(self.operations))))
         parts: list[Part] = []
         for start in range(0, point.lanes, size):
             lanes = range(start, min(start + size, point.lanes))

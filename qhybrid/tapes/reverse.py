@@ -7,7 +7,9 @@ with ``dL = Re <lam|dpsi>``; both have the shape ``(lanes, 2, ..., 2)``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,7 @@ def reverse(program: Program, slots: Slots, cotangents: tuple[NDArray, ...], nee
         cotangents: of the results; batch in front if the program has one
         needs: which cotangents are wanted
     """
+    program = compact(program)
     into = SlotCotangents(program, slots)
     if not program.is_batched:
         _Sweep(program, slots, 1, needs, into).add(tuple(np.asarray(c)[None] for c in cotangents))
@@ -74,6 +77,47 @@ def reverse(program: Program, slots: Slots, cotangents: tuple[NDArray, ...], nee
             assert array is not None
             (whole[start : start + size] if slot.batched else whole)[...] += array
     return into.only(needs)
+
+
+@lru_cache(maxsize=256)
+def compact(program: Program) -> Program:
+    """``program`` without the wires that it does not use."""
+    if any(isinstance(t, State) for t in program.tensors):
+        return program
+    preparation, tensors = program.preparation, [t for t in program.tensors if not isinstance(t, State)]
+    gates = [*program.gates, *(g for t in tensors for g in t.basis)]
+    terms = [t for o in program.observables() for t in o.terms]
+    used = {w for g in gates for w in (*g.controls, *g.wires)} | {w for t in tensors for w in t.wires}
+    used |= {w for t in terms for w, _ in t.word} | {w for t in terms for wires, _ in t.matrices for w in wires}
+    used |= set() if preparation is None else set(preparation.wires)
+    index = {w: i for i, w in enumerate(sorted(used or {0}))}
+
+    def moved(wires: Iterable[int]) -> tuple[int, ...]:
+        return tuple(index[w] for w in wires)
+
+    def gate(g: Gate) -> Gate:
+        return replace(g, wires=moved(g.wires), controls=moved(g.controls))
+
+    def observable(o: Observable) -> Observable:
+        return Observable(
+            tuple(
+                replace(
+                    t,
+                    word=tuple((index[w], letter) for w, letter in t.word),
+                    matrices=tuple((moved(wires), m) for wires, m in t.matrices),
+                )
+                for t in o.terms
+            )
+        )
+
+    return replace(
+        program,
+        num_wires=len(index),
+        gates=tuple(map(gate, program.gates)),
+        scalars=tuple(replace(m, observable=observable(m.observable)) for m in program.scalars),
+        tensors=tuple(replace(t, wires=moved(t.wires), basis=tuple(map(gate, t.basis))) for t in tensors),
+        preparation=None if preparation is None else replace(preparation, wires=moved(preparation.wires)),
+    )
 
 
 def _part(program: Program, slots: Slots, part: slice) -> Slots:

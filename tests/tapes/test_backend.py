@@ -193,6 +193,20 @@ def test_labels_of_wires(mocker):
     assert set(execute.call_args.args[0][0].wires) == {"a", "b", "c"}
 
 
+@pytest.mark.parametrize("name", ["default.qubit", "default.mixed"])
+def test_wires_that_a_circuit_does_not_use_cost_nothing(name):
+    def circuit(x):
+        qml.RX(x, wires=20)
+        qml.CNOT([20, 7])
+        return qml.expval(qml.Z(7) @ qml.Hermitian(np.diag([1.0, 0.5]), wires=20)), qml.probs(op=qml.X(20))
+
+    node = qhybrid.QNode(circuit, qml.device(name, wires=23))
+    x = torch.tensor([0.3, 0.4], requires_grad=True, dtype=torch.float64)
+    node(x)[0].sum().backward()
+    np.testing.assert_allclose(x.grad, -0.75 * np.sin([0.3, 0.4]), atol=1e-12)
+    assert node.explain(x).memory <= 2 * 16 * 16
+
+
 def test_one_backend_a_device():
     device = qml.device("lightning.qubit", wires=2)
     assert backend_of(device) is backend_of(device)
