@@ -255,11 +255,10 @@ def test_pickle():
         pickle.dumps(local)
 
 
-def test_other_devices_run_through_pennylane():
+def test_other_devices_run_compiled():
     node = qhybrid.QNode(rotation, qml.device("default.qubit", wires=1))
-    with pytest.warns(FallbackWarning, match="default.qubit"):
-        assert node(0.3) == pytest.approx(np.cos(0.3))
-    assert node.explain(0.3).path == "pennylane"
+    assert node(0.3) == pytest.approx(np.cos(0.3))
+    assert node.explain(0.3).path == "compiled"
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,16 @@ from pennylane.devices import Device, ExecutionConfig, QutritDevice
 from pennylane.devices.default_mixed import DefaultMixed
 from pennylane.devices.default_qubit import DefaultQubit
 from pennylane.devices.default_qutrit_mixed import DefaultQutritMixed
+from pennylane.devices.reference_qubit import ReferenceQubit
 from pennylane.tape import QuantumScript
 
 from qhybrid.backend import CompilingDevice
-from qhybrid.errors import CaptureError
+from qhybrid.errors import CaptureError, QHybridError
 from qhybrid.gradients import NATIVE_METHODS
 from qhybrid.program import Program
 from qhybrid.tapes.executable import TapeExecutable
 from qhybrid.tapes.lightning import Direct, direct
+from qhybrid.tapes.reverse import compact
 
 MAX_CACHED_PROGRAMS = 256
 
@@ -47,8 +49,14 @@ class TapeBackend(CompilingDevice):
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        #: Whether the simulator is differentiable array code, which also takes a batch as one tape.
-        self.backprops = self.broadcasts = type(device) in (DefaultQubit, DefaultMixed) and _claims(device, "backprop")
+        #: Whether the device simulates programs exactly and without noise in arrays, a whole batch at a time.
+        self.holds_states = type(device) in (DefaultQubit, DefaultMixed) and _claims(device, "backprop")
+        #: Whether the device measures a matrix as if its eigenvalues were those of Z.
+        self.paulis_only = isinstance(device, ReferenceQubit)
+        kind = type(device)  # a subclass may have changed what the kernels are called for
+        self._is_lightning = (kind.__module__.split(".")[0], kind.__name__) == ("pennylane_lightning", "LightningQubit")
+        #: Whether the device would decompose rotations about Pauli words on every call.
+        self.expands_words = self._is_lightning
         self._compiled: OrderedDict[Program, TapeExecutable] = OrderedDict()
         self._direct: dict[Program, Direct | None] = {}
         self._lock = threading.RLock()
@@ -76,7 +84,7 @@ class TapeBackend(CompilingDevice):
     @property
     def has_vjp(self) -> bool:  # type: ignore[override]
         """Whether the device has a derivative that is known to be right."""
-        return self.backprops or self.device.name == "lightning.qubit"
+        return self.holds_states or self._is_lightning
 
     def leaves_derivative(self, method: str, exact: bool) -> bool:
         """Whether ``method`` asks for a derivative of the device that only PennyLane knows how to use.
@@ -109,18 +117,19 @@ class TapeBackend(CompilingDevice):
         """Leave to PennyLane what the device, or the way to it, cannot run as a Program."""
         try:
             self.compile(program).check(shots)
-        except CaptureError:
+        except QHybridError:
             raise
         except Exception as error:  # whatever a device says to a circuit: PennyLane's own path then says it, or runs it
             raise CaptureError(f"{self.device.name} refuses the compiled circuit: {error}") from error
 
     def memory_needed(self, program: Program, batch_size: int) -> int:
         """Bytes of the states of a broadcast tape, or of one state."""
-        lanes = batch_size if self.backprops else 1
-        return 16 * self.amplitudes(program.num_wires) * max(1, lanes)
+        lanes = batch_size if self.holds_states else 1
+        return 16 * self.amplitudes(program) * max(1, lanes)
 
-    def amplitudes(self, num_wires: int) -> int:
+    def amplitudes(self, program: Program) -> int:
         """Numbers of one state."""
+        num_wires = compact(program).num_wires if self.holds_states else program.num_wires
         return 2 ** (num_wires * (2 if isinstance(self.device, DefaultMixed) else 1))
 
     def labels(self, num_wires: int) -> Sequence[Any]:
@@ -129,7 +138,7 @@ class TapeBackend(CompilingDevice):
 
     def direct(self, executable: TapeExecutable) -> Direct | None:
         """The short way to the device's kernels, where there is one for this program."""
-        if self.device.name != "lightning.qubit":
+        if not self._is_lightning:
             return None
         program = executable.program
         with self._lock:
@@ -143,21 +152,19 @@ class TapeBackend(CompilingDevice):
 
     def preprocess(self, tapes: tuple[QuantumScript, ...]) -> tuple[Sequence[QuantumScript], Callable]:
         """What the device makes of tapes before it runs them."""
-        config = self._config(None)
         with qml.QueuingManager.stop_recording():
-            return self.device.preprocess_transforms(config)(tapes)
+            return self.device.preprocess_transforms(self._config())(tapes)
 
-    def execute(self, tapes: Sequence[QuantumScript], interface: str = "numpy") -> Sequence[Any]:
+    def execute(self, tapes: Sequence[QuantumScript]) -> Sequence[Any]:
         """Results of preprocessed tapes: one call of the device."""
         if not tapes:
             return ()
-        config = self._config("backprop" if interface == "autograd" else None)
         with self._lock:
-            return self.device.execute(tuple(tapes), config)
+            return self.device.execute(tuple(tapes), self._config())
 
-    def _config(self, method: str | None) -> ExecutionConfig:
-        interface = qml.math.Interface.AUTOGRAD if method else qml.math.Interface.NUMPY
-        return self.device.setup_execution_config(ExecutionConfig(gradient_method=method, interface=interface))
+    def _config(self) -> ExecutionConfig:
+        config = ExecutionConfig(gradient_method=None, interface=qml.math.Interface.NUMPY)
+        return self.device.setup_execution_config(config)
 
 
 def _claims(device: Device, method: str) -> bool:

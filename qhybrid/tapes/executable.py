@@ -15,11 +15,11 @@ from pennylane.tape import QuantumScript
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Executable, Needs
 from qhybrid.gradients.base import array_owner, shifted_vjp
-from qhybrid.program import Probabilities, Program, Samples, Slots, State, Variance
-from qhybrid.tapes.backprop import backprop
+from qhybrid.program import Probabilities, Program, Samples, Slots, State
 from qhybrid.tapes.measurements import Measured, Varying, measured
 from qhybrid.tapes.operations import TapeOperation, tape_operations
 from qhybrid.tapes.parameters import Parameter, SlotCotangents
+from qhybrid.tapes.reverse import reverse
 from qhybrid.tapes.template import KeptTapes, kept, plain_tape, with_data
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 MAX_BROADCAST_AMPLITUDES = 2**22
 #: Numbers that one batch of tapes may return.
 MAX_RESULT_NUMBERS = 2**25
-
+#: Operations that the tapes of one call of the device may hold.
+MAX_OPERATIONS = 2**19
 
 Part: TypeAlias = tuple[int, list[Any]]
 
@@ -64,9 +65,9 @@ class TapeExecutable(Executable):
         super().__init__(program)
         self.backend = backend
         labels = backend.labels(program.num_wires)
-        self.operations: list[TapeOperation] = tape_operations(program, labels)
+        self.operations: list[TapeOperation] = tape_operations(program, labels, backend.expands_words)
         self.parameters: tuple[Parameter, ...] = tuple(o.parameter for o in self.operations if o.parameter is not None)
-        self.measured: Measured = measured(program, labels)
+        self.measured: Measured = measured(program, labels, backend.paulis_only)
         self.varying = [m for s in self.measured.settings for m in s.measurements if isinstance(m, Varying)]
         self._checked: set[int | None] = set()
         self._kept: dict[Any, tuple[KeptTapes | None, ...]] = {}
@@ -128,20 +129,20 @@ class TapeExecutable(Executable):
 
     # ------------------------------------------------------------------ tapes
 
-    def execute(self, point: Point, shots: int | None, interface: str = "numpy") -> list[Part]:
+    def execute(self, point: Point, shots: int | None) -> list[Part]:
         """For each part of the lanes and each setting, the result of its tape.
 
         Returns:
             for each part, its number of lanes and one result a setting
         """
-        wide = self.backend.broadcasts and any(self._batched_gates) and point.lanes > 1
+        wide = self.backend.holds_states and any(self._batched_gates) and point.lanes > 1
         broadcast = self.templates(shots, broadcast=True) if wide else ()
         if broadcast and all(broadcast):
-            return self._execute_broadcast(point, broadcast, interface)
-        return self._execute_lanes(point, shots, interface)
+            return self._execute_broadcast(point, broadcast)
+        return self._execute_lanes(point, shots)
 
-    def _execute_broadcast(self, point: Point, templates: Sequence[Any], interface: str) -> list[Part]:
-        size = max(1, MAX_BROADCAST_AMPLITUDES // self.backend.amplitudes(self.program.num_wires))
+    def _execute_broadcast(self, point: Point, templates: Sequence[Any]) -> list[Part]:
+        size = max(1, MAX_BROADCAST_AMPLITUDES // self.backend.amplitudes(self.program))
         tapes, parts = [], []
         for start in range(0, point.lanes, size):
             part = slice(start, start + size)
@@ -149,23 +150,23 @@ class TapeExecutable(Executable):
             changed = with_data(self.operations, data, broadcast=True)
             tapes += [t.at(changed) for template in templates for t in template.tapes]
             parts.append(min(size, point.lanes - start))
-        results = iter(self.backend.execute(tapes, interface))
+        results = iter(self.backend.execute(tapes))
         return [(n, [_restored(t, results) for t in templates]) for n in parts]
 
-    def _execute_lanes(self, point: Point, shots: int | None, interface: str) -> list[Part]:
+    def _execute_lanes(self, point: Point, shots: int | None) -> list[Part]:
         templates = self.templates(shots)
-        size = max(1, MAX_RESULT_NUMBERS // self._numbers(shots))
+        size = max(1, min(MAX_RESULT_NUMBERS // self._numbers(shots), MAX_OPERATIONS // (1 + len(self.operations))))
         parts: list[Part] = []
         for start in range(0, point.lanes, size):
             lanes = range(start, min(start + size, point.lanes))
             if None not in templates:
                 tapes = [t for lane in lanes for t in self._kept_tapes(point, lane, templates)]
-                results = iter(self.backend.execute(tapes, interface))
+                results = iter(self.backend.execute(tapes))
                 parts += [(1, [_restored(t, results) for t in templates]) for _ in lanes]
             else:
                 tapes = [t for lane in lanes for t in self._plain_tapes(point, lane, shots)]
                 batch, postprocess = self.backend.preprocess(tuple(tapes))
-                answers = iter(postprocess(self.backend.execute(batch, interface)))
+                answers = iter(postprocess(self.backend.execute(batch)))
                 parts += [(1, [next(answers) for _ in self.settings]) for _ in lanes]
         return parts
 
@@ -229,7 +230,7 @@ class TapeExecutable(Executable):
         if not all(self.templates(shots)):
             self.backend.preprocess(tuple(self._plain_tapes(point, 0, shots)))
         if any(isinstance(t, State) for t in self.program.tensors):
-            ((_, results),) = self._execute_lanes(point, shots, "numpy")
+            ((_, results),) = self._execute_lanes(point, shots)
             for index, m in enumerate(self.program.tensors):
                 shape = np.shape(self.tensor_value(results, index))
                 if isinstance(m, State) and shape != (2**self.program.num_wires,):
@@ -301,20 +302,16 @@ class TapeExecutable(Executable):
         if count == 0:
             return SlotCotangents(self.program, slots).only(needs)
         assert count is not None
-        if self._squares_coefficients:
+        if self.backend.holds_states:
+            return reverse(self.program, slots, cotangents, needs)
+        wanted = tuple(p.wanted(needs) for p in self.parameters)
+        fast = self.backend.direct(self)
+        if fast is None or not fast.differentiates(wanted) or any(needs.arrays):
             return self._shifted(slots, cotangents, needs)
-        given = cotangents
         if not self.program.is_batched:
             cotangents = tuple(np.asarray(c)[None] for c in cotangents)
         into = SlotCotangents(self.program, slots)
-        wanted = tuple(p.wanted(needs) for p in self.parameters)
-        if self.backend.backprops:
-            values = backprop(self, slots, count, cotangents, wanted, needs, into)
-        else:
-            fast = self.backend.direct(self)
-            if fast is None or not fast.differentiates(wanted):
-                return self._shifted(slots, given, needs)
-            values = self._direct_vjp(fast, slots, count, cotangents[0], wanted, needs, into)
+        values = self._direct_vjp(fast, slots, count, cotangents[0], wanted, needs, into)
         if self.measured.wants_coefficients(needs):
             self.measured.pull_back_coefficients(values, cotangents[0], slots, into)
         return into.only(needs)
@@ -341,11 +338,6 @@ class TapeExecutable(Executable):
         if not self.measured.wants_coefficients(needs):
             return weights
         return np.broadcast_to(fast.values(point), (count, self.measured.num_values))
-
-    @cached_property
-    def _squares_coefficients(self) -> bool:
-        """Whether a variance has coefficients that change, along which only shifts are exact."""
-        return any(isinstance(m.measurement, Variance) for m in self.varying)
 
     def _shifted(self, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs) -> Slots:
         for index, needed in enumerate(needs.arrays):

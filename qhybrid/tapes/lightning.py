@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pennylane import StatePrep
 from pennylane.measurements import ExpectationMP
+from pennylane.wires import Wires
 
 from qhybrid.tapes.openmp import one_thread
 from qhybrid.tapes.parameters import ScaledAngle
@@ -34,8 +36,6 @@ def direct(executable: TapeExecutable, device: Any) -> Direct | None:
         device: ``lightning.qubit``
     """
     if executable.program.tensors or executable.measured.varies or not executable.settings:
-        return None
-    if not all(isinstance(p, ScaledAngle) for p in executable.parameters):
         return None
     (template,) = executable.templates(None)
     if template is None or len(template.tapes) != 1:
@@ -69,20 +69,23 @@ class Direct:
         script = tape.at([tape.operations[p] for p in tape.positions])
         serialized, prepared = serializer.serialize_ops(script, wires)
         names, params, targets, inverses, matrices, controls, values = serialized
-        self.prepares = prepared or len(names) != len(tape.operations)
+        first = int(bool(tape.positions) and isinstance(tape.operations[0], StatePrep))
+        #: Whether each operation is one that is serialized; a prepared state is none.
+        self.one_by_one = len(names) == len(tape.operations) - first and prepared == bool(first)
+        self._prepared = [wires[w] for w in tape.operations[0].wires] if first else None
         self._observables, self._indices = serializer.serialize_observables(script, wires)
         self._hamiltonian = serializer.hamiltonian_obs
-        matrices = [np.asarray(m, dtype=device.c_dtype) for m in matrices]
         self._names, self._params, self._inverses = names, [[float(x) for x in p] for p in params], inverses
-        self._fixed = (targets, inverses, matrices, controls, values)
-        self._calls = list(zip(names, targets, matrices, controls, values, inverses, strict=True))
-        self._positions = tape.positions
-        with_params = [k for k, p in enumerate(self._params) if p]
-        self._order = {k: i for i, k in enumerate(with_params)}
+        self._matrices = [np.asarray(m, dtype=device.c_dtype) for m in matrices]
+        self._where = (targets, controls, values)
+        self._parameters = executable.parameters[first:]
+        self._positions = [p - first for p in tape.positions[first:]]
+        self._first = first
+        self._order = {k: i for i, k in enumerate(k for k, p in enumerate(self._params) if p)}
 
     def agrees(self) -> bool:
         """Whether a run at example data gives what the device gives."""
-        if self.prepares or self._indices != list(range(self._executable.measured.num_values)):
+        if not self.one_by_one or self._indices != list(range(self._executable.measured.num_values)):
             return False
         rng = np.random.default_rng(3)
         lanes = 2 if self._executable.batched else 1
@@ -99,18 +102,23 @@ class Direct:
 
     def differentiates(self, wanted: Sequence[bool]) -> bool:
         """Whether the adjoint kernel knows the generators of the operations with wanted parameters."""
-        names = [self._names[p] for p, w in zip(self._positions, wanted, strict=True) if w]
-        return all(name in DIFFERENTIABLE for name in names)
+        if any(wanted[: self._first]):
+            return False
+        return all(
+            isinstance(parameter, ScaledAngle) and self._names[position] in DIFFERENTIABLE
+            for parameter, position, want in zip(self._parameters, self._positions, wanted[self._first :], strict=True)
+            if want
+        )
 
     def values(self, point: Point) -> NDArray:
         """Expectation values ``(lanes, M)``."""
         state = self._new_state()
-        raw, steps = state.state_vector, self._steps(state.state_vector)
+        calls = self._calls(state.state_vector)
         measurements = self._device.LightningMeasurements(state)._measurement_lightning
         values = np.empty((point.lanes, len(self._observables)))
         with self._threads():
-            for lane, params in enumerate(self._lanes(point)):
-                self._apply(raw, steps, params)
+            for lane, (params, matrices) in enumerate(self._lanes(point)):
+                self._run(state, calls, point, lane, params, matrices)
                 for k, observable in enumerate(self._observables):
                     values[lane, k] = measurements.expval(observable)
         return values
@@ -118,23 +126,25 @@ class Direct:
     def vjp(self, point: Point, weights: NDArray, wanted: Sequence[bool]) -> NDArray:
         """Derivatives ``(lanes, parameters)`` of the values weighted by ``weights (lanes, M)``; zero where unwanted."""
         state = self._new_state()
-        raw, steps = state.state_vector, self._steps(state.state_vector)
+        calls = self._calls(state.state_vector)
         adjoint = self._device.LightningAdjointJacobian(state)
-        targets, inverses, matrices, controls, control_values = self._fixed
+        targets, controls, control_values = self._where
         columns = [k for k, w in enumerate(wanted) if w]
-        trainable = [self._order[self._positions[k]] for k in columns]
+        trainable = [self._order[self._positions[k - self._first]] for k in columns]
         result = np.zeros((point.lanes, len(wanted)))
         if not trainable:
             return result
         real = np.float32 if self._device.c_dtype == np.complex64 else np.float64
         with self._threads():
-            for lane, params in enumerate(self._lanes(point)):
-                self._apply(raw, steps, params)
+            for lane, (params, matrices) in enumerate(self._lanes(point)):
+                self._run(state, calls, point, lane, params, matrices)
                 operations = adjoint._create_ops_list_lightning(
-                    self._names, params, targets, inverses, matrices, controls, control_values
+                    self._names, params, targets, self._inverses, matrices, controls, control_values
                 )
                 observable = self._hamiltonian(weights[lane].astype(real), self._observables)
-                result[lane, columns] = adjoint._jacobian_lightning(raw, [observable], operations, trainable)
+                result[lane, columns] = adjoint._jacobian_lightning(
+                    state.state_vector, [observable], operations, trainable
+                )
         return result
 
     def _threads(self) -> AbstractContextManager:
@@ -142,35 +152,51 @@ class Direct:
 
     # ------------------------------------------------------------------ one sample
 
-    def _lanes(self, point: Point) -> Iterator[list]:
-        """The parameters of each operation, lane by lane."""
-        rows = np.empty((len(point.gates), point.lanes))
-        for row, data in zip(rows, point.gates, strict=True):
-            row[:] = data
-        for column in rows.T.tolist():
-            params = list(self._params)
-            for position, value in zip(self._positions, column, strict=True):
+    def _lanes(self, point: Point) -> Iterator[tuple[list, list]]:
+        """Parameters and matrices of each operation, lane by lane."""
+        data = list(zip(self._parameters, self._positions, point.gates[self._first :], strict=True))
+        angles = [(position, values) for p, position, values in data if isinstance(p, ScaledAngle)]
+        others = [(position, values, p.batched) for p, position, values in data if not isinstance(p, ScaledAngle)]
+        rows = np.empty((len(angles), point.lanes))
+        for row, (_, values) in zip(rows, angles, strict=True):
+            row[:] = values
+        for lane, column in enumerate(rows.T.tolist()):
+            params, matrices = list(self._params), list(self._matrices)
+            for (position, _), value in zip(angles, column, strict=True):
                 params[position] = [value]
-            yield params
+            for position, values, batched in others:
+                matrices[position] = np.array(
+                    values[lane] if batched else values, dtype=self._device.c_dtype, order="C"
+                )
+            yield params, matrices
 
-    def _steps(self, raw: Any) -> list[tuple]:
-        """For each operation, what to call and with what before and after its parameters."""
-        steps: list[tuple] = []
-        for name, targets, matrix, controls, values, inverse in self._calls:
-            where = (controls, values, targets, inverse) if controls else (targets, inverse)
-            if matrix.size:
-                steps.append((raw.applyControlledMatrix if controls else raw.applyMatrix, (matrix, *where), False))
-            else:
-                steps.append((getattr(raw, name), where, True))
-        return steps
-
-    def _apply(self, raw: Any, steps: list[tuple], params: list) -> None:
+    def _run(self, state: Any, calls: list, point: Point, lane: int, params: list, matrices: list) -> None:
+        """The final state of a lane."""
+        raw = state.state_vector
         raw.resetStateVector()
-        for (method, front, takes), param in zip(steps, params, strict=True):
-            if takes:
-                method(*front, param)
+        if self._prepared is not None:
+            amplitudes = point.gates[0][lane] if self._executable.parameters[0].batched else point.gates[0]
+            state._apply_state_vector(np.array(amplitudes, dtype=self._device.c_dtype), Wires(self._prepared))
+        for (method, controlled, where), param, matrix in zip(calls, params, matrices, strict=True):
+            if method is not None:
+                method(*where, param)
+            elif controlled:
+                raw.applyControlledMatrix(matrix, *where)
             else:
-                method(*front)
+                raw.applyMatrix(matrix, *where)
+
+    def _calls(self, raw: Any) -> list[tuple]:
+        """For each operation its kernel, ``None`` for a matrix, whether it has controls, and where it acts."""
+        return [
+            (
+                None if matrix.size else getattr(raw, name),
+                bool(controls),
+                (controls, values, targets, inverse) if controls else (targets, inverse),
+            )
+            for name, matrix, targets, controls, values, inverse in zip(
+                self._names, self._matrices, *self._where, self._inverses, strict=True
+            )
+        ]
 
 
 #: Operations whose generators the adjoint kernel has, controlled or not.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pennylane.measurements import MeasurementProcess
 from pennylane.operation import Operator
 
+from qhybrid.errors import DeviceError
 from qhybrid.execution import Needs
 from qhybrid.program import (
     Angle,
@@ -152,13 +153,26 @@ class Measured:
         )
 
 
-def measured(program: Program, labels: Labels) -> Measured:
-    """The measurements of ``program`` on wires with these labels."""
+def measured(program: Program, labels: Labels, paulis_only: bool = False) -> Measured:
+    """The measurements of ``program``.
+
+    Args:
+        program: the program
+        labels: label of each wire
+        paulis_only: whether matrices must be written as sums of Pauli words, since the device measures them wrongly
+
+    Raises:
+        DeviceError: a matrix would have to be measured as it is
+    """
+    if paulis_only:
+        _refuse_matrices(program)
     contributions: list[Contribution] = []
     main: list[MeasurementProcess | Varying] = []
     with qml.QueuingManager.stop_recording():
         for index, m in enumerate(program.scalars):
             _add_scalar(index, m, program, labels, main, contributions)
+        if paulis_only:
+            main = [_in_paulis(m) for m in main]
         count = len(main)
         settings, places = [main], []
         # A state has all wires of the program, also those without a gate, which a device would not notice.
@@ -179,6 +193,34 @@ def measured(program: Program, labels: Labels) -> Measured:
         count,
         tuple(places),
     )
+
+
+def _refuse_matrices(program: Program) -> None:
+    for m in program.scalars:
+        matrices = [x for t in m.observable.terms for _, x in t.matrices]
+        if any(isinstance(x, ArrayRef) for x in matrices) or (matrices and isinstance(m, Variance)):
+            raise DeviceError(
+                "This device measures observables that are matrices wrongly. Use default.qubit, or write the "
+                "observable as a sum of Pauli words."
+            )
+
+
+def _in_paulis(m: MeasurementProcess | Varying) -> MeasurementProcess | Varying:
+    """An expectation value with its observable as a sum of Pauli words."""
+    if isinstance(m, Varying) or m.obs.pauli_rep is not None:
+        return m
+    return type(m)(obs=_sentence(m.obs).operation())
+
+
+def _sentence(observable: Operator) -> qml.pauli.PauliSentence:
+    if observable.pauli_rep is not None:
+        return observable.pauli_rep
+    if isinstance(observable, qml.Hermitian):
+        return qml.pauli_decompose(observable.data[0], wire_order=observable.wires, pauli=True)
+    if isinstance(observable, qml.ops.Prod):
+        return reduce(lambda a, b: a @ b, map(_sentence, observable.operands))
+    coefficients, products = observable.terms()
+    return reduce(lambda a, b: a + b, (c * _sentence(o) for c, o in zip(coefficients, products, strict=True)))
 
 
 def _add_scalar(

@@ -7,7 +7,7 @@ what has no name is a ``QubitUnitary``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -51,11 +51,13 @@ _WORDS = {
 _SPECTRAL = {
     name: getattr(qml, name)
     for name in (
-        "PhaseShift", "IsingXY", "PSWAP", "SingleExcitation", "SingleExcitationPlus", "SingleExcitationMinus",
+        "PhaseShift", "IsingXY", "SingleExcitation", "SingleExcitationPlus", "SingleExcitationMinus",
         "DoubleExcitation", "DoubleExcitationPlus", "DoubleExcitationMinus", "OrbitalRotation", "FermionicSWAP",
     )
 }  # fmt: skip
 _ALIASES = dict.fromkeys(("ControlledPhaseShift", "CPhase", "CPhaseShift", "U1"), "PhaseShift")
+#: Operations that turn a letter into Z.
+_TURNS: dict[str, Callable] = {"X": qml.Hadamard, "Y": lambda wire: qml.RX(np.pi / 2, wire)}
 _PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 
 
@@ -84,12 +86,13 @@ def rebound(operation: Operator, data: Any) -> Operator:
     return new
 
 
-def tape_operations(program: Program, labels: Labels, seed: int = 0) -> list[TapeOperation]:
+def tape_operations(program: Program, labels: Labels, expand_words: bool = False, seed: int = 0) -> list[TapeOperation]:
     """The operations of a program, in order.
 
     Args:
         program: its gates and its preparation
         labels: label of each wire
+        expand_words: whether a rotation about a mixed Pauli word is a ``MultiRZ`` between changes of basis
         seed: of the values that parameters have in the template
 
     Raises:
@@ -108,7 +111,9 @@ def tape_operations(program: Program, labels: Labels, seed: int = 0) -> list[Tap
         for gate in program.gates:
             if not (gate.wires or gate.controls or phases):
                 continue  # a global phase that nothing shows, and that not every device has
-            operations.append(_operation(gate, program, labels, rng))
+            made = _operation(gate, program, labels, rng)
+            mixed = expand_words and _mixed_word(gate)
+            operations += _expanded(gate, labels, rng) if mixed else [made]
     return operations
 
 
@@ -161,6 +166,22 @@ def _named_rotation(word: str, angle: Any, wires: list) -> Operator:
     if set(word) == {"Z"}:
         return qml.MultiRZ(angle, wires=wires)
     return qml.PauliRot(angle, word, wires=wires)
+
+
+def _mixed_word(gate: Gate) -> bool:
+    op = gate.operator
+    return isinstance(op, PauliRotation) and op.word not in _ROTATIONS and set(op.word) != {"Z"}
+
+
+def _expanded(gate: Gate, labels: Labels, rng: np.random.Generator) -> list[TapeOperation]:
+    """A rotation about a mixed word: the letters turned into Z, a ``MultiRZ``, the letters turned back."""
+    assert isinstance(gate.operator, PauliRotation)
+    letters = [(letter, labels[w]) for letter, w in zip(gate.operator.word, gate.wires, strict=True)]
+    turns = [_TURNS[letter](wire) for letter, wire in letters if letter != "Z"]
+    word = "Z" * len(letters)
+    middle = _rotation(gate, replace(gate.operator, word=word), labels, rng)
+    back = [qml.adjoint(t, lazy=False) for t in turns]
+    return [*map(TapeOperation, turns), middle, *map(TapeOperation, back)]
 
 
 def _spectral(gate: Gate, op: SpectralRotation, labels: Labels, rng: np.random.Generator) -> TapeOperation:

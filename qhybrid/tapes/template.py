@@ -106,7 +106,12 @@ def kept(
     """
     if any(isinstance(m, Varying) for m in setting.measurements):
         return None
-    made = [_preprocessed(preprocess, operations, setting, shots, data, broadcast) for data in examples]
+    try:
+        made = [_preprocessed(preprocess, operations, setting, shots, data, broadcast) for data in examples]
+    except (qml.exceptions.DeviceError, qml.exceptions.DecompositionUndefinedError):
+        if not broadcast:
+            raise
+        return None  # some decompositions of PennyLane do not take a batch
     if made[0] is None or made[1] is None or not _same(made[0], made[1]):
         return None
     return made[0]
