@@ -56,7 +56,7 @@ class QiskitExecutable(Executable):
             )
         if not self._primitives.is_exact:
             kind = type(self._primitives.estimator).__name__
-            raise DeviceError(f"A {kind} measures with shots and gives no exact results. Set shots.")
+            raise DeviceError(f"This {kind} measures with shots and gives no exact results. Set shots.")
         return self._estimated(slots, None, 0)
 
     def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:

@@ -167,7 +167,7 @@ def test_exact_results_need_an_exact_estimator(make_line):
     for given, message in (
         ({"backend": backend}, "A backend gives samples.*Set shots"),
         ({"sampler": StatevectorSampler()}, "A sampler gives samples.*Set shots"),
-        ({"estimator": BackendEstimatorV2(backend=backend)}, "BackendEstimatorV2 measures with shots.*Set shots"),
+        ({"estimator": BackendEstimatorV2(backend=backend)}, "This BackendEstimatorV2 measures with shots.*Set shots"),
     ):
         with pytest.raises(qml.DeviceError, match=message):
             qml.QNode(mean, qml.device("qhybrid.qiskit", wires=1, **given))(0.1)
