@@ -33,8 +33,8 @@ class QiskitDevice(ProgramDevice):
     * With none of these, Qiskit's reference primitives simulate the state vector.
 
     Every execution gives a seed of its own to the primitives that are known to take one, those of Qiskit and of Aer, in
-    place of their own. Circuits are sent by the policy of :func:`qhybrid.set_jobs`. Simulators run with the options they
-    were made with; Aer runs a batch of small circuits ten times faster with ``max_parallel_threads=1``.
+    place of their own. Circuits are sent by the policy of :func:`qhybrid.set_jobs`. Simulators keep the options that
+    they were made with; Aer runs a batch of small circuits several times faster with ``max_parallel_threads=1``.
 
     Args:
         wires: number of wires, or their labels; ``None`` lets each circuit decide
