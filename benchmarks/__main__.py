@@ -15,6 +15,7 @@ BENCHMARKS = {
     "shots": "sampling",
     "w1": "w1_hybrid_step",
     "ps": "parameter_shift",
+    "plugins": "plugins",
     "overhead": "overhead",
     "ratio": "ratio",
     "floor": "floor",

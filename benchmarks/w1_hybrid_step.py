@@ -130,15 +130,15 @@ def build_model(contender: Contender, qubits: int, layers: int) -> nn.Module:
     return nn.Sequential(nn.Linear(8, qubits), quantum, nn.Linear(qubits, 2)).to(contender.dtype)
 
 
-def build_tasks(qubits: int, layers: int, batch: int) -> dict[str, Task]:
-    """A task for each contender in PyTorch: the same weights, which float32 can hold, and the same batch."""
+def build_tasks(qubits: int, layers: int, batch: int, chosen: Mapping[str, Contender] | None = None) -> dict[str, Task]:
+    """A task for each contender in PyTorch, by default all: the same weights, which float32 can hold, and one batch."""
     torch.manual_seed(0)
     features, labels = torch.rand(batch, 8), torch.randint(2, (batch,))
     state = {
         name: value.float() for name, value in build_model(contenders()[REFERENCE], qubits, layers).state_dict().items()
     }
     tasks = {}
-    for name, contender in contenders().items():
+    for name, contender in (chosen or contenders()).items():
         model = build_model(contender, qubits, layers)
         model.load_state_dict(state)
         tasks[name] = Task(model, features.to(contender.dtype), labels)

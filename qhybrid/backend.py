@@ -19,7 +19,8 @@ class CompilingDevice(ABC):
     from then on only the values of its slots.
     """
 
-    #: Wire labels, ``None`` if each circuit decides.
+    #: Wire labels, ``None`` if each circuit decides. A mapping gives the index of each label: programs are then
+    #: numbered over all wires, which a device may tell apart, and not only over those that a circuit uses.
     wires: Any
     #: PennyLane's, which every device of PennyLane has.
     tracker: Any
@@ -27,6 +28,11 @@ class CompilingDevice(ABC):
     has_vjp: bool = False
     #: Whether its executables send their circuits through :attr:`jobs`, so that a policy holds for them.
     runs_jobs: bool = False
+
+    @classmethod
+    def cache_directory(cls) -> str | None:
+        """Where its compiled kernels are kept from process to process, ``None`` if it keeps none."""
+        return None
 
     @property
     def jobs(self) -> Jobs:
@@ -41,12 +47,27 @@ class CompilingDevice(ABC):
     def new_rng(self) -> np.random.Generator:
         """A generator for one execution; the same seed of the device gives the same sequence of them."""
 
+    def expand(self, tape: Any) -> Any:
+        """The PennyLane circuit to run in place of a recorded one, for example with noise; the measurements stay."""
+        return tape
+
     @abstractmethod
     def compile(self, program: Program) -> Executable:
         """An executable for ``program``, from a cache if this device has compiled it before.
 
         Raises:
             DeviceError: the device cannot run it
+        """
+
+    def check(self, program: Program, shots: int | None) -> None:  # noqa: B027 - most devices run every program
+        """Say no to a program that PennyLane's own path may run on this device.
+
+        Args:
+            program: the circuit
+            shots: samples a measurement basis, ``None`` for exact results
+
+        Raises:
+            CaptureError: with the reason
         """
 
     @abstractmethod

@@ -96,7 +96,10 @@ def run_tape(
         CaptureError: the circuit cannot be lowered
     """
     choose = choose or (lambda shots: resolve("best", has_vjp=device.has_vjp, shots=shots)[0])
-    lowered = lower(tape, device.wires, varies=lambda value: True, trainable=math.requires_grad)
+    lowered = lower(tape, device, varies=lambda value: True, trainable=math.requires_grad)
+    numbers = list(tape.shots) if tape.shots else [None]
+    for shots in numbers:
+        device.check(lowered.program, shots)
     circuit = CompiledCircuit(lowered.program, lowered.outputs, device)
     values = assemble(lowered)
-    return [circuit.measured(values, choose(shots), shots) for shots in (list(tape.shots) if tape.shots else [None])]
+    return [circuit.measured(values, choose(shots), shots) for shots in numbers]

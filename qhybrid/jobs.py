@@ -69,7 +69,7 @@ class JobPolicy:
         seconds = self.backoff
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
             raise DeviceError(f"backoff is {seconds!r}; it must be a finite number of seconds, 0 or more.")
-        if self.progress not in (None, True, False):
+        if self.progress is not None and not isinstance(self.progress, bool):
             raise DeviceError(f"progress is {self.progress!r}; it must be True, False or None.")
 
 
@@ -140,7 +140,8 @@ class Jobs:
 
         ``submit(batch)`` gets numbered circuits, ``[(number, circuit), ...]``, and gives ``(number, result)`` pairs in
         any order as they arrive. What arrived before it ends or raises is kept, and what is missing is submitted again.
-        It gives an exception in place of a result to say which circuit failed. Once all results of a batch are there,
+        It gives an exception in place of a result to say which circuit failed. Numbers mean something within one call
+        only, so results of an earlier call must not come out of ``submit``. Once all results of a batch are there,
         or when the call is given up, also by Ctrl-C, ``close()`` is called on the iterator if it has one, and so runs
         the ``finally`` of a generator: the place to cancel a job that is not done. For results that do not depend on
         faults, a circuit with shots carries its own seed.

@@ -127,7 +127,14 @@ class Diagonal:
     adjoint: bool = False
 
 
-Operator: TypeAlias = Fixed | PauliRotation | SpectralRotation | Evolution | Matrix | Diagonal
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Constant noise, ``rho -> sum_m K_m rho K_m^dagger``, given by its Kraus matrices ``(m, 2**k, 2**k)``."""
+
+    kraus: Constant
+
+
+Operator: TypeAlias = Fixed | PauliRotation | SpectralRotation | Evolution | Matrix | Diagonal | Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +269,11 @@ class Program:
     def is_batched(self) -> bool:
         """Whether any slot has a batch axis; then every result has one too."""
         return self.num_batched > 0 or any(a.batched for a in self.arrays)
+
+    @cached_property
+    def channels(self) -> tuple[Gate, ...]:
+        """The gates that are noise; with any of them the state is mixed."""
+        return tuple(g for g in self.gates if isinstance(g.operator, Channel))
 
     def observables(self) -> Iterator[Observable]:
         """The observables of the scalar measurements, in order."""

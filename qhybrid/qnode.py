@@ -29,6 +29,7 @@ from qhybrid.circuit import CompiledCircuit, run_tape
 from qhybrid.errors import CaptureError, FallbackWarning, NotFiniteError
 from qhybrid.explanation import Explanation
 from qhybrid.gradients import GradientMethod, check_method, resolve, resolves
+from qhybrid.tapes import TapeBackend, backend_of, portable
 
 #: Traces kept for one signature, for functions that branch on values.
 MAX_TRACES = 8
@@ -59,6 +60,7 @@ class _Cache:
 
     traces: OrderedDict[Any, list[_Entry]] = field(default_factory=OrderedDict)
     retraces: dict[Any, int] = field(default_factory=dict)
+    backend: CompilingDevice | None = None
     untraceable: str | None = None
     uncompiled: str | None = None
     warned: bool = False
@@ -69,11 +71,12 @@ class _Cache:
 class QNode(qml.QNode):
     """A quantum function bound to a device: a node of the host's graph with exact gradients.
 
-    Takes everything that :class:`pennylane.QNode` takes, and gives the same results. On a device that compiles
-    (``qhybrid.statevector``) the function is traced at its first call; later calls with arguments of the same
-    structure, shapes and dtypes run the compiled circuit without calling the function, as long as nothing that the
-    function reads from outside has changed. What cannot be compiled runs through PennyLane on the same device, with
-    one :class:`~qhybrid.errors.FallbackWarning`; :meth:`explain` tells what happens and why.
+    Takes everything that :class:`pennylane.QNode` takes, and gives the same results, on any device of PennyLane. The
+    function is traced at its first call; later calls with arguments of the same structure, shapes and dtypes run the
+    compiled circuit without calling the function, as long as nothing that the function reads from outside has changed.
+    On ``qhybrid.statevector`` the circuit is one kernel call, on other devices one batch of tapes. What cannot be
+    compiled runs through PennyLane on the same device, with one :class:`~qhybrid.errors.FallbackWarning`;
+    :meth:`explain` tells what happens and why.
 
     Args:
         func: a quantum function: applies operations and returns measurements
@@ -122,7 +125,7 @@ class QNode(qml.QNode):
         self._method = diff_method
         self._trace = trace
         self._cache = _Cache()
-        if isinstance(device, CompilingDevice) and resolves(diff_method):
+        if self._no_backend() is None and resolves(diff_method):
             for number in self._each_shots():
                 self._resolve(number)
 
@@ -153,8 +156,9 @@ class QNode(qml.QNode):
         """Why this call goes to PennyLane at once, ``None`` if it does not; empty if the user asked for that."""
         if self._cache.uncompiled is not None:
             return self._cache.uncompiled
-        if not isinstance(self.device, CompilingDevice):
-            return f"device {self.device.name!r} does not run compiled circuits"
+        reason = self._no_backend()
+        if reason is not None:
+            return reason
         if len(self._compile_pipeline):
             # A transform that ends a pipeline, such as a metric tensor, is not a circuit that could be compiled.
             final = self._compile_pipeline.is_informative or self._compile_pipeline.has_final_transform
@@ -170,6 +174,26 @@ class QNode(qml.QNode):
         if not resolves(self._method):
             return f"diff_method {self._method!r} is PennyLane's"
         return None
+
+    def _no_backend(self) -> str | None:
+        """Why nothing can be compiled for this device, ``None`` if circuits can."""
+        if self._cache.backend is None:
+            try:
+                self._cache.backend = backend_of(self.device)
+            except CaptureError as cause:
+                return str(cause)
+        backend, method = self._cache.backend, self._method
+        exact = self._each_shots() is EXACT
+        if isinstance(backend, TapeBackend) and isinstance(method, str) and backend.leaves_derivative(method, exact):
+            return f"diff_method {self._method!r} is PennyLane's on device {self.device.name!r}"
+        return None
+
+    @property
+    def _backend(self) -> CompilingDevice:
+        """What runs the compiled circuits."""
+        backend = self._cache.backend or backend_of(self.device)
+        self._cache.backend = backend
+        return backend
 
     def _compiled_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         if self._trace and self._cache.untraceable is None:
@@ -197,7 +221,7 @@ class QNode(qml.QNode):
 
     def _recorded_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         recording = record(self.func, args, kwargs, self._shots)
-        parts = run_tape(recording.tape, self.device, self._resolve)
+        parts = run_tape(recording.tape, self._backend, self._resolve)
         return self._finish([recording.restore(p) for p in parts])
 
     def _finish(self, parts: list, automatic: Interface = Interface.AUTO) -> Any:
@@ -219,7 +243,7 @@ class QNode(qml.QNode):
         entry.calls += 1
         if entry.calls >= entry.next_audit and not any(map(is_functorch, leaves)):
             entry.next_audit = AUDIT_GROWTH * entry.calls
-            audit(self.func, entry.trace, key[0], leaves, self.device.wires, self._shots)
+            audit(self.func, entry.trace, key[0], leaves, self._backend, self._shots)
         return entry
 
     def _new_entry(self, key: Any, leaves: list) -> _Entry:
@@ -230,9 +254,11 @@ class QNode(qml.QNode):
             cache.retraces[key] = cache.retraces.get(key, 0) + len(stale)
             if cache.retraces[key] > MAX_RETRACES:
                 raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
-            made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self.device.wires, self._shots)
+            made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self._backend, self._shots)
+            for shots in self._each_shots():
+                self._backend.check(made.program, shots)
             automatic = Interface.TORCH if holds_tensor(key[0]) else Interface.AUTO
-            entry = _Entry(made, CompiledCircuit(made.program, made.outputs, self.device), automatic)
+            entry = _Entry(made, CompiledCircuit(made.program, made.outputs, self._backend), automatic)
             kept = [e for e in found if e not in stale]
             cache.traces[key] = [*kept[-MAX_TRACES + 1 :], entry]
             cache.traces.move_to_end(key)
@@ -254,7 +280,7 @@ class QNode(qml.QNode):
         return method
 
     def _resolve_with_reason(self, shots: int | None) -> tuple[GradientMethod, str]:
-        return resolve(self._method, has_vjp=self.device.has_vjp, shots=shots, options=self.gradient_kwargs)
+        return resolve(self._method, has_vjp=self._backend.has_vjp, shots=shots, options=self.gradient_kwargs)
 
     def _warn(self, message: str) -> None:
         if not self._cache.warned:
@@ -299,13 +325,13 @@ class QNode(qml.QNode):
                 path, reason = "recorded", str(cause)
         if path == "recorded":
             recording = record(self.func, args, kwargs, self._shots)
-            lowered = lower(recording.tape, self.device.wires, lambda value: True, qml.math.requires_grad)
+            lowered = lower(recording.tape, self._backend, lambda value: True, qml.math.requires_grad)
             program, batch = lowered.program, lowered.batch_size
         shots = self._each_shots()
         method, method_reason = self._resolve_with_reason(shots[0])
         samples = 1 if batch is None else batch
         gradient = method.executions(program, samples)
-        circuits = [(self.device.compile(program).circuits_per_execution(s), s or 0) for s in shots]
+        circuits = [(self._backend.compile(program).circuits_per_execution(s), s or 0) for s in shots]
         each = sum(number for number, _ in circuits)
         each_shots = sum(number * of_each for number, of_each in circuits)
         return Explanation(
@@ -324,8 +350,8 @@ class QNode(qml.QNode):
             forward_shots=samples * each_shots,
             gradient_circuits=gradient * each,
             gradient_shots=gradient * each_shots,
-            usage=self.device.jobs.usage if self.device.runs_jobs else None,
-            memory=self.device.memory_needed(program, samples),
+            usage=self._backend.jobs.usage if self._backend.runs_jobs else None,
+            memory=self._backend.memory_needed(program, samples),
             circuit=str(program),
         )
 
@@ -381,7 +407,7 @@ class QNode(qml.QNode):
     def __reduce__(self) -> tuple:
         if len(self._compile_pipeline):
             raise TypeError("A QNode that carries PennyLane transforms cannot be pickled; apply them after loading.")
-        settings = {k: v for k, v in self._init_args.items() if k != "func"}
+        settings = {k: v for k, v in self._init_args.items() if k != "func"} | {"device": portable(self.device)}
         shots = self._shots if self._shots_override_device else None
         if not isinstance(self.func, types.FunctionType):  # a method or a callable object pickles itself
             return (_restored, (self.func, settings, shots))

@@ -43,7 +43,7 @@ class Group:
     """Measurements that are read from the same outcomes.
 
     Args:
-        wires: the wires that they read, ascending
+        wires: the wires that they read, ascending; one at least
         gates: the rotations into their common eigenbasis; those into the eigenvectors of ``Grouping.matrices[i]``,
             where it is a slot, refer to them as array ``len(program.arrays) + i``
         ordered: whether the order of the outcomes matters
@@ -115,7 +115,7 @@ class _Groups:
         return index
 
     def closed(self) -> tuple[Group, ...]:
-        return tuple(Group(tuple(sorted(g.basis)), tuple(g.gates), g.ordered) for g in self.open)
+        return tuple(Group(tuple(sorted(g.basis)) or (0,), tuple(g.gates), g.ordered) for g in self.open)
 
 
 def group_measurements(program: Program) -> Grouping:
@@ -267,12 +267,16 @@ def read_outcomes(
     tensors = []
     for tensor, read in zip(program.tensors, reading.tensors, strict=True):
         if isinstance(tensor, Samples):
-            bits = _parity(outcomes[read.group][:, :, None] & np.array(read.masks, np.int64))
-            tensors.append(bits.astype(np.int64))
+            tensors.append(_samples(read, outcomes[read.group]))
         else:
             assert isinstance(tensor, Probabilities)
             tensors.append(_histogram(read_bits(outcomes[read.group], read.masks), 1 << len(read.masks)))
     return (scalars, *tensors)
+
+
+def _samples(read: WiresOutcome, outcomes: NDArray) -> NDArray:
+    """Bits ``(B, shots, wires)``."""
+    return _parity(outcomes[:, :, None] & np.array(read.masks, np.int64)).astype(np.int64)
 
 
 def eigenvalues(term: TermOutcome, values: Values, spectra: Sequence[NDArray], outcomes: NDArray) -> NDArray:
@@ -309,6 +313,44 @@ def read_distributions(
     program: Program, reading: Reading, values: Values, spectra: Sequence[NDArray], distributions: Sequence[NDArray]
 ) -> tuple[NDArray, ...]:
     """Exact results from the distribution of outcomes of each group, ``(B, 2**k)``; see :func:`read_outcomes`."""
+    tensors = [_marginal(distributions[read.group], read.masks) for read in reading.tensors]
+    return (_scalars(program, reading, values, spectra, distributions), *tensors)
+
+
+def draw_results(
+    program: Program,
+    reading: Reading,
+    values: Values,
+    spectra: Sequence[NDArray],
+    distributions: Sequence[NDArray],
+    shots: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray, ...]:
+    """Results estimated from ``shots`` outcomes drawn from each group's distribution; see :func:`read_outcomes`."""
+    counts = [rng.multinomial(shots, np.clip(d, 0, None) / d.sum(1, keepdims=True)) for d in distributions]
+    frequencies = [c / shots for c in counts]
+    pairs = list(zip(program.tensors, reading.tensors, strict=True))
+    ordered = sorted({read.group for tensor, read in pairs if isinstance(tensor, Samples)})
+    outcomes = {g: rng.permuted(_expanded(counts[g]), axis=1) for g in ordered}
+    tensors = [
+        _samples(read, outcomes[read.group])
+        if isinstance(tensor, Samples)
+        else _marginal(frequencies[read.group], read.masks)
+        for tensor, read in pairs
+    ]
+    return (_scalars(program, reading, values, spectra, frequencies), *tensors)
+
+
+def _expanded(counts: NDArray) -> NDArray:
+    """Counts ``(B, 2**k)`` of equal sums as outcomes ``(B, shots)``, ascending."""
+    every = np.tile(np.arange(counts.shape[1]), len(counts))
+    return np.repeat(every, counts.reshape(-1)).reshape(len(counts), -1)
+
+
+def _scalars(
+    program: Program, reading: Reading, values: Values, spectra: Sequence[NDArray], distributions: Sequence[NDArray]
+) -> NDArray:
+    """Expectation values and variances, ``(B, S)``."""
     count = distributions[0].shape[0]
     scalars = np.zeros((count, len(program.scalars)))
     for i, (m, terms) in enumerate(zip(program.scalars, reading.scalars, strict=True)):
@@ -318,8 +360,7 @@ def read_distributions(
         else:
             own = distributions[terms[0].group]
             scalars[:, i] = _mean(own, terms, values, spectra, power=2) - _mean(own, terms, values, spectra) ** 2
-    tensors = [_marginal(distributions[read.group], read.masks) for read in reading.tensors]
-    return (scalars, *tensors)
+    return scalars
 
 
 def _mean(

@@ -26,7 +26,7 @@ from pennylane.transforms.core import CompilePipeline
 
 from qhybrid.backend import CompilingDevice
 from qhybrid.circuit import run_tape
-from qhybrid.errors import CaptureError
+from qhybrid.errors import CaptureError, DeviceError
 from qhybrid.execution import Executable
 from qhybrid.program import Program
 
@@ -51,6 +51,8 @@ class ProgramDevice(Device, CompilingDevice):
         seed: seed of all samples; the default draws one from NumPy's global generator, ``None`` from the system
     """
 
+    #: Whether its executables run :class:`~qhybrid.program.Channel`, noise.
+    runs_channels: bool = False
     #: Methods of PennyLane's that mean the derivative of the node which this device puts into the host's graph.
     graph_methods: frozenset[str] = frozenset({"best", "backprop"})
 
@@ -81,7 +83,17 @@ class ProgramDevice(Device, CompilingDevice):
         self._lock = threading.RLock()
 
     def compile(self, program: Program) -> Executable:
-        """An executable for ``program``, made once and kept."""
+        """An executable for ``program``, made once and kept.
+
+        Raises:
+            DeviceError: the program has noise, and the device only pure states
+        """
+        if program.channels and not self.runs_channels:
+            first = program.channels[0]
+            raise DeviceError(
+                f"{first.name} on wires {list(first.wires)} is noise, and {self.name} simulates pure states. "
+                "Use qhybrid.aer or default.mixed."
+            )
         with self._lock:
             executable = self._compiled.get(program)
             if executable is None:

@@ -13,6 +13,7 @@ from pennylane.tape import QuantumScript
 from qhybrid.program import (
     Angle,
     ArrayRef,
+    Channel,
     Constant,
     Diagonal,
     Evolution,
@@ -89,7 +90,7 @@ def _numbers(gate: Gate, slots: Slots) -> NDArray:
     """The matrix of a small gate, otherwise what its matrix is made of; the batch axis in front if there is one."""
     op = gate.operator
     match op:
-        case Fixed(matrix):
+        case Fixed(matrix) | Channel(matrix):
             return matrix.array
         case PauliRotation(word, angle, scale):
             half = 0.5 * scale * np.asarray(_value(angle, slots))[..., None, None]

@@ -23,6 +23,7 @@ from qhybrid.capture.slots import SlotTable
 from qhybrid.errors import CaptureError, CircuitError
 from qhybrid.program import (
     Angle,
+    Channel,
     Constant,
     Diagonal,
     Evolution,
@@ -97,12 +98,21 @@ def _fixed(op: Operator, wires: tuple[int, ...]) -> Gate:
 # ------------------------------------------------------------------ structural rules
 
 
+def _channel(op: qml.operation.Channel, wire_map: WireMap, slots: SlotTable) -> list[Gate]:
+    if any(slots.trainable(p) for p in op.data):
+        raise CaptureError(f"the strength of {op.name} changes from call to call")
+    kraus = np.stack([np.asarray(math.toarray(k), dtype=complex) for k in op.kraus_matrices()])
+    return [Gate(op.name, wire_indices(op.wires, wire_map), Channel(Constant(kraus)))]
+
+
 def _nothing(op: Operator, wire_map: WireMap, slots: SlotTable) -> list[Gate]:
     wire_indices(op.wires, wire_map)
     return []
 
 
 def _controlled(op: Controlled, wire_map: WireMap, slots: SlotTable) -> list[Gate]:
+    if isinstance(op.base, qml.operation.Channel):
+        raise CaptureError(f"{op.name} is controlled noise")
     controls = wire_indices(op.control_wires, wire_map)
     values = tuple(bool(v) for v in op.control_values)
     return [
@@ -135,8 +145,10 @@ def inverse(gate: Gate) -> Gate:
             )
         case Evolution():
             undone = replace(op, terms=Constant(-op.terms.array))
-        case _:
+        case Matrix() | Diagonal():
             undone = replace(op, adjoint=not op.adjoint)
+        case Channel():
+            raise CaptureError(f"{gate.name} is noise, which has no inverse")
     return replace(gate, name=f"Adjoint({gate.name})", operator=undone)
 
 
@@ -355,6 +367,7 @@ _STRUCTURAL: tuple[tuple[Any, Rule], ...] = (
     ((qml.Barrier, qml.Identity, qml.WireCut, qml.Snapshot), _nothing),
     (qml.ops.MidMeasure, _refused),
     (qml.ops.Conditional, _refused),
+    (qml.operation.Channel, _channel),
     (Controlled, _controlled),
     (Adjoint, _adjoint),
     (Pow, _pow),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pennylane as qml
@@ -42,13 +42,20 @@ class Lowered:
     batch_size: int | None
 
 
-class KeptWires(qml.wires.Wires):
-    """Wires of a device for which it matters which of them a circuit uses: a program has all of them, used or not."""
+class Setting(Protocol):
+    """What a device decides about the circuits that it is given."""
+
+    @property
+    def wires(self) -> Any:
+        """Labels of its wires, their indices, or ``None`` if the circuit decides."""
+
+    def expand(self, tape: QuantumScript) -> QuantumScript:
+        """The circuit that it runs in place of a recorded one, with the same measurements."""
 
 
 def lower(
     tape: QuantumScript,
-    device_wires: Any,
+    device: Setting,
     varies: Callable[[Any], bool],
     trainable: Callable[[Any], bool] | None = None,
 ) -> Lowered:
@@ -56,7 +63,7 @@ def lower(
 
     Args:
         tape: operations and measurements; parameters may be tracers or tensors of any host
-        device_wires: wire labels of the device, ``None`` if the circuit decides
+        device: whose wires are used, and which may add to the circuit
         varies: whether a parameter changes from call to call and so needs a slot
         trainable: whether the value of a parameter must not be baked in where it has no slot
 
@@ -65,7 +72,8 @@ def lower(
         CircuitError: the circuit itself is wrong
         pennylane.wires.WireError: a wire is not on the device
     """
-    wire_map = _wire_map(tape, device_wires)
+    tape = device.expand(tape)
+    wire_map = _wire_map(tape, device.wires)
     slots = SlotTable(varies, trainable)
     preparation, gates = _operations(tape.operations, wire_map, slots)
     table = MeasurementTable(wire_map, slots, with_shots=bool(tape.shots))
@@ -84,15 +92,18 @@ def lower(
 
 
 def _wire_map(tape: QuantumScript, device_wires: Any) -> WireMap:
-    """Indices of the wires: the device's own if all are measured or kept, otherwise those that the circuit uses."""
+    """Indices of the wires: the device's own if it gives them or all are measured, else those of the wires in use."""
     used = _standard_order(tape)
+    if isinstance(device_wires, Mapping):
+        unknown = [w for w in used if w not in device_wires]
+        if unknown:  # a wrong label, or a wire that a deferred measurement would need: the device may know a way
+            raise CaptureError(f"wire {unknown[0]!r} is not on the device, whose wires are {list(device_wires)}")
+        return device_wires
     if device_wires is None:
         return {w: i for i, w in enumerate(used)}
     known = {w: i for i, w in enumerate(device_wires)}
     wire_indices(used, known)
-    if isinstance(device_wires, KeptWires) or any(
-        len(mp.wires) == 0 and mp.obs is None and mp.mv is None for mp in tape.measurements
-    ):
+    if any(len(mp.wires) == 0 and mp.obs is None and mp.mv is None for mp in tape.measurements):
         return known
     used_set = set(used)
     return {w: i for i, w in enumerate(w for w in device_wires if w in used_set)} or {device_wires[0]: 0}

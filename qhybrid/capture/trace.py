@@ -14,7 +14,7 @@ from pennylane.tape import QuantumScript
 from qhybrid.capture.assembly import SlotValues, assemble_concrete
 from qhybrid.capture.audit import disagreement, same_operations
 from qhybrid.capture.guards import environment_guard
-from qhybrid.capture.lowering import lower
+from qhybrid.capture.lowering import Setting, lower
 from qhybrid.capture.observables import Output
 from qhybrid.capture.prologue import Prologue
 from qhybrid.capture.recording import record
@@ -59,16 +59,14 @@ class Trace:
         return self.prologue.inputs(leaves)
 
 
-def trace(
-    func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str], device_wires: Any, shots: Any
-) -> Trace:
+def trace(func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str], device: Setting, shots: Any) -> Trace:
     """Run ``func`` once on tracers.
 
     Args:
         func: a quantum function
         key, leaves: its arguments, taken apart by :func:`qhybrid.capture.signature.flatten`
         names: names of the leaves, for messages
-        device_wires: wire labels of the device, or ``None``
+        device: what the circuit is lowered for
         shots: PennyLane shots of the circuit
 
     Raises:
@@ -83,7 +81,7 @@ def trace(
             recording = record(func, args, kwargs, shots)
             if not same_arguments((args, kwargs), unflatten(key, tracers)):
                 raise CaptureError("it changes an argument in place")
-            lowered = lower(recording.tape, device_wires, varies=lambda value: as_root(graph, value) is not None)
+            lowered = lower(recording.tape, device, varies=lambda value: as_root(graph, value) is not None)
     except (CaptureError, CircuitError, qml.wires.WireError):
         raise
     except Exception as error:  # whatever a function does with a value that it cannot see
@@ -99,7 +97,7 @@ def trace(
     )
 
 
-def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device_wires: Any, shots: Any) -> None:
+def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device: Setting, shots: Any) -> None:
     """Record ``func`` plainly on the live arguments and compare.
 
     Raises:
@@ -111,11 +109,11 @@ def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device_
         return record(func, args, kwargs, shots).tape
 
     tape = plainly(leaves)
-    difference = _difference(found, leaves, tape, device_wires)
+    difference = _difference(found, leaves, tape, device)
     if difference:  # PennyLane drops gates of untrainable arrays by their values; a trace must keep them
         kept = plainly(trainable(leaves))
         if same_operations(kept, tape):  # so it is not the function itself that tells the two apart
-            difference = _difference(found, leaves, kept, device_wires)
+            difference = _difference(found, leaves, kept, device)
     if difference:
         raise CaptureError(
             f"a traced run and a plain run of the function disagree ({difference}): it reads something that "
@@ -123,8 +121,8 @@ def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device_
         )
 
 
-def _difference(found: Trace, leaves: Sequence[Any], tape: QuantumScript, device_wires: Any) -> str | None:
-    lowered = lower(tape, device_wires, varies=lambda value: True, trainable=qml.math.requires_grad)
+def _difference(found: Trace, leaves: Sequence[Any], tape: QuantumScript, device: Setting) -> str | None:
+    lowered = lower(tape, device, varies=lambda value: True, trainable=qml.math.requires_grad)
     return disagreement(
         found.program,
         _filled(found.program, found.slot_values(leaves), found.batch_size),

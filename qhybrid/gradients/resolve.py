@@ -23,8 +23,8 @@ _METHODS: dict[str, type[GradientMethod]] = {
     "parameter-shift": ParameterShift,
     "finite-diff": FiniteDiff,
 }
-
-
+#: Names of the device's own derivative.
+NATIVE_METHODS = tuple(name for name, method in _METHODS.items() if method.is_native)
 #: Methods of PennyLane that run through PennyLane's own path.
 PENNYLANE_METHODS = ("hadamard", "spsa")
 

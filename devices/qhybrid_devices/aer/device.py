@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pennylane as qml
+from pennylane.tape import QuantumScript
+
 from qhybrid.program import Program
 from qhybrid_devices.extras import require
 from qhybrid_devices.program_device import ProgramDevice
@@ -22,7 +25,7 @@ class AerDevice(ProgramDevice):
         seed: seed of all samples; the default draws one from NumPy's global generator, ``None`` from the system
         method: ``"automatic"``, ``"statevector"``, ``"density_matrix"``, ``"matrix_product_state"`` or ``"stabilizer"``
         device: ``"CPU"``, or ``"GPU"`` if this Aer has one
-        noise_model: a :class:`qiskit_aer.noise.NoiseModel`
+        noise_model: a :class:`qiskit_aer.noise.NoiseModel`, or a :class:`pennylane.NoiseModel`
         backend: a Qiskit backend, real or fake, whose gates, couplings and noise are simulated
         optimization_level: of Qiskit's transpiler; by default 0, or 1 for a backend
         initial_layout: physical qubit of each wire, for a backend
@@ -44,6 +47,8 @@ class AerDevice(ProgramDevice):
     """
 
     name = "qhybrid.aer"
+    runs_jobs = True
+    runs_channels = True
 
     def __init__(
         self,
@@ -63,14 +68,24 @@ class AerDevice(ProgramDevice):
         from qhybrid_devices.aer.simulator import Settings, Simulator
 
         super().__init__(wires=wires, shots=shots, seed=seed)
+        self._channels = noise_model if isinstance(noise_model, qml.NoiseModel) else None
+        if self._channels is not None:
+            noise_model = None
         threads = int(os.environ.get("QHYBRID_NUM_THREADS", 0))
         options.setdefault("max_parallel_threads", threads)
         self.simulator = Simulator(
             Settings(method, device, noise_model, backend, optimization_level, initial_layout, tuple(options.items()))
         )
 
+    def expand(self, tape: QuantumScript) -> QuantumScript:
+        """The circuit with the channels of a PennyLane noise model behind the operations that have them."""
+        if self._channels is None:
+            return tape
+        (noisy,), _ = qml.noise.add_noise(tape, self._channels)
+        return noisy
+
     def make_executable(self, program: Program) -> Any:
         """Circuits for Aer, transpiled once."""
         from qhybrid_devices.aer.executable import AerExecutable
 
-        return AerExecutable(program, self.simulator)
+        return AerExecutable(program, self.simulator, self.jobs)

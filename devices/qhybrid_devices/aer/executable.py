@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit import ClassicalRegister, QuantumCircuit
 
 from qhybrid.errors import CircuitError, DeviceError
 from qhybrid.execution import Executable
-from qhybrid.program import Evolution, Program, Samples, Slots, State
-from qhybrid_devices.aer.exact import ScalarSaves, read_tensors, save_scalars, save_tensors
+from qhybrid.jobs import Jobs
+from qhybrid.program import Program, Samples, Slots, State
+from qhybrid_devices.aer.circuits import (
+    Compiled,
+    Finish,
+    Recipe,
+    grouped_circuits,
+    measure,
+    save_distribution,
+    saving_circuit,
+)
+from qhybrid_devices.aer.exact import read_tensors
 from qhybrid_devices.aer.noise import misread
-from qhybrid_devices.aer.simulator import Bound, Simulator
+from qhybrid_devices.aer.simulator import Simulator
 from qhybrid_devices.externals import Values
 from qhybrid_devices.outcomes import (
     Grouping,
     Reading,
+    draw_results,
     group_measurements,
     plan_reading,
     read_distributions,
     read_outcomes,
 )
-from qhybrid_devices.qiskit_circuits.translation import Translated, append_gates, translate
 
-#: Executions that are one run: enough to hide what a run costs, few enough to be interrupted.
-RUN_SIZE = 2048
 #: Outcomes are read as integers of this many bits.
 MAX_READ_WIRES = 62
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """Transpiled circuits of one structure.
-
-    Args:
-        translated: what the parameters of each circuit mean
-        circuits: one that saves exact results, or one for each group of measurements
-        qubits: of each group, where its wires are measured
-        scalars: how scalars are read from what is saved
-    """
-
-    translated: tuple[Translated, ...]
-    circuits: tuple[QuantumCircuit, ...]
-    qubits: tuple[list[int], ...] = ()
-    scalars: tuple[ScalarSaves, ...] = ()
-
-    def bound(self, values: Values, count: int) -> list[Bound]:
-        """The circuits with the parameters of some samples."""
-        pairs = zip(self.translated, self.circuits, strict=True)
-        return [Bound(circuit, t.parameters, t.values(values, count)) for t, circuit in pairs]
+#: Shots of wider groups are drawn by Aer.
+MAX_DISTRIBUTION_WIRES = 12
+#: Aer draws the shots of wider noisy circuits, one trajectory each, and of narrower ones from a density matrix.
+MAX_MIXED_WIRES = 10
 
 
 @dataclass(frozen=True)
@@ -72,14 +61,15 @@ class AerExecutable(Executable):
     Args:
         program: the circuit
         simulator: what runs it
+        jobs: sends and counts its circuits
     """
 
-    def __init__(self, program: Program, simulator: Simulator) -> None:
+    def __init__(self, program: Program, simulator: Simulator, jobs: Jobs | None = None) -> None:
         super().__init__(program)
-        self.simulator = simulator
+        self.simulator, self.jobs = simulator, jobs or Jobs()
 
     def __reduce__(self) -> tuple:
-        return (AerExecutable, (self.program, self.simulator))
+        return (AerExecutable, (self.program, self.simulator, self.jobs))
 
     # ------------------------------------------------------------------ results
 
@@ -102,25 +92,45 @@ class AerExecutable(Executable):
             DeviceError: Aer cannot run the circuit
         """
         values, count = Values.of(self.program, slots)
-        reading = self._reading
+        self._check_readable()
         if not count:
             return self._shaped(self._empty(shots))
         spectra, extended = self._grouping.diagonalize(values)
+        own = (self.program, self._reading, values, spectra)
+        if self._has_distributions:
+            return self._shaped(draw_results(*own, self._distributions(extended, count, shots), shots, rng))
         pieces = list(self._execute(self._measured, extended, count, shots, rng))
         outcomes = []
         for g, group in enumerate(self._grouping.groups):
             drawn = np.stack([_outcomes(d.counts) for p in pieces for d in p.data[g]])
             outcomes.append(rng.permuted(drawn, axis=1) if group.ordered else drawn)
-        return self._shaped(read_outcomes(self.program, reading, values, spectra, outcomes))
+        return self._shaped(read_outcomes(*own, outcomes))
 
     def circuits_per_execution(self, shots: int | None) -> int:
         """Circuits that one sample needs: one for each group of measurements, unless exact results are saved."""
         return len(self._grouping.groups) if shots is not None or self._by_groups else 1
 
     @property
+    def _is_mixed(self) -> bool:
+        """Whether noise makes the state mixed."""
+        return self.simulator.is_noisy or bool(self.program.channels)
+
+    @property
     def _by_groups(self) -> bool:
         """Whether exact results come from distributions: noise and routing leave no state to save."""
-        return self.simulator.is_noisy or self.simulator.settings.backend is not None
+        return self._is_mixed or self.simulator.settings.backend is not None
+
+    @property
+    def _has_distributions(self) -> bool:
+        """Whether shots are drawn from an exact distribution, as Aer would draw them, but without a step for each."""
+        if max(len(g.wires) for g in self._grouping.groups) > MAX_DISTRIBUTION_WIRES:
+            return False
+        method = self.simulator.settings.method
+        if self._is_mixed:
+            correlated = any(len(qubits) > 1 for qubits in self.simulator.readout_errors)
+            exact = method in ("automatic", "density_matrix") and self.program.num_wires <= MAX_MIXED_WIRES
+            return exact and not correlated
+        return method in ("automatic", "statevector", "density_matrix")
 
     def _saved_results(self, values: Values, count: int) -> tuple[NDArray, ...]:
         """Exact results of a noiseless circuit."""
@@ -137,21 +147,30 @@ class AerExecutable(Executable):
     def _distributed_results(self, values: Values, count: int) -> tuple[NDArray, ...]:
         """Exact results of a noisy or routed circuit, from the distribution of the outcomes of each group."""
         if any(isinstance(t, State) for t in self.program.tensors):
-            raise CircuitError("A noisy circuit has no state vector. Measure expectation values or probabilities.")
+            raise CircuitError(
+                "A noisy circuit, or one on the qubits of a backend, has no state vector. Measure expectation values "
+                "or probabilities."
+            )
         method = self.simulator.settings.method
-        if method not in ("automatic", "density_matrix"):
+        if self._is_mixed and method not in ("automatic", "density_matrix"):
             raise DeviceError(
                 f"Exact results of a noisy circuit need method='density_matrix', not {method!r}. "
                 "Change it, or set shots."
             )
-        reading = self._reading
         spectra, extended = self._grouping.diagonalize(values)
-        pieces = list(self._execute(self._distributed, extended, count, method="density_matrix"))
+        return read_distributions(
+            self.program, self._reading, values, spectra, self._distributions(extended, count, None)
+        )
+
+    def _distributions(self, values: Values, count: int, shots: int | None) -> list[NDArray]:
+        """The exact distribution of what is read of each group, ``(B, 2**k)``; ``shots`` are counted as used."""
+        method = "density_matrix" if self._is_mixed else None
+        pieces = list(self._execute(self._distributed, values, count, shots, method=method))
         found = []
         for g in range(len(self._grouping.groups)):
             own = [(np.stack([np.asarray(d.outcomes) for d in p.data[g]]), p.compiled.qubits[g]) for p in pieces]
             found.append(np.concatenate([misread(d, qubits, self.simulator.readout_errors) for d, qubits in own]))
-        return read_distributions(self.program, reading, values, spectra, found)
+        return found
 
     def _shaped(self, results: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         return results if self.program.is_batched else tuple(r[0] for r in results)
@@ -179,15 +198,12 @@ class AerExecutable(Executable):
         rng: np.random.Generator | None = None,
         method: str | None = None,
     ) -> Iterator[Piece]:
-        """Run all samples, ``RUN_SIZE`` at a time."""
-        for start in range(0, count, RUN_SIZE):
-            stop = min(start + RUN_SIZE, count)
-            shared = recipe.circuits(values.part(recipe.program, start, stop), stop - start)
-            bound = [b for compiled, own, size in shared for b in compiled.bound(own, size)]
-            seed = 0 if rng is None else int(rng.integers(2**31))
-            data = iter(self.simulator.run(bound, shots, seed, method))
-            for compiled, own, size in shared:
-                yield Piece(compiled, own, size, tuple([next(data) for _ in range(size)] for _ in compiled.circuits))
+        """Run all samples; one piece for each set of circuits."""
+        shared = recipe.circuits(values, count)
+        bound = [b for compiled, own, size in shared for b in compiled.bound(own, size)]
+        data = iter(self.simulator.run(bound, shots, rng, self.jobs, method))
+        for compiled, own, size in shared:
+            yield Piece(compiled, own, size, tuple([next(data) for _ in range(size)] for _ in compiled.circuits))
 
     @cached_property
     def _saving(self) -> Recipe:
@@ -195,11 +211,15 @@ class AerExecutable(Executable):
 
     @cached_property
     def _measured(self) -> Recipe:
-        return Recipe(self._extended, lambda values: self._grouped_circuits(values, _measure))
+        return self._grouped(measure)
 
     @cached_property
     def _distributed(self) -> Recipe:
-        return Recipe(self._extended, lambda values: self._grouped_circuits(values, _save_distribution))
+        return self._grouped(save_distribution)
+
+    def _grouped(self, finish: Finish) -> Recipe:
+        groups = self._grouping.groups
+        return Recipe(self._extended, lambda v: grouped_circuits(self.program, groups, self.simulator, v, finish))
 
     # ------------------------------------------------------------------ groups of measurements
 
@@ -214,50 +234,14 @@ class AerExecutable(Executable):
 
     @cached_property
     def _reading(self) -> Reading:
+        self._check_readable()
         groups = self._grouping.groups
-        widest = max((len(g.wires) for g in groups), default=0)
-        if widest > MAX_READ_WIRES:
-            raise DeviceError(f"qhybrid.aer measures up to {MAX_READ_WIRES} wires together, not {widest}.")
         return plan_reading(self.program, self._grouping, [{w: 1 << i for i, w in enumerate(g.wires)} for g in groups])
 
-    def _grouped_circuits(self, values: Values | None, finish: Callable[[QuantumCircuit, list[int]], None]) -> Compiled:
-        """For each group, the circuit with the rotations into its basis, ended by ``finish`` on the group's qubits."""
-        groups, translated = self._grouping.groups, []
-        for group in groups:
-            out = translate(self.program, values)
-            append_gates(out, group.gates, values)
-            translated.append(out)
-        circuits = self.simulator.transpile([t.circuit for t in translated])
-        qubits = [positions(circuit, group.wires) for group, circuit in zip(groups, circuits, strict=True)]
-        for circuit, own in zip(circuits, qubits, strict=True):
-            finish(circuit, own)
-        return Compiled(tuple(translated), tuple(circuits), tuple(qubits))
-
-
-def saving_circuit(program: Program, simulator: Simulator, values: Values | None) -> Compiled:
-    """The circuit that saves all exact results of a program."""
-    out = translate(program, values)
-    (out.circuit,) = simulator.transpile([out.circuit])
-    scalars = save_scalars(out, program, values)
-    save_tensors(out, program)
-    return Compiled((out,), (out.circuit,), scalars=tuple(scalars))
-
-
-def positions(circuit: QuantumCircuit, wires: Sequence[int]) -> list[int]:
-    """The qubits on which the wires of a transpiled circuit end."""
-    if circuit.layout is None:
-        return list(wires)
-    final = circuit.layout.final_index_layout()
-    return [final[w] for w in wires]
-
-
-def _measure(circuit: QuantumCircuit, qubits: list[int]) -> None:
-    circuit.add_register(ClassicalRegister(len(qubits), "outcome"))
-    circuit.measure(qubits, range(len(qubits)))
-
-
-def _save_distribution(circuit: QuantumCircuit, qubits: list[int]) -> None:
-    circuit.save_probabilities(qubits, label="outcomes")
+    def _check_readable(self) -> None:
+        widest = max((len(g.wires) for g in self._grouping.groups), default=0)
+        if widest > MAX_READ_WIRES:
+            raise DeviceError(f"qhybrid.aer measures up to {MAX_READ_WIRES} wires together, not {widest}.")
 
 
 def _outcomes(counts: Any) -> NDArray:
@@ -265,31 +249,3 @@ def _outcomes(counts: Any) -> NDArray:
     found = counts if isinstance(counts, dict) else vars(counts)
     keys = np.array([int(k, 16) for k in found], np.int64)
     return np.repeat(keys, np.array(list(found.values()), np.int64))
-
-
-class Recipe:
-    """How circuits of one structure are made, and for how many samples each holds.
-
-    Args:
-        program: its gates and slots
-        make: makes the circuits; takes the slots of one sample where the program has gates given as numbers
-    """
-
-    def __init__(self, program: Program, make: Callable[[Values | None], Compiled]) -> None:
-        self.program, self.make = program, make
-        evolutions = [g for g in program.gates if isinstance(g.operator, Evolution)]
-        self._holds_numbers = bool(program.arrays or evolutions)
-        self._differs = any(a.batched for a in program.arrays) or any(a.batched for g in evolutions for a in g.angles)
-
-    @cached_property
-    def _kept(self) -> Compiled:
-        return self.make(None)
-
-    def circuits(self, values: Values, count: int) -> list[tuple[Compiled, Values, int]]:
-        """Circuits with the samples that they hold for: kept ones, or ones made for these values."""
-        if not self._holds_numbers:
-            return [(self._kept, values, count)]
-        if not self._differs:
-            return [(self.make(values), values, count)]
-        samples = [values.part(self.program, b, b + 1) for b in range(count)]
-        return [(self.make(own), own, 1) for own in samples]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,13 @@ from qiskit.exceptions import QiskitError
 from qiskit_aer import AerError, AerSimulator
 
 from qhybrid.errors import DeviceError
+from qhybrid.jobs import Jobs
 from qhybrid_devices.aer.noise import readout_errors
 
+#: Executions that are one run: enough to hide what a run costs, few enough to be interrupted.
+RUN_SIZE = 2048
+#: Gates with an angle; a stabilizer state allows multiples of pi / 2 only.
+ROTATIONS = frozenset({"rx", "ry", "rz", "p", "rxx", "ryy", "rzz", "u"})
 #: Methods that know the state itself, and so expectation values of a noiseless circuit, exactly.
 METHODS = ("automatic", "statevector", "density_matrix", "matrix_product_state", "stabilizer")
 
@@ -42,10 +47,6 @@ class Bound:
     parameters: Sequence[Parameter]
     values: NDArray
 
-    def part(self, start: int, stop: int) -> Bound:
-        """Some of the executions."""
-        return Bound(self.circuit, self.parameters, self.values[:, start:stop])
-
 
 class Simulator:
     """Aer with settings.
@@ -56,6 +57,7 @@ class Simulator:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._simulators: dict[str, AerSimulator] = {}
         if settings.method not in METHODS:
             raise DeviceError(f"qhybrid.aer got method={settings.method!r}; choose one of {', '.join(METHODS)}.")
         available = AerSimulator().available_devices()
@@ -83,6 +85,11 @@ class Simulator:
         return self._simulator("automatic").options.noise_model
 
     def _simulator(self, method: str) -> AerSimulator:
+        if method not in self._simulators:
+            self._simulators[method] = self._made(method)
+        return self._simulators[method]
+
+    def _made(self, method: str) -> AerSimulator:
         s = self.settings
         options = dict(s.options, method=method, device=s.device)
         if s.noise_model is not None:
@@ -91,7 +98,7 @@ class Simulator:
             return AerSimulator.from_backend(s.backend, **options)
         return AerSimulator(**options)
 
-    @cached_property
+    @property
     def target(self) -> AerSimulator:
         """What circuits are transpiled for."""
         return self._simulator(self.settings.method)
@@ -111,48 +118,89 @@ class Simulator:
         except QiskitError as cause:
             raise DeviceError(f"{self._foreign(circuits[0])}: {cause.message}") from cause
 
+    @property
+    def _where(self) -> str:
+        """What messages call this simulator."""
+        if self.settings.backend is not None:
+            return f"qhybrid.aer as {getattr(self.settings.backend, 'name', self.settings.backend)}"
+        return f"qhybrid.aer with method={self.settings.method!r}"
+
     def _foreign(self, circuit: QuantumCircuit) -> str:
         """Which part of a circuit the simulator cannot run."""
         known = set(self.target.configuration().basis_gates)
         parts = (i for i in circuit.data if i.operation.name not in known)
         first = next(parts, None)
-        where = f"qhybrid.aer with method={self.settings.method!r}"
-        if self.settings.backend is not None:
-            where = f"qhybrid.aer as {getattr(self.settings.backend, 'name', self.settings.backend)}"
         if first is None or circuit.num_qubits > (self.target.num_qubits or np.inf):
-            return f"{where} cannot run this circuit of {circuit.num_qubits} wires"
+            return f"{self._where} cannot run this circuit of {circuit.num_qubits} wires"
         wires = [circuit.find_bit(q).index for q in first.qubits]
-        return f"{where} cannot run {first.operation.name} on wires {wires}"
+        return f"{self._where} cannot run {first.operation.name} on wires {wires}"
 
-    def run(self, bound: Sequence[Bound], shots: int | None, seed: int, method: str | None = None) -> list[Any]:
+    def run(
+        self,
+        bound: Sequence[Bound],
+        shots: int | None,
+        rng: np.random.Generator | None,
+        jobs: Jobs,
+        method: str | None = None,
+    ) -> list[Any]:
         """The data of each execution, circuit after circuit.
 
         Args:
             bound: transpiled circuits
-            shots: ``None`` if the circuits save exact results
-            seed: of all samples
+            shots: of each execution, ``None`` for exact results
+            rng: gives the seed of all samples; ``None`` if the circuits save exact results, whatever is drawn from them
+            jobs: sends and counts the executions
             method: instead of that of the settings
 
         Raises:
             DeviceError: Aer cannot run a circuit
         """
+        starts = np.cumsum([0, *(b.values.shape[1] for b in bound)])
+        seed, measured = (0, None) if rng is None else (int(rng.integers(2**30)), shots)
+
+        def submit(batch: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+            for start in range(0, len(batch), RUN_SIZE):
+                run = [i for i, _ in batch[start : start + RUN_SIZE]]
+                data = self._run(_selected(bound, starts, run), measured, seed + run[0], method)
+                yield from zip(run, data, strict=True)
+
+        return jobs.run(submit, range(starts[-1]), shots)
+
+    def _run(self, bound: Sequence[Bound], shots: int | None, seed: int, method: str | None) -> list[Any]:
         simulator = self._simulator(method or self.settings.method)
         binds = [{p: row.tolist() for p, row in zip(b.parameters, b.values, strict=True)} for b in bound]
         with_parameters = any(binds)
+        # without parameters there is nothing to bind: the circuit itself stands as often as it is executed
+        circuits = [b.circuit for b in bound for _ in range(1 if with_parameters else b.values.shape[1])]
         try:
-            job = simulator.run(
-                [b.circuit for b in bound],
+            result = simulator.run(
+                circuits,
                 parameter_binds=binds if with_parameters else None,
                 runtime_parameter_bind_enable=with_parameters,
                 shots=1 if shots is None else shots,
                 seed_simulator=seed,
-            )
-            result = job.result()
+            ).result()
         except (QiskitError, AerError) as cause:
-            raise DeviceError(f"qhybrid.aer: {cause}") from cause
+            raise DeviceError(f"{self._where}: {cause}") from cause
         if not result.success:
-            raise DeviceError(f"qhybrid.aer: {_failure(result)}")
+            raise DeviceError(f"{self._where}: {_failure(result)}{_rotation(circuits[0])}")
         return [r.data for r in result.results]
+
+
+def _selected(bound: Sequence[Bound], starts: NDArray, run: Sequence[int]) -> list[Bound]:
+    """Some executions, given by their numbers, which count through circuit after circuit."""
+    numbers = np.asarray(run)
+    owners = np.searchsorted(starts, numbers, side="right") - 1
+    return [replace(bound[k], values=bound[k].values[:, numbers[owners == k] - starts[k]]) for k in np.unique(owners)]
+
+
+def _rotation(circuit: QuantumCircuit) -> str:
+    """The first gate with a parameter, which is what some methods cannot run."""
+    first = next((i for i in circuit.data if i.operation.params and i.operation.name in ROTATIONS), None)
+    if first is None:
+        return ""
+    wires = [circuit.find_bit(q).index for q in first.qubits]
+    return f" The first gate with an angle is {first.operation.name} on wires {wires}."
 
 
 def _failure(result: Any) -> str:

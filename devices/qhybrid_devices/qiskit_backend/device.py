@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pennylane as qml
+from pennylane.tape import QuantumScript
 
-from qhybrid.capture.lowering import KeptWires
 from qhybrid.jobs import Jobs
 from qhybrid.program import Program
 from qhybrid_devices.extras import require
@@ -96,21 +96,19 @@ class QiskitDevice(ProgramDevice):
         )
         self.jobs = Jobs(is_transient=is_transient)
 
-    @property
-    def wires(self) -> qml.wires.Wires | None:
-        """Labels of the wires; if they have qubits of their own, a circuit keeps those that it does not use."""
-        wires = super().wires
-        transpiler = getattr(self, "transpiler", None)  # not while PennyLane's constructor runs
-        if wires is None or transpiler is None or transpiler.initial_layout is None:
-            return wires
-        return KeptWires(wires)
+    def expand(self, tape: QuantumScript) -> QuantumScript:
+        """The circuit on all wires where each has a qubit of its own, so that idle ones do not shift the others."""
+        idle = [w for w in self.wires or () if w not in tape.wires]
+        if self.transpiler.initial_layout is None or not idle:
+            return tape
+        return tape.copy(operations=[*tape.operations, qml.Identity(idle)])
 
     def make_executable(self, program: Program) -> QiskitExecutable:
         """Circuits for the backend, transpiled when they are first run."""
         from qhybrid_devices.qiskit_backend.executable import QiskitExecutable
 
         self.transpiler.check_wires(program.num_wires)
-        return QiskitExecutable(program, self.primitives, self.transpiler, lambda: self.jobs)
+        return QiskitExecutable(program, self.primitives, self.transpiler, self.jobs)
 
     def memory_needed(self, program: Program, batch_size: int) -> int:
         """Nothing here: the backend holds the states."""

@@ -10,6 +10,7 @@ from qhybrid.errors import DeviceError
 from qhybrid.program import Program
 from qhybrid_devices.program_device import ProgramDevice
 from qhybrid_devices.statevector.executable import StateVectorExecutable
+from qhybrid_devices.statevector.matrices import compose
 
 
 class StateVectorDevice(ProgramDevice):
@@ -55,3 +56,9 @@ class StateVectorDevice(ProgramDevice):
     def memory_needed(self, program: Program, batch_size: int) -> int:
         """Bytes of psi and lambda."""
         return 2 * 2**program.num_wires * batch_size * self.c_dtype.itemsize
+
+    @classmethod
+    def cache_directory(cls) -> str | None:
+        """Where Numba keeps the compiled kernels; ``None`` without its compiler."""
+        cache = getattr(compose, "_cache", None)
+        return None if cache is None else cache.cache_path

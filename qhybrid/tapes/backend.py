@@ -1,0 +1,197 @@
+"""PennyLane devices as devices of compiled circuits."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import pennylane as qml
+from pennylane.devices import Device, ExecutionConfig, QutritDevice
+from pennylane.devices.default_mixed import DefaultMixed
+from pennylane.devices.default_qubit import DefaultQubit
+from pennylane.devices.default_qutrit_mixed import DefaultQutritMixed
+from pennylane.tape import QuantumScript
+
+from qhybrid.backend import CompilingDevice
+from qhybrid.errors import CaptureError
+from qhybrid.gradients import NATIVE_METHODS
+from qhybrid.program import Program
+from qhybrid.tapes.executable import TapeExecutable
+from qhybrid.tapes.lightning import Direct, direct
+
+MAX_CACHED_PROGRAMS = 256
+
+
+class TapeBackend(CompilingDevice):
+    """A PennyLane device that runs Programs as batches of tapes.
+
+    A tape is built from a program alone: no quantum function is called, nothing is queued or decomposed again. The
+    device's own preprocessing is done once for a structure, and its derivatives are used where they are right.
+
+    Args:
+        device: any device of PennyLane's
+
+    Example:
+        >>> import pennylane as qml
+        >>> from qhybrid.program import Expectation, Observable, Slots, Term
+        >>> backend = TapeBackend(qml.device("default.qubit"))
+        >>> z = Observable((Term(1.0, ((0, "Z"),)),))
+        >>> backend.compile(Program(1, (), (Expectation(z),))).run(Slots(np.empty(0)))[0]
+        array([1.])
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        #: Whether the simulator is differentiable array code, which also takes a batch as one tape.
+        self.backprops = self.broadcasts = type(device) in (DefaultQubit, DefaultMixed) and _claims(device, "backprop")
+        self._compiled: OrderedDict[Program, TapeExecutable] = OrderedDict()
+        self._direct: dict[Program, Direct | None] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def wires(self) -> Any:
+        """The index of each wire label, since a device may tell its wires apart; ``None`` if each circuit decides."""
+        return None if self.device.wires is None else {w: i for i, w in enumerate(self.device.wires)}
+
+    @property
+    def tracker(self) -> Any:
+        """The device's."""
+        return self.device.tracker
+
+    @property
+    def has_vjp(self) -> bool:  # type: ignore[override]
+        """Whether the device has a derivative that is known to be right."""
+        return self.backprops or self.device.name == "lightning.qubit"
+
+    def leaves_derivative(self, method: str, exact: bool) -> bool:
+        """Whether ``method`` asks for a derivative of the device that only PennyLane knows how to use.
+
+        Args:
+            method: a name that ``diff_method`` takes
+            exact: whether results are exact
+        """
+        if self.has_vjp:
+            return False
+        return method in NATIVE_METHODS or (method == "best" and exact and _claims(self.device, "best"))
+
+    def new_rng(self) -> np.random.Generator:
+        """A generator that nothing uses: the device draws its own random numbers."""
+        return np.random.default_rng(0)
+
+    def compile(self, program: Program) -> TapeExecutable:
+        """An executable for ``program``, made once and kept."""
+        with self._lock:
+            executable = self._compiled.get(program)
+            if executable is None:
+                executable = self._compiled[program] = TapeExecutable(program, self)
+                if len(self._compiled) > MAX_CACHED_PROGRAMS:
+                    self._compiled.popitem(last=False)
+            else:
+                self._compiled.move_to_end(program)
+        return executable
+
+    def check(self, program: Program, shots: int | None) -> None:
+        """Leave to PennyLane what the device, or the way to it, cannot run as a Program."""
+        try:
+            self.compile(program).check(shots)
+        except CaptureError:
+            raise
+        except Exception as error:  # whatever a device says to a circuit: PennyLane's own path then says it, or runs it
+            raise CaptureError(f"{self.device.name} refuses the compiled circuit: {error}") from error
+
+    def memory_needed(self, program: Program, batch_size: int) -> int:
+        """Bytes of the states of a broadcast tape, or of one state."""
+        lanes = batch_size if self.backprops else 1
+        return 16 * self.amplitudes(program.num_wires) * max(1, lanes)
+
+    def amplitudes(self, num_wires: int) -> int:
+        """Numbers of one state."""
+        return 2 ** (num_wires * (2 if isinstance(self.device, DefaultMixed) else 1))
+
+    def labels(self, num_wires: int) -> Sequence[Any]:
+        """The label of each wire of a program."""
+        return range(num_wires) if self.device.wires is None else list(self.device.wires)
+
+    def direct(self, executable: TapeExecutable) -> Direct | None:
+        """The short way to the device's kernels, where there is one for this program."""
+        if self.device.name != "lightning.qubit":
+            return None
+        program = executable.program
+        with self._lock:
+            if program not in self._direct:
+                if len(self._direct) >= MAX_CACHED_PROGRAMS:
+                    self._direct.clear()
+                self._direct[program] = direct(executable, self.device)
+            return self._direct[program]
+
+    # ------------------------------------------------------------------ the device
+
+    def preprocess(self, tapes: tuple[QuantumScript, ...]) -> tuple[Sequence[QuantumScript], Callable]:
+        """What the device makes of tapes before it runs them."""
+        config = self._config(None)
+        with qml.QueuingManager.stop_recording():
+            return self.device.preprocess_transforms(config)(tapes)
+
+    def execute(self, tapes: Sequence[QuantumScript], interface: str = "numpy") -> Sequence[Any]:
+        """Results of preprocessed tapes: one call of the device."""
+        if not tapes:
+            return ()
+        config = self._config("backprop" if interface == "autograd" else None)
+        with self._lock:
+            return self.device.execute(tuple(tapes), config)
+
+    def _config(self, method: str | None) -> ExecutionConfig:
+        interface = qml.math.Interface.AUTOGRAD if method else qml.math.Interface.NUMPY
+        return self.device.setup_execution_config(ExecutionConfig(gradient_method=method, interface=interface))
+
+
+def _claims(device: Device, method: str) -> bool:
+    return device.supports_derivatives(ExecutionConfig(gradient_method=method))
+
+
+def portable(device: Any) -> Any:
+    """``device`` for pickling: Lightning's without its C++ state, which it makes anew."""
+    if getattr(device, "_statevector", None) is None:
+        return device
+    copied = copy.copy(device)
+    copied._statevector = copied._intermediate_states = None
+    return copied
+
+
+_backends: WeakValueDictionary[int, TapeBackend] = WeakValueDictionary()
+_backends_lock = threading.Lock()
+
+
+def backend_of(device: Any) -> CompilingDevice:
+    """What runs compiled circuits on ``device``: itself, or the one :class:`TapeBackend` of it.
+
+    Args:
+        device: a PennyLane device
+
+    Raises:
+        CaptureError: the device must be left to PennyLane, with the reason
+
+    Example:
+        >>> import pennylane as qml
+        >>> device = qml.device("default.qubit")
+        >>> backend_of(device) is backend_of(device)
+        True
+    """
+    if getattr(type(device), "original_device", None) is not None:
+        raise CaptureError(f"device {device.name!r} carries PennyLane transforms")
+    if isinstance(device, CompilingDevice):
+        return device
+    if isinstance(getattr(device, "target_device", device), QutritDevice | DefaultQutritMixed):
+        raise CaptureError(f"device {device.name!r} holds qutrits")
+    if getattr(device, "readout_err", None):
+        raise CaptureError(f"device {device.name!r} has readout errors, which PennyLane adds to each measurement")
+    with _backends_lock:
+        backend = _backends.get(id(device))
+        if backend is None or backend.device is not device:
+            backend = _backends[id(device)] = TapeBackend(device)
+        return backend
