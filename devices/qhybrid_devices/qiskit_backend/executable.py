@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.errors import CircuitError, DeviceError
+from qhybrid.errors import DeviceError
 from qhybrid.execution import Executable
 from qhybrid.jobs import Jobs
 from qhybrid.program import Probabilities, Program, Samples, Slots, State
@@ -166,7 +166,7 @@ class QiskitExecutable(Executable):
     def _check_estimated(self, shots: int | None) -> None:
         """Refuse what an estimator does not give."""
         if any(isinstance(t, State) for t in self.program.tensors):
-            raise CircuitError(
+            raise DeviceError(
                 "Qiskit's primitives give no state vector. Measure expectation values or probabilities, or use a "
                 "simulator: qhybrid.statevector or qhybrid.aer."
             )

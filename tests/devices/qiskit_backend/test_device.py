@@ -184,7 +184,7 @@ def test_what_an_estimator_does_not_give():
 
     with pytest.raises(qml.DeviceError, match=r"Probabilities and samples.*Give it one.*sampler="):
         qml.set_shots(qml.QNode(probabilities, device), 10)()
-    with pytest.raises(qml.CircuitError, match="no state vector"):
+    with pytest.raises(qml.DeviceError, match="no state vector"):
         qml.QNode(state, device)()
     with pytest.raises(qml.DeviceError, match=r"11 wires would need 2048 expectation values"):
         qml.QNode(lambda: qml.probs(), device)()
