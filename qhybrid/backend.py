@@ -19,9 +19,10 @@ class CompilingDevice(ABC):
     from then on only the values of its slots.
     """
 
-    #: Wire labels, ``None`` if each circuit decides. A mapping gives the index of each label: programs are then
-    #: numbered over all wires, which a device may tell apart, and not only over those that a circuit uses.
+    #: Wire labels, ``None`` if each circuit decides.
     wires: Any
+    #: Whether the device tells its wires apart: programs then have all of them, not only those that a circuit uses.
+    keeps_wires: bool = False
     #: PennyLane's, which every device of PennyLane has.
     tracker: Any
     #: Whether its executables offer an exact derivative in one pass.

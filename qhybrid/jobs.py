@@ -135,7 +135,9 @@ class Jobs:
         """Circuits and shots used, and those left; what calls under way have set aside is not left."""
         return self._budget.usage(self.policy)
 
-    def run(self, submit: Submit, circuits: Sequence[Any], shots: int | None = None) -> list[Any]:
+    def run(
+        self, submit: Submit, circuits: Sequence[Any], shots: int | None = None, at_most: int | None = None
+    ) -> list[Any]:
         """The result of each circuit, in the order of the circuits.
 
         ``submit(batch)`` gets numbered circuits, ``[(number, circuit), ...]``, and gives ``(number, result)`` pairs in
@@ -150,6 +152,7 @@ class Jobs:
             submit: sends a batch to the device
             circuits: anything that ``submit`` understands
             shots: of each circuit, ``None`` for exact results
+            at_most: circuits that the device takes at once, whatever the policy says; ``None`` for no limit
 
         Raises:
             BudgetError: the call, or a retry, would exceed the budget; it was not submitted
@@ -158,11 +161,12 @@ class Jobs:
         policy = self.policy
         call = _Call(circuits, shots or 0)
         bar = _Progress(policy.progress, len(circuits), call.shots)
+        size = min(policy.circuits_per_job or len(circuits), at_most or len(circuits))
         failures = 0  # in a row, without a result between them
         try:
             self._budget.set_aside(call, len(circuits), policy)
             while call.missing:
-                batch = [(i, circuits[i]) for i in islice(call.missing, policy.circuits_per_job)]
+                batch = [(i, circuits[i]) for i in islice(call.missing, size)]
                 self._budget.spend(call, len(batch))
                 before = len(call.results)
                 fault = self._collect(submit, batch, call, bar)

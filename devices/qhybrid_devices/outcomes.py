@@ -43,7 +43,7 @@ class Group:
     """Measurements that are read from the same outcomes.
 
     Args:
-        wires: the wires that they read, ascending; one at least
+        wires: the wires that they read, ascending; none if they are multiples of the identity
         gates: the rotations into their common eigenbasis; those into the eigenvectors of ``Grouping.matrices[i]``,
             where it is a slot, refer to them as array ``len(program.arrays) + i``
         ordered: whether the order of the outcomes matters
@@ -115,7 +115,7 @@ class _Groups:
         return index
 
     def closed(self) -> tuple[Group, ...]:
-        return tuple(Group(tuple(sorted(g.basis)) or (0,), tuple(g.gates), g.ordered) for g in self.open)
+        return tuple(Group(tuple(sorted(g.basis)), tuple(g.gates), g.ordered) for g in self.open)
 
 
 def group_measurements(program: Program) -> Grouping:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,7 +47,11 @@ class Setting(Protocol):
 
     @property
     def wires(self) -> Any:
-        """Labels of its wires, their indices, or ``None`` if the circuit decides."""
+        """Labels of its wires, ``None`` if the circuit decides."""
+
+    @property
+    def keeps_wires(self) -> bool:
+        """Whether it tells its wires apart, so that a program has all of them and not only those in use."""
 
     def expand(self, tape: QuantumScript) -> QuantumScript:
         """The circuit that it runs in place of a recorded one, with the same measurements."""
@@ -73,7 +77,7 @@ def lower(
         pennylane.wires.WireError: a wire is not on the device
     """
     tape = device.expand(tape)
-    wire_map = _wire_map(tape, device.wires)
+    wire_map = _wire_map(tape, device)
     slots = SlotTable(varies, trainable)
     preparation, gates = _operations(tape.operations, wire_map, slots)
     table = MeasurementTable(wire_map, slots, with_shots=bool(tape.shots))
@@ -91,22 +95,18 @@ def lower(
     return Lowered(program, outputs, tuple(slots.shared), tuple(slots.batched), tuple(slots.arrays), slots.batch_size)
 
 
-def _wire_map(tape: QuantumScript, device_wires: Any) -> WireMap:
-    """Indices of the wires: the device's own if it gives them or all are measured, else those of the wires in use."""
+def _wire_map(tape: QuantumScript, device: Setting) -> WireMap:
+    """Indices of the wires: the device's own if it keeps them or all are measured, else those of the wires in use."""
     used = _standard_order(tape)
-    if isinstance(device_wires, Mapping):
-        unknown = [w for w in used if w not in device_wires]
-        if unknown:  # a wrong label, or a wire that a deferred measurement would need: the device may know a way
-            raise CaptureError(f"wire {unknown[0]!r} is not on the device, whose wires are {list(device_wires)}")
-        return device_wires
-    if device_wires is None:
+    if device.wires is None:
         return {w: i for i, w in enumerate(used)}
-    known = {w: i for i, w in enumerate(device_wires)}
+    known = {w: i for i, w in enumerate(device.wires)}
     wire_indices(used, known)
-    if any(len(mp.wires) == 0 and mp.obs is None and mp.mv is None for mp in tape.measurements):
+    measures_all = any(len(mp.wires) == 0 and mp.obs is None and mp.mv is None for mp in tape.measurements)
+    if device.keeps_wires or measures_all:
         return known
     used_set = set(used)
-    return {w: i for i, w in enumerate(w for w in device_wires if w in used_set)} or {device_wires[0]: 0}
+    return {w: i for i, w in enumerate(w for w in device.wires if w in used_set)} or {device.wires[0]: 0}
 
 
 def _standard_order(tape: QuantumScript) -> list:

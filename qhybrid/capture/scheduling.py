@@ -97,7 +97,9 @@ class _Scheduler:
             size = math.prod(np.shape(node.value))
             own = slice(p.start, p.start + size)
             if p.layout == "vector":
-                self.address[own] = self.vector_size + np.arange(size)
+                found = self.folder.elements[p.index]
+                assert isinstance(found, Elements)
+                self.address[found.ids.reshape(-1)] = self.vector_size + np.arange(size)
                 self.vector_size += size
             else:
                 assert self.batch_size is not None
@@ -241,9 +243,9 @@ def compile_plan(
         folder.visit(index)
     dtype = np.result_type(*(_dtypes(graph, needed) or [np.dtype(float)]))
     scheduler = _Scheduler(folder, dtype)
-    leaves = tuple(scheduler.leaf(p) for p in folder.leaves)
-    steps = [s for depth in sorted(folder.pending) for s in scheduler.steps_of(folder.pending[depth])]
     described = [[_describe_root(folder, r) for r in rows] for rows in (shared, batched)]
+    leaves = tuple(scheduler.leaf(_flat_if_shared(folder, p, described[1])) for p in folder.leaves)
+    steps = [s for depth in sorted(folder.pending) for s in scheduler.steps_of(folder.pending[depth])]
     loads = tuple(
         (r._index, load) for r in arrays if isinstance(r, Tracer) and (load := scheduler.load(r._index)) is not None
     )
@@ -262,6 +264,19 @@ def compile_plan(
         constants=tuple(scheduler.constants),
         arrangements=() if steps or arrays else _arrangements(graph, leaves, vector, matrix),
     )
+
+
+def _flat_if_shared(folder: Folder, leaf: Pending, batched: Sequence[Elements]) -> Pending:
+    """A leaf that only looks like a batch, since an axis is as long as one, apart from those that are.
+
+    Together they would be one tensor of the host, and a gradient of one would ask for that of the others.
+    """
+    if leaf.layout in (None, "vector") or folder.pending:
+        return leaf
+    stop = leaf.start + math.prod(np.shape(folder.graph.nodes[leaf.index].value))
+    if any(((r.ids >= leaf.start) & (r.ids < stop)).any() for r in batched):
+        return leaf
+    return replace(leaf, layout="vector")
 
 
 def _arrangements(

@@ -53,10 +53,20 @@ class TapeBackend(CompilingDevice):
         self._direct: dict[Program, Direct | None] = {}
         self._lock = threading.RLock()
 
+    keeps_wires = True
+
     @property
     def wires(self) -> Any:
-        """The index of each wire label, since a device may tell its wires apart; ``None`` if each circuit decides."""
-        return None if self.device.wires is None else {w: i for i, w in enumerate(self.device.wires)}
+        """The device's."""
+        return self.device.wires
+
+    def expand(self, tape: QuantumScript) -> QuantumScript:
+        """The circuit as it is, unless the device must be asked about its wires."""
+        known = self.wires
+        unknown = [] if known is None else [w for w in tape.wires if w not in known]
+        if unknown:  # a wrong label, or a wire that a deferred measurement would need: the device may know a way
+            raise CaptureError(f"wire {unknown[0]!r} is not on the device, whose wires are {list(known)}")
+        return tape
 
     @property
     def tracker(self) -> Any:

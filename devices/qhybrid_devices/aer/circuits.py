@@ -88,7 +88,7 @@ def grouped_circuits(
         append_gates(out, group.gates, values)
         translated.append(out)
     circuits = simulator.transpile([t.circuit for t in translated])
-    qubits = [positions(circuit, group.wires) for group, circuit in zip(groups, circuits, strict=True)]
+    qubits = [positions(circuit, group.wires or (0,)) for group, circuit in zip(groups, circuits, strict=True)]
     for circuit, own in zip(circuits, qubits, strict=True):
         finish(circuit, own)
     return Compiled(tuple(translated), tuple(circuits), tuple(qubits))

@@ -84,6 +84,12 @@ class AerDevice(ProgramDevice):
         (noisy,), _ = qml.noise.add_noise(tape, self._channels)
         return noisy
 
+    @property
+    def keeps_wires(self) -> bool:  # type: ignore[override]
+        """Whether the wires have qubits of their own, with errors of their own."""
+        settings = self.simulator.settings
+        return settings.noise_model is not None or settings.backend is not None
+
     def make_executable(self, program: Program) -> Any:
         """Circuits for Aer, transpiled once."""
         from qhybrid_devices.aer.executable import AerExecutable

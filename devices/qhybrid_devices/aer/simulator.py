@@ -159,12 +159,11 @@ class Simulator:
         seed, measured = (0, None) if rng is None else (int(rng.integers(2**30)), shots)
 
         def submit(batch: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-            for start in range(0, len(batch), RUN_SIZE):
-                run = [i for i, _ in batch[start : start + RUN_SIZE]]
-                data = self._run(_selected(bound, starts, run), measured, seed + run[0], method)
-                yield from zip(run, data, strict=True)
+            numbers = [i for i, _ in batch]
+            data = self._run(_selected(bound, starts, numbers), measured, seed + numbers[0], method)
+            yield from zip(numbers, data, strict=True)
 
-        return jobs.run(submit, range(starts[-1]), shots)
+        return jobs.run(submit, range(starts[-1]), shots, at_most=RUN_SIZE)
 
     def _run(self, bound: Sequence[Bound], shots: int | None, seed: int, method: str | None) -> list[Any]:
         simulator = self._simulator(method or self.settings.method)

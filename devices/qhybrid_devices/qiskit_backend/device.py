@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pennylane as qml
-from pennylane.tape import QuantumScript
-
 from qhybrid.jobs import Jobs
 from qhybrid.program import Program
 from qhybrid_devices.extras import require
@@ -96,12 +93,10 @@ class QiskitDevice(ProgramDevice):
         )
         self.jobs = Jobs(is_transient=is_transient)
 
-    def expand(self, tape: QuantumScript) -> QuantumScript:
-        """The circuit on all wires where each has a qubit of its own, so that idle ones do not shift the others."""
-        idle = [w for w in self.wires or () if w not in tape.wires]
-        if self.transpiler.initial_layout is None or not idle:
-            return tape
-        return tape.copy(operations=[*tape.operations, qml.Identity(idle)])
+    @property
+    def keeps_wires(self) -> bool:  # type: ignore[override]
+        """Whether the wires have qubits of their own."""
+        return self.transpiler.initial_layout is not None
 
     def make_executable(self, program: Program) -> QiskitExecutable:
         """Circuits for the backend, transpiled when they are first run."""

@@ -2,16 +2,17 @@
 
 Qiskit's first qubit is the least significant bit of a matrix index, PennyLane's first wire the most significant one: a
 matrix acts on its wires in reverse. A rotation by ``scale * angle`` is one parameter of its own, so that binding never
-evaluates an expression.
+evaluates an expression. No gate with controls has a parameter: Qiskit calls such gates not parameterised
+(``CRXGate(p).is_parameterized()`` is false), and Aer then takes zero for the angle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,9 @@ from qhybrid_devices.externals import Values, external_matrix
 EXACT = 1e-12
 #: Widest controlled unitary that is one matrix.
 MAX_DENSE_WIRES = 6
+
+#: A multiple of an angle.
+Multiple: TypeAlias = tuple[float, Angle]
 
 _TO_Z = {"X": (library.HGate(),), "Y": (library.SdgGate(), library.HGate()), "Z": ()}
 _FROM_Z = {"X": (library.HGate(),), "Y": (library.HGate(), library.SGate()), "Z": ()}
@@ -114,7 +118,7 @@ def append_gates(out: Translated, gates: Sequence[Gate], values: Values | None =
             case Fixed(matrix):
                 _append(out, gate, fixed_gate(gate.name, matrix.array), reversed(gate.wires))
             case PauliRotation(word, angle, scale):
-                _pauli_rotation(out, gate, word, scale, angle)
+                _pauli_rotation(out, gate, word, (scale, angle))
             case Channel(kraus):
                 noise = Kraus(list(kraus.array)).to_instruction()
                 out.circuit.append(noise, list(reversed(gate.wires)))
@@ -188,88 +192,73 @@ def _rotation_angle(matrix: NDArray, rotation: Any) -> float | None:
 # ------------------------------------------------------------------ rotations
 
 
-def _pauli_rotation(out: Translated, gate: Gate, word: str, factor: float, angle: Angle) -> None:
-    """``exp(-i factor angle / 2 P)`` under the controls of ``gate``."""
+def _pauli_rotation(out: Translated, gate: Gate, word: str, angle: Multiple) -> None:
     if word in _ROTATIONS and not gate.controls:
-        out.circuit.append(_ROTATIONS[word](out.parameter(factor, angle)), gate.wires)
+        out.circuit.append(_ROTATIONS[word](out.parameter(*angle)), gate.wires)
         return
-    if word == "Y":
-        _controlled(out, gate, library.RYGate, gate.wires[0], factor, angle)
+    if len(word) == 1:
+        _controlled_rotation(out, gate, word, gate.wires[0], angle)
         return
     for wire, letter in zip(gate.wires, word, strict=True):
         for g in _TO_Z[letter]:
             out.circuit.append(g, [wire])
-    _parity_rotation(out, gate, gate.wires, factor, angle)
+    _parity_rotation(out, gate, gate.wires, angle)
     for wire, letter in zip(gate.wires, word, strict=True):
         for g in _FROM_Z[letter]:
             out.circuit.append(g, [wire])
 
 
-def _parity_rotation(out: Translated, gate: Gate, wires: Sequence[int], factor: float, angle: Angle) -> None:
-    """``exp(-i factor angle / 2 Z...Z)`` under the controls of ``gate``."""
+def _parity_rotation(out: Translated, gate: Gate, wires: Sequence[int], angle: Multiple) -> None:
+    """``exp(-i angle / 2 Z...Z)``, under the controls of ``gate``."""
     if len(wires) == 2 and not gate.controls:
-        out.circuit.rzz(out.parameter(factor, angle), *wires)
+        out.circuit.rzz(out.parameter(*angle), *wires)
         return
     pairs = list(pairwise(wires))
     for pair in pairs:
         out.circuit.cx(*pair)
-    _controlled(out, gate, library.RZGate, wires[-1], factor, angle)
+    _controlled_rotation(out, gate, "Z", wires[-1], angle)
     for pair in reversed(pairs):
         out.circuit.cx(*pair)
 
 
-def _controlled(out: Translated, gate: Gate, rotation: Any, wire: int, factor: float, angle: Angle) -> None:
-    """A rotation about Y or Z under the controls of ``gate``, in gates without a controlled angle.
+def _controlled_rotation(out: Translated, gate: Gate, letter: str, wire: int, angle: Multiple) -> None:
+    """A rotation about one letter under the controls of ``gate``.
 
-    Simulators bind the angles of controlled gates wrongly (Aer up to 0.17 leaves them out), and hardware has none.
+    Half of it, and half of it back: what stands around the second half undoes both unless the controls turn it over.
     """
+    rotation, (factor, reference) = _ROTATIONS[letter], angle
     if not gate.controls:
-        out.circuit.append(rotation(out.parameter(factor, angle)), [wire])
+        out.circuit.append(rotation(out.parameter(*angle)), [wire])
         return
-    flip = library.XGate().control(len(gate.controls), ctrl_state=_control_state(gate), annotated=False)
-    for sign in (1, -1):
-        out.circuit.append(rotation(out.parameter(sign * factor / 2, angle)), [wire])
-        out.circuit.append(flip, [*gate.controls, wire])
-
-
-def _phase(out: Translated, gate: Gate, factor: float, angle: Angle) -> None:
-    """``exp(i factor angle)``: a global phase, or under controls a phase of their common value."""
-    if not gate.controls:
-        out.phases.append((factor, angle))
-        return
-    *others, last = gate.controls
-    *values, own = gate.control_values
-    rest = Gate(gate.name, (), gate.operator, tuple(others), tuple(values))
-    sign = 1 if own else -1
-    if not others:
-        out.circuit.p(out.parameter(sign * factor, angle), last)
-    else:
-        _controlled(out, rest, library.RZGate, last, sign * factor, angle)
-    if others or not own:
-        _phase(out, rest, factor / 2 if others else factor, angle)
+    turn = library.ZGate() if letter == "X" else library.XGate()
+    turn = turn.control(len(gate.controls), ctrl_state=_control_state(gate), annotated=False)
+    for half in (factor / 2, -factor / 2):
+        out.circuit.append(rotation(out.parameter(half, reference)), [wire])
+        out.circuit.append(turn, [*gate.controls, wire])
 
 
 def _spectral_rotation(out: Translated, gate: Gate, operator: SpectralRotation) -> None:
     """``V exp(i theta D) V^dagger``; the diagonal ``D`` is a sum of parities, each with a rotation of its own."""
     if not gate.wires:
-        _phase(out, gate, operator.eigenvalues[0], operator.angle)
+        _phase(out, gate, (operator.eigenvalues[0], operator.angle))
         return
     vectors, energies = _eigenbasis(operator)
     if len(energies) == 2 and abs(energies[0]) < EXACT and vectors is None:
-        phase = replace(gate, controls=(*gate.controls, *gate.wires), control_values=(*gate.control_values, True))
-        _phase(out, phase, float(energies[1]), operator.angle)
+        controls, values = (*gate.controls, *gate.wires), (*gate.control_values, True)
+        own = Gate(gate.name, (), operator, controls, values)
+        _phase(out, own, (float(energies[1]), operator.angle))
         return
     wires = list(reversed(gate.wires))
     if vectors is not None:
         out.circuit.append(fixed_gate(gate.name, vectors.conj().T), wires)
-    for subset, coefficient in enumerate(_parities(energies).tolist()):
+    for subset, coefficient in enumerate(_parities(energies)):
         if abs(coefficient) < EXACT:
             continue
         if subset == 0:
-            _phase(out, gate, coefficient, operator.angle)
+            _phase(out, gate, (float(coefficient), operator.angle))
             continue
-        own = [w for i, w in enumerate(wires) if subset >> i & 1]
-        _parity_rotation(out, gate, own, -2 * coefficient, operator.angle)
+        own_wires = [w for i, w in enumerate(wires) if subset >> i & 1]
+        _parity_rotation(out, gate, own_wires, (-2 * float(coefficient), operator.angle))
     if vectors is not None:
         out.circuit.append(fixed_gate(gate.name, vectors), wires)
 
@@ -288,3 +277,25 @@ def _parities(energies: NDArray) -> NDArray:
     index = np.arange(len(energies))
     signs = 1 - 2.0 * (np.bitwise_count(index[:, None] & index) & 1)
     return signs @ energies / len(energies)
+
+
+def _phase(out: Translated, gate: Gate, angle: Multiple) -> None:
+    """``exp(i angle)``: a global phase, or where the controls of ``gate`` read their values.
+
+    On one wire a phase gate; a further control makes it a controlled rotation and half of the phase on the others.
+    """
+    factor, reference = angle
+    if not gate.controls:
+        out.phases.append((factor, reference))
+        return
+    *others, last = gate.controls
+    *values, own = gate.control_values
+    sign = 1 if own else -1
+    if not others:
+        out.circuit.append(library.PhaseGate(out.parameter(sign * factor, reference)), [last])
+        if not own:
+            out.phases.append((factor, reference))
+        return
+    rest = Gate(gate.name, (), gate.operator, tuple(others), tuple(values))
+    _controlled_rotation(out, rest, "Z", last, (sign * factor, reference))
+    _phase(out, rest, (factor / 2, reference))

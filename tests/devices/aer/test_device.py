@@ -235,3 +235,14 @@ def test_without_qiskit_the_error_names_the_extra():
     assert run(code) == (
         'DeviceError qhybrid.aer needs the package qiskit_aer. Install it with: pip install "qhybrid[aer]"'
     )
+
+
+@pytest.mark.parametrize(("layers", "batch"), [(1, 3), (3, 3), (2, 2), (2, 5)])
+def test_an_axis_as_long_as_the_batch_costs_no_circuits(layers, batch):
+    """Only the weights are trained, whatever their shape has in common with that of the inputs."""
+    device = qml.device("qhybrid.aer", wires=4)
+    node = qhybrid.QNode(circuit, device)
+    w = torch.tensor(np.random.default_rng(2).normal(size=(layers, 4, 3)), requires_grad=True)
+    x = torch.tensor(np.random.default_rng(3).normal(size=(batch, 4)))
+    torch.stack(node(x, w)).pow(2).sum().backward()
+    assert qhybrid.jobs_of(device).usage.circuits == batch * (1 + 2 * 12 * layers)

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Qiskit backend .* has no QubitProperties:UserWarning"),
 ]
 
-CLAIMS = {"gates.several_wires", "gates.preparations", "batches.inputs", "shots.samples", "seeds.same", "copies.pickled"}
+CLAIMS = {"gates.several_wires", "gates.preparations", "batches.inputs", "shots.samples", "seeds.same"}
 
 
 @pytest.mark.parametrize("on_backend", [False, True])
