@@ -30,7 +30,8 @@ class QiskitDevice(ProgramDevice):
     * With none of these, Qiskit's reference primitives simulate the state vector.
 
     Every execution gives a seed of its own to the primitives that are known to take one, those of Qiskit and of Aer, in
-    place of their own. Circuits are sent by the policy of :func:`qhybrid.set_jobs`.
+    place of their own. Circuits are sent by the policy of :func:`qhybrid.set_jobs`. Simulators keep the options that
+    they were made with; Aer runs a batch of small circuits several times faster with ``max_parallel_threads=1``.
 
     Args:
         wires: number of wires, or their labels; ``None`` lets each circuit decide
@@ -102,7 +103,7 @@ class QiskitDevice(ProgramDevice):
         from qhybrid_devices.qiskit_backend.executable import QiskitExecutable
 
         self.transpiler.check_wires(program.num_wires)
-        return QiskitExecutable(program, self.primitives, self.transpiler, lambda: self.jobs)
+        return QiskitExecutable(program, self.primitives, self.transpiler, self.jobs)
 
     def memory_needed(self, program: Program, batch_size: int) -> int:
         """Nothing here: the backend holds the states."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.errors import CircuitError, DeviceError
+from qhybrid.errors import DeviceError
 from qhybrid.execution import Executable
 from qhybrid.jobs import Jobs
 from qhybrid.program import Probabilities, Program, Samples, Slots, State
@@ -31,12 +30,10 @@ class QiskitExecutable(Executable):
         program: the circuit
         primitives: what runs it
         transpiler: for what
-        jobs: gives the jobs that circuits are sent by
+        jobs: by which circuits are sent
     """
 
-    def __init__(
-        self, program: Program, primitives: Primitives, transpiler: Transpiler, jobs: Callable[[], Jobs]
-    ) -> None:
+    def __init__(self, program: Program, primitives: Primitives, transpiler: Transpiler, jobs: Jobs) -> None:
         super().__init__(program)
         self._primitives, self._transpiler, self._jobs = primitives, transpiler, jobs
 
@@ -56,7 +53,7 @@ class QiskitExecutable(Executable):
             )
         if not self._primitives.is_exact:
             kind = type(self._primitives.estimator).__name__
-            raise DeviceError(f"A {kind} measures with shots and gives no exact results. Set shots.")
+            raise DeviceError(f"This {kind} measures with shots and gives no exact results. Set shots.")
         return self._estimated(slots, None, 0)
 
     def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:
@@ -85,7 +82,7 @@ class QiskitExecutable(Executable):
         """
         if shots is None or self._primitives.sampler is None:
             return 1 if self._sums.words else 0
-        return len(self._drawn) * len(split_shots(shots, self._primitives.max_shots))
+        return len(self._grouping.groups) * len(split_shots(shots, self._primitives.max_shots))
 
     def _shaped(self, results: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         return results if self.program.is_batched else tuple(r[0] for r in results)
@@ -108,11 +105,6 @@ class QiskitExecutable(Executable):
         return group_measurements(self.program)
 
     @cached_property
-    def _drawn(self) -> list[int]:
-        """Groups whose outcomes are drawn: not those without wires, which only hold the identity."""
-        return [g for g, group in enumerate(self._grouping.groups) if group.wires]
-
-    @cached_property
     def _reading(self) -> Reading:
         groups = self._grouping.groups
         widest = max((len(g.wires) for g in groups), default=0)
@@ -123,18 +115,16 @@ class QiskitExecutable(Executable):
     @cached_property
     def _measured(self) -> Circuits:
         extended = replace(self.program, arrays=self._grouping.slots(self.program.arrays))
-        groups = [self._grouping.groups[g] for g in self._drawn]
+        groups = self._grouping.groups
         gates = [*self.program.gates, *(gate for group in groups for gate in group.gates)]
         return Circuits(extended, gates, partial(measured_circuits, self.program, groups, self._transpiler))
 
     def _outcomes(self, values: Values, count: int, shots: int, rng: np.random.Generator) -> NDArray:
-        """Outcomes of each group, ``(groups, B, shots)``; zero for a group without wires."""
-        out = np.zeros((len(self._grouping.groups), count, shots), np.int64)
-        if not self._drawn:
-            return out
+        """Outcomes of each group, ``(groups, B, shots)``."""
+        out = np.empty((len(self._grouping.groups), count, shots), np.int64)
         executions, places = [], []
         for compiled, samples in self._measured.of(values, count):
-            for group, isa, translated in zip(self._drawn, compiled.isa, compiled.translated, strict=True):
+            for group, (isa, translated) in enumerate(zip(compiled.isa, compiled.translated, strict=True)):
                 rows = translated.values(values, count).T[samples]
                 executions += [Execution(isa, row) for row in rows]
                 places += [(group, b) for b in samples]
@@ -142,7 +132,7 @@ class QiskitExecutable(Executable):
         start = 0
         for size in split_shots(shots, self._primitives.max_shots):
             submit = partial(self._primitives.draw, shots=size, seed=int(rng.integers(2**32)))
-            out[groups, batch, start : start + size] = self._jobs().run(submit, executions, size)
+            out[groups, batch, start : start + size] = self._jobs.run(submit, executions, size)
             start += size
         return out
 
@@ -170,13 +160,13 @@ class QiskitExecutable(Executable):
                 order.append(samples)
             precision = 0.0 if shots is None else precision_of(shots)
             submit = partial(self._primitives.estimate, precision=precision, seed=seed)
-            means[np.concatenate(order)] = self._jobs().run(submit, executions, shots)
+            means[np.concatenate(order)] = self._jobs.run(submit, executions, shots)
         return self._shaped(self._sums.read(values, means))
 
     def _check_estimated(self, shots: int | None) -> None:
         """Refuse what an estimator does not give."""
         if any(isinstance(t, State) for t in self.program.tensors):
-            raise CircuitError(
+            raise DeviceError(
                 "Qiskit's primitives give no state vector. Measure expectation values or probabilities, or use a "
                 "simulator: qhybrid.statevector or qhybrid.aer."
             )

@@ -116,11 +116,11 @@ class Primitives:
     def draw(self, batch: Numbered, shots: int, seed: int) -> Iterator[tuple[int, NDArray]]:
         """Outcomes ``(shots,)`` of each execution; bit ``i`` is classical bit ``i``. What ``Jobs.run`` calls."""
         for chunk in _chunks(batch, self.max_circuits or len(batch)):
-            sampler = seeded(self.sampler, _seed(seed, chunk))
+            sampler = seeded(self.sampler, _seed(seed, chunk[0][0]))
             pubs = _by_circuit(chunk)
-            with _Job(sampler, [(isa.circuit, isa.bindings(rows), shots) for isa, _, rows in pubs]) as results:
-                for (_, numbers, _), result in zip(pubs, results, strict=True):
-                    yield from zip(numbers, _integers(result.data[REGISTER], shots), strict=True)
+            results = _results(sampler, [(isa.circuit, isa.bindings(rows), shots) for isa, _, rows in pubs])
+            for (_, numbers, _), result in zip(pubs, results, strict=True):
+                yield from zip(numbers, _integers(result.data[REGISTER], shots), strict=True)
 
     def estimate(self, batch: Numbered, precision: float, seed: int) -> Iterator[tuple[int, NDArray]]:
         """Expectation values ``(K,)`` of the Pauli words of each execution. What ``Jobs.run`` calls."""
@@ -128,11 +128,10 @@ class Primitives:
             pubs = _by_circuit(chunk)
             # Aer's estimator draws the same noise for each PUB of a job.
             for own in _chunks(pubs, 1 if precision and _is_aer(self.estimator) else len(pubs)):
-                estimator = seeded(self.estimator, _seed(seed, [(n, None) for _, numbers, _ in own for n in numbers]))
+                estimator = seeded(self.estimator, _seed(seed, own[0][1][0]))
                 tasks = [(isa.circuit, isa.observables, isa.bindings(rows), precision) for isa, _, rows in own]
-                with _Job(estimator, tasks) as results:
-                    for (_, numbers, _), result in zip(own, results, strict=True):
-                        yield from zip(numbers, np.moveaxis(result.data.evs, 0, -1), strict=True)
+                for (_, numbers, _), result in zip(own, _results(estimator, tasks), strict=True):
+                    yield from zip(numbers, np.moveaxis(result.data.evs, 0, -1), strict=True)
 
     @property
     def is_exact(self) -> bool:
@@ -143,22 +142,14 @@ class Primitives:
         )
 
 
-class _Job:
-    """A job on a primitive, cancelled if its results are not awaited to the end."""
-
-    def __init__(self, primitive: Any, pubs: list[Any]) -> None:
-        self._primitive, self._pubs = primitive, pubs
-
-    def __enter__(self) -> Any:
-        job = self._primitive.run(self._pubs)
-        try:
-            return job.result()
-        except BaseException:
-            _cancel(job)
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        """The job is done."""
+def _results(primitive: Any, pubs: list[Any]) -> Any:
+    """The results of a job; it is cancelled if they are not awaited to the end."""
+    job = primitive.run(pubs)
+    try:
+        return job.result()
+    except BaseException:
+        _cancel(job)
+        raise
 
 
 def _cancel(job: Any) -> None:
@@ -210,9 +201,9 @@ def split_shots(shots: int, limit: int | None) -> list[int]:
 # ------------------------------------------------------------------ seeds
 
 
-def _seed(seed: int, batch: Sequence[tuple[int, Any]]) -> int:
+def _seed(seed: int, first: int) -> int:
     """The seed of a job: that of the call, mixed with the number of the job's first circuit."""
-    return int(np.random.SeedSequence([seed, batch[0][0]]).generate_state(1)[0]) >> 1
+    return int(np.random.SeedSequence([seed, first]).generate_state(1)[0]) >> 1
 
 
 def seeded(primitive: Any, seed: int) -> Any:

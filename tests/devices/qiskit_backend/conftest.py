@@ -22,17 +22,19 @@ def line(cls=GenericBackendV2, **options):
     return cls(5, coupling_map=LINE, seed=1, **{"noise_info": False, **options})
 
 
+#: Aer's threads get in each other's way where circuits are small.
+SERIAL = {"backend_options": {"max_parallel_threads": 1}}
 SAMPLERS = {
     "backend": lambda: {"backend": line()},
     "layout": lambda: {"backend": line(), "initial_layout": [3, 1, 0, 2], "optimization_level": 1},
     "statevector": lambda: {"sampler": StatevectorSampler()},
     "primitive": lambda: {"sampler": BackendSamplerV2(backend=line())},
-    "aer": lambda: {"sampler": SamplerV2()},
+    "aer": lambda: {"sampler": SamplerV2(options=SERIAL)},
 }
 EXACT = {
     "reference": dict,
     "layout": lambda: {"estimator": StatevectorEstimator(), "backend": line(), "initial_layout": [3, 1, 0, 2]},
-    "aer": lambda: {"estimator": EstimatorV2()},
+    "aer": lambda: {"estimator": EstimatorV2(options=SERIAL)},
 }
 ESTIMATORS = {**EXACT, "primitive": lambda: {"estimator": BackendEstimatorV2(backend=line())}}
 del ESTIMATORS["reference"]  # which has a sampler

@@ -167,7 +167,7 @@ def test_exact_results_need_an_exact_estimator(make_line):
     for given, message in (
         ({"backend": backend}, "A backend gives samples.*Set shots"),
         ({"sampler": StatevectorSampler()}, "A sampler gives samples.*Set shots"),
-        ({"estimator": BackendEstimatorV2(backend=backend)}, "BackendEstimatorV2 measures with shots.*Set shots"),
+        ({"estimator": BackendEstimatorV2(backend=backend)}, "This BackendEstimatorV2 measures with shots.*Set shots"),
     ):
         with pytest.raises(qml.DeviceError, match=message):
             qml.QNode(mean, qml.device("qhybrid.qiskit", wires=1, **given))(0.1)
@@ -184,7 +184,7 @@ def test_what_an_estimator_does_not_give():
 
     with pytest.raises(qml.DeviceError, match=r"Probabilities and samples.*Give it one.*sampler="):
         qml.set_shots(qml.QNode(probabilities, device), 10)()
-    with pytest.raises(qml.CircuitError, match="no state vector"):
+    with pytest.raises(qml.DeviceError, match="no state vector"):
         qml.QNode(state, device)()
     with pytest.raises(qml.DeviceError, match=r"11 wires would need 2048 expectation values"):
         qml.QNode(lambda: qml.probs(), device)()
