@@ -25,7 +25,7 @@
 # 5. what a call will cost, and how to make sure that it does not cost more.
 #
 # It takes about a minute on two processor cores, most of it in part 2; the very first time on a machine about twenty
-# seconds more. Besides PyTorch and scikit-learn it needs Qiskit Aer: `pip install qhybrid[tutorials]`.
+# seconds more. Besides PyTorch and scikit-learn it needs Qiskit Aer: `pip install -e ".[tutorials]"`.
 
 # %%
 import json
@@ -86,9 +86,7 @@ def noise_of_a_chip():
     """Errors of rotations and of the detector."""
     model = NoiseModel()
     model.add_all_qubit_quantum_error(depolarizing_error(GATE_ERROR, 1), ["rx", "ry"])
-    model.add_all_qubit_readout_error(
-        ReadoutError([[1 - ZERO_AS_ONE, ZERO_AS_ONE], [ONE_AS_ZERO, 1 - ONE_AS_ZERO]])
-    )
+    model.add_all_qubit_readout_error(ReadoutError([[1 - ZERO_AS_ONE, ZERO_AS_ONE], [ONE_AS_ZERO, 1 - ONE_AS_ZERO]]))
     return model
 
 
@@ -207,8 +205,8 @@ plateau = walks["Aer with noise"][0][-20:].mean()
 print(f"\nnoise floor {FLOOR:+.4f}; mean of the last 20 noisy costs {plateau:+.4f}, each +- {SCATTER:.4f}")
 
 # %% [markdown]
-# A device that computes in the same process has no circuits to send, and shows a dash. Aer is sent one circuit for
-# each value and four for each gradient, two for each angle.
+# A dash says that no circuits were counted: the device computes within the call and sends none. Aer is sent one circuit
+# for each value, and four more for each gradient, two for each angle.
 
 
 # %%
@@ -225,7 +223,7 @@ def plot_walks():
         axes.plot(walks[name][0], label=name, **style)
     axes.axhspan(FLOOR - 2 * SCATTER, FLOOR + 2 * SCATTER, color=RED, alpha=0.15, linewidth=0)
     axes.axhline(FLOOR, color=RED, linewidth=1, linestyle="--")
-    axes.text(0, FLOOR + 0.06, f"noise floor {FLOOR:.3f}, band: two standard errors of {SHOTS} shots", color=RED)
+    axes.text(0, FLOOR + 0.06, f"noise floor {FLOOR:.3f}\n(band: two standard errors)", color=RED)
     axes.axhline(-1, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
     axes.set(xlabel="step", ylabel=r"cost $\langle Z\rangle$", title="One circuit on four devices")
     axes.legend(frameon=False)
@@ -245,10 +243,11 @@ RESULT["rotation"] = {
 }
 
 # %% [markdown]
-# The three exact walks are one and the same curve. The noisy walk leaves the hill earlier: its gradient at the top is
-# almost nothing but chance, and chance is enough to be pushed off a peak. Then it comes down to its floor and rattles
-# about there. The floor is higher than $-1$, but it lies at the *same angles*: these errors shrink and shift the
-# landscape without moving its minimum. That is why training on a noisy machine can work at all.
+# The three exact walks are one and the same curve, with the pause at height 0 that `qubit_rotation.py` explains. The
+# noisy walk goes its own way down, another one for each seed: on the flat top its gradient is hardly more than chance,
+# and chance decides in which direction it leaves. Then it comes down to its floor and rattles about there. The floor is
+# higher than $-1$, but it lies at the *same angles*: these errors shrink and shift the landscape without moving its
+# minimum. That is why training on a noisy machine can work at all.
 
 # %% [markdown]
 # ## 2. A classifier on a noisy chip
@@ -501,7 +500,7 @@ RESULT["light"] = {"theta": float(thetas[-1]), "photons": photons[-1].tolist()}
 
 # %% [markdown]
 # At a quarter turn the beam splitter is a mirror, and all light leaves through mode 1. The phase $\varphi$ has no
-# influence on the count, its derivative is zero, and it stays where it was.
+# influence on the count, so its derivative is zero, and it stays where it was.
 #
 # ## 4. Light, mathematics and a qubit in one gradient
 #
@@ -626,12 +625,11 @@ def draw_lesson(axes, teacher, pupil, path, title):
     """
     fine = np.linspace(0, np.pi, 60)
     axes.plot(fine, teacher(fine), color="#b9cfe8", linewidth=8, label="teacher", solid_capstyle="round")
-    for step, alpha in ((5, 0.35), (10, 0.55), (20, 0.75)):
-        axes.plot(fine, pupil(fine, path[step]), color=RED, linewidth=1, alpha=alpha)
-        axes.text(np.pi + 0.04, pupil(fine[-1:], path[step])[0], f"{step}", color=RED, alpha=alpha, va="center")
     axes.plot(fine, pupil(fine, path[0]), color=RED, linewidth=1.5, linestyle="--", label="pupil at first")
+    for step, color in ((5, "#f4c7cd"), (10, "#e994a0"), (20, RED)):
+        axes.plot(fine, pupil(fine, path[step]), color=color, linewidth=1.2, label=f"after {step} steps")
     axes.plot(INPUTS, pupil(INPUTS, path[-1]), "o", color="black", markersize=4.5, label="pupil at last")
-    axes.set(xlabel="input $x$", ylabel="answer", title=title, ylim=(-0.05, 1.35))
+    axes.set(xlabel="input $x$", ylabel="answer", title=title, ylim=(-0.05, 1.5))
     axes.set_xticks((0, np.pi / 2, np.pi), ("0", r"$\pi/2$", r"$\pi$"))
     axes.legend(frameon=False, loc="upper center", ncols=3, fontsize=8, columnspacing=1, handlelength=1.5)
 
@@ -658,9 +656,9 @@ RESULT["hybrid"] = {
 }
 
 # %% [markdown]
-# The thin lines are the pupil after 5, 10 and 20 steps. Neither machine knows what the other is made of. Each hands
-# its derivative to its neighbour, and that is all the chain rule asks for; any of the devices of part 1 could stand in
-# for the state vector.
+# The angle $u$ is the last to settle, since $\cos u$ is flat around 0. Neither machine knows what the other is made of.
+# Each hands its derivative to its neighbour, and that is all the chain rule asks for; any of the devices of part 1
+# could stand in for the state vector.
 #
 # ## 5. What will it cost?
 #
