@@ -163,7 +163,7 @@ def test_classifier_learns_on_a_noisy_chip(plugins):
     assert accuracy["on the noisy chip"] >= 0.94
     assert accuracy["same weights, exact"] >= 0.94
     assert f"test accuracy {accuracy['on the noisy chip']:.3f}" in printed
-    steps, batch, angles, tests = 4 * 120 // 15, 15, 8, 5 * 241
+    steps, batch, angles, tests = 3 * 120 // 15, 15, 8, 4 * 241
     assert result["classifier"]["circuits"] == steps * batch * (1 + 2 * angles) + tests
 
 
@@ -178,7 +178,7 @@ def test_light_and_qubit_learn_from_each_other(plugins):
     hybrid = result["hybrid"]
     assert hybrid["gradient_error"] < 1e-12
     for pupil, answer in (("qubit", [2, 0, 0]), ("optical", [1.5, 0.3, 1])):
-        assert hybrid[pupil]["mismatch"] < 1e-6
+        assert hybrid[pupil]["mismatch"] < 1e-5
         np.testing.assert_allclose(hybrid[pupil]["params"], answer, atol=0.05)
 
 

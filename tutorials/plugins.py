@@ -262,7 +262,7 @@ RESULT["rotation"] = {
 
 
 # %%
-QUBITS, LAYERS, EPOCHS, BATCH = 2, 2, 4, 15
+QUBITS, LAYERS, EPOCHS, BATCH = 2, 2, 3, 15
 torch.set_num_threads(1)  # everything here is so small that a second thread costs more than it saves
 
 
@@ -580,7 +580,7 @@ print(f"largest difference: {gradient_error:.1e}")
 # paper is half of both angles, $g=1.5$ and $h=0.3$, and $a=1$.
 
 # %%
-ROUNDS = 150
+ROUNDS = 120
 
 
 def fit(cost, start, desc):
