@@ -138,10 +138,10 @@ for name, (value, gradient) in at_trial.items():
 
 # %% [markdown]
 # Three of them agree with the paper to the last digit shown. The noisy one cannot: its value is off because of the
-# errors, and a little different at each call because of the shots. Its gradient is still a sound one, of the values that
-# *this* device gives: it comes from the parameter-shift rule, which compares the circuit at two angles half a turn
-# apart, where the scatter of the shots matters little. In a difference over a small step the scatter would be all there
-# is.
+# errors, and a little different at each call because of the shots. Its gradient is still a sound one, of the values
+# that *this* device gives: it comes from the parameter-shift rule, which compares the circuit at two angles half a turn
+# apart, where the scatter of the shots matters little. In a difference over a small step the scatter would be all
+# there is.
 #
 # Now 50 steps of gradient descent on each.
 
@@ -426,9 +426,9 @@ RESULT["classifier"] = {"test_accuracy": tested, "circuits": usage.circuits, "se
 
 # %% [markdown]
 # The number after +- is the standard error that comes from having 241 test images; within it, all three are even. The
-# errors of this chip cost nothing that could be seen: they draw the expected values together, and the decision asks only
-# which of two scores is larger. Nor does the circuit beat a straight line here; two numbers in which a straight line
-# does so well are no test of that.
+# errors of this chip cost nothing that could be seen: they draw the expected values together, and the decision asks
+# only which of two scores is larger. Nor does the circuit beat a straight line here; two numbers in which a straight
+# line does so well are no test of that.
 #
 # The border between the regions is not smooth, because each point of the map is a circuit of its own, with its own 1000
 # shots. Most of the test images are far enough away for this not to matter.
