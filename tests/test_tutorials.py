@@ -18,7 +18,7 @@ import torch
 from tests.strict import WARNINGS
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
-NAMES = ("qubit_rotation", "hybrid_classifier")
+NAMES = ("qubit_rotation", "hybrid_classifier", "plugins")
 MAX_NOTEBOOK_BYTES = 1_500_000
 
 pytestmark = pytest.mark.slow
@@ -131,6 +131,70 @@ def test_interrupted_classifier_resumes(tmp_path, classifier):
         assert resumed[name]["best_epoch"] == undisturbed[name]["best_epoch"]
         for curve, values in undisturbed[name]["curves"].items():
             np.testing.assert_allclose(resumed[name]["curves"][curve], values, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory):
+    """Output folder, result and printed text of the tutorial on devices."""
+    output = tmp_path_factory.mktemp("plugins")
+    printed = _finish(_start("plugins", output))
+    return output, _result("plugins", output), printed
+
+
+def test_exact_devices_agree_and_the_noisy_one_ends_at_its_floor(plugins):
+    _, result, _ = plugins
+    rotation = result["rotation"]
+    for name in ("state vector", "Aer", "Lightning"):
+        assert rotation["gradient_error"][name] < 1e-10
+        np.testing.assert_allclose(rotation["costs"][name], rotation["costs"]["state vector"], atol=1e-9)
+        assert rotation["costs"][name][-1] < -0.9999
+    # a maximally mixed state with probability 1 - 0.95**2 reads 0.04 on average, |1> reads -0.88
+    np.testing.assert_allclose(rotation["floor"], 0.95**2 * -0.88 + (1 - 0.95**2) * 0.04, atol=1e-12)
+    assert abs(rotation["plateau"] - rotation["floor"]) < 4 * rotation["scatter"] / np.sqrt(20)
+    noisy = np.array(rotation["costs"]["Aer with noise"][-20:])
+    assert 0.5 * rotation["scatter"] < noisy.std() < 2 * rotation["scatter"]
+    values, gradients = 51 + 2, 50 + 1  # of the walk and at the trial point
+    assert rotation["circuits"]["Aer with noise"] == values + 4 * gradients
+
+
+def test_classifier_learns_on_a_noisy_chip(plugins):
+    _, result, printed = plugins
+    accuracy = result["classifier"]["test_accuracy"]
+    assert accuracy["on the noisy chip"] >= 0.94
+    assert accuracy["same weights, exact"] >= 0.94
+    assert f"test accuracy {accuracy['on the noisy chip']:.3f}" in printed
+    steps, batch, angles, tests = 3 * 120 // 15, 15, 8, 4 * 241
+    assert result["classifier"]["circuits"] == steps * batch * (1 + 2 * angles) + tests
+
+
+def test_light_is_redirected(plugins):
+    _, result, _ = plugins
+    np.testing.assert_allclose(result["light"]["theta"], np.pi / 2, atol=1e-4)
+    np.testing.assert_allclose(result["light"]["photons"], [0, 1], atol=1e-6)
+
+
+def test_light_and_qubit_learn_from_each_other(plugins):
+    _, result, _ = plugins
+    hybrid = result["hybrid"]
+    assert hybrid["gradient_error"] < 1e-12
+    for pupil, answer in (("qubit", [2, 0, 0]), ("optical", [1.5, 0.3, 1])):
+        assert hybrid[pupil]["mismatch"] < 1e-5
+        np.testing.assert_allclose(hybrid[pupil]["params"], answer, atol=0.05)
+
+
+def test_budget_refuses_the_gradient(plugins):
+    _, result, printed = plugins
+    assert "max_circuits" in result["budget"]["refusal"]
+    assert result["budget"]["refusal"] in printed
+    assert result["budget"]["circuits_after"] == 2
+
+
+def test_plugins_saves_its_figures(plugins):
+    output, _, printed = plugins
+    for figure in ("rotation", "classifier", "light", "hybrid"):
+        path = output / f"plugins_{figure}.png"
+        assert path.stat().st_size > 10_000
+        assert str(path) in printed
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -355,3 +355,4 @@ for name in ("qubit_rotation_loss.png", "qubit_rotation_bloch.png", "qubit_rotat
 # * Change the measurement to `qml.PauliX(0)` and predict the angles before you run it.
 # * `hybrid_classifier.py`, next to this page, puts a circuit of eight qubits between two PyTorch layers and reads
 #   handwritten digits.
+# * `plugins.py` runs this circuit on other devices, one of them noisy, and trains it together with a beam splitter.

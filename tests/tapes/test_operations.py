@@ -9,6 +9,7 @@ import pytest
 from qhybrid.capture.lowering import lower
 from qhybrid.errors import CaptureError
 from qhybrid.program import Constant, Fixed, Gate, Program, Slots
+from qhybrid.tapes import backend_of
 from qhybrid.tapes.operations import rebound, tape_operations
 from qhybrid.tapes.template import with_data
 
@@ -43,7 +44,7 @@ OTHERS = [
 
 def _operations(op, varies, expand_words=False):
     tape = qml.tape.QuantumScript([op], [qml.state()])
-    found = lower(tape, list(range(4)), varies=lambda value: varies)
+    found = lower(tape, backend_of(qml.device("default.qubit", wires=4)), varies=lambda value: varies)
     values = [np.asarray(v, dtype=float) for v in found.shared]
     arrays = tuple(np.asarray(a, dtype=complex) for a in found.arrays)
     slots = Slots(np.array(values), None, arrays)
@@ -104,7 +105,7 @@ def test_mixed_words_between_changes_of_basis(controls):
 
 def test_global_phases_that_nothing_shows_are_left_out():
     tape = qml.tape.QuantumScript([qml.GlobalPhase(0.3), qml.X(0)], [qml.probs(wires=0)])
-    program = lower(tape, None, varies=lambda value: True).program
+    program = lower(tape, backend_of(qml.device("default.qubit")), varies=lambda value: True).program
     assert [o.operation.name for o in tape_operations(program, [0])] == ["PauliX"]
 
 
