@@ -449,7 +449,8 @@ def set_jobs(device: Any, policy: JobPolicy) -> None:
         policy: limits, retries, progress
 
     Raises:
-        DeviceError: the device computes in this process and sends no jobs, so that no limit would hold
+        DeviceError: it is no device, or one that computes in this process and sends no jobs, so that no limit would
+            hold
 
     Example:
         >>> import qhybrid as qml
@@ -460,6 +461,8 @@ def set_jobs(device: Any, policy: JobPolicy) -> None:
     """
     if not isinstance(policy, JobPolicy):
         raise DeviceError(f"A policy is a qhybrid.JobPolicy, not {policy!r}.")
+    if callable(device):
+        raise DeviceError(f"A policy is for a device, and {device!r} is none; a QNode has one as its attribute device.")
     if not getattr(device, "runs_jobs", True):
         raise DeviceError(
             f"{device.name} computes in this process and sends no jobs, so a job policy would mean nothing to it. "

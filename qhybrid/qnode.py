@@ -114,6 +114,8 @@ class QNode(qml.QNode):
     ) -> None:
         check_method(diff_method)
         name = diff_method.name if isinstance(diff_method, GradientMethod) else diff_method
+        if isinstance(device, CompilingDevice) and resolves(diff_method):
+            resolve(diff_method, has_vjp=device.has_vjp, shots=None)  # before PennyLane refuses it in other words
         super().__init__(func, device, interface, name, **kwargs)
         if "torch" in sys.modules:
             from qhybrid.interfaces.torch import keep_out_of_graphs

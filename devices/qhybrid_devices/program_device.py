@@ -49,6 +49,9 @@ class ProgramDevice(Device, CompilingDevice):
         wires: number of wires, or their labels; ``None`` lets each circuit decide
         shots: default number of shots, ``None`` for exact results
         seed: seed of all samples; the default draws one from NumPy's global generator, ``None`` from the system
+
+    Raises:
+        DeviceError: the seed is none
     """
 
     #: Whether its executables run :class:`~qhybrid.program.Channel`, noise.
@@ -60,7 +63,10 @@ class ProgramDevice(Device, CompilingDevice):
         super().__init__(wires=wires, shots=shots)
         if isinstance(seed, str) and seed == "global":
             seed = np.random.randint(0, high=10_000_000)  # noqa: NPY002 - PennyLane's convention for a default seed
-        self._rng = np.random.default_rng(seed)
+        try:
+            self._rng = np.random.default_rng(seed)
+        except (TypeError, ValueError) as cause:
+            raise DeviceError(f"seed is {seed!r}; it must be an integer of at least 0, or None.") from cause
         self._compiled: OrderedDict[Program, Executable] = OrderedDict()
         self._lock = threading.RLock()
 

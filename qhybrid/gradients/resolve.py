@@ -25,6 +25,8 @@ _METHODS: dict[str, type[GradientMethod]] = {
 }
 #: Names of the device's own derivative.
 NATIVE_METHODS = tuple(name for name, method in _METHODS.items() if method.is_native)
+#: Smaller steps of finite differences would give the noise of shots for a derivative.
+MIN_STEP_WITH_SHOTS = 0.1
 #: Methods of PennyLane that run through PennyLane's own path.
 PENNYLANE_METHODS = ("hadamard", "spsa")
 
@@ -133,6 +135,11 @@ def _make(method: type[GradientMethod], name: str, options: dict[str, Any]) -> G
 
 
 def _check_possible(method: GradientMethod, name: str, native: bool, shots: int | None) -> None:
+    if isinstance(method, FiniteDiff) and shots is not None and method.h < MIN_STEP_WITH_SHOTS:
+        raise DifferentiationError(
+            f'diff_method="{name}" with shots={shots} divides the noise of the shots by its step h={method.h:g}. Use '
+            f'"parameter-shift", which is unbiased, or FiniteDiff(h=...) with a step of {MIN_STEP_WITH_SHOTS:g} or more.'
+        )
     if method.is_native and not native:
         why = f"with shots={shots}" if shots is not None else "on this device, which has no derivative of its own"
         raise DifferentiationError(f'diff_method="{name}" is impossible {why}. {_possible(native)}')

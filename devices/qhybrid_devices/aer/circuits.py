@@ -38,7 +38,7 @@ class Compiled:
     def bound(self, values: Values, count: int) -> list[Bound]:
         """The circuits with the parameters of some samples."""
         pairs = zip(self.translated, self.circuits, strict=True)
-        return [Bound(circuit, t.parameters, t.values(values, count)) for t, circuit in pairs]
+        return [Bound(c, t.parameters, t.values(values, count), t.circuit.num_qubits) for t, c in pairs]
 
 
 class Recipe:

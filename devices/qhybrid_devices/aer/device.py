@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pennylane as qml
@@ -26,13 +25,15 @@ class AerDevice(ProgramDevice):
         method: ``"automatic"``, ``"statevector"``, ``"density_matrix"``, ``"matrix_product_state"`` or ``"stabilizer"``
         device: ``"CPU"``, or ``"GPU"`` if this Aer has one
         noise_model: a :class:`qiskit_aer.noise.NoiseModel`, or a :class:`pennylane.NoiseModel`
-        backend: a Qiskit backend, real or fake, whose gates, couplings and noise are simulated
+        backend: a Qiskit backend, real or fake, whose gates, couplings and noise are simulated; in place of a noise
+            model
         optimization_level: of Qiskit's transpiler; by default 0, or 1 for a backend
         initial_layout: physical qubit of each wire, for a backend
-        options: further options of :class:`qiskit_aer.AerSimulator`
+        options: further options of :class:`qiskit_aer.AerSimulator`. Unless they set ``max_parallel_threads``, small
+            states are simulated on one thread and large ones on ``QHYBRID_NUM_THREADS``, by default all
 
     Raises:
-        DeviceError: qiskit-aer is not installed, or has no such method or device
+        DeviceError: qiskit-aer is not installed, or an argument is not what it must be
 
     Example:
         >>> import qhybrid as qml
@@ -71,10 +72,10 @@ class AerDevice(ProgramDevice):
         self._channels = noise_model if isinstance(noise_model, qml.NoiseModel) else None
         if self._channels is not None:
             noise_model = None
-        threads = int(os.environ.get("QHYBRID_NUM_THREADS", 0))
-        options.setdefault("max_parallel_threads", threads)
+        num_wires = None if self.wires is None else len(self.wires)
         self.simulator = Simulator(
-            Settings(method, device, noise_model, backend, optimization_level, initial_layout, tuple(options.items()))
+            Settings(method, device, noise_model, backend, optimization_level, initial_layout, tuple(options.items())),
+            num_wires,
         )
 
     def expand(self, tape: QuantumScript) -> QuantumScript:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +14,9 @@ from numpy.typing import NDArray
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
 from qiskit.exceptions import QiskitError
+from qiskit.providers import BackendV2
 from qiskit_aer import AerError, AerSimulator
+from qiskit_aer.noise import NoiseModel
 
 from qhybrid.errors import DeviceError
 from qhybrid.jobs import Jobs
@@ -20,6 +24,8 @@ from qhybrid_devices.aer.noise import readout_errors
 
 #: Executions that are one run: enough to hide what a run costs, few enough to be interrupted.
 RUN_SIZE = 2048
+#: States of so many qubits, or of half as many if they are mixed, are simulated on one thread.
+MAX_SERIAL_WIRES = 13
 #: Gates with an angle; a stabilizer state allows multiples of pi / 2 only.
 ROTATIONS = frozenset({"rx", "ry", "rz", "p", "rxx", "ryy", "rzz", "u"})
 #: Methods that know the state itself, and so expectation values of a noiseless circuit, exactly.
@@ -46,26 +52,74 @@ class Bound:
     circuit: QuantumCircuit
     parameters: Sequence[Parameter]
     values: NDArray
+    num_wires: int
+
+
+def check(settings: Settings, num_wires: int | None) -> None:
+    """Refuse settings that Aer would stumble over later.
+
+    Raises:
+        DeviceError: says what was got and what is allowed
+    """
+    simulator = AerSimulator()
+    if settings.method not in METHODS:
+        raise DeviceError(f"qhybrid.aer got method={settings.method!r}; choose one of {', '.join(METHODS)}.")
+    if settings.device not in simulator.available_devices():
+        raise DeviceError(
+            f"This qiskit-aer runs on {', '.join(simulator.available_devices())}, not on device={settings.device!r}. "
+            "A GPU needs the package qiskit-aer-gpu and a CUDA driver."
+        )
+    known = simulator.options.__dict__
+    for name, _ in settings.options:
+        if name not in known:
+            close = get_close_matches(name, ["noise_model", "backend", "initial_layout", *known], 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise DeviceError(f"qhybrid.aer got {name!r}, which is no option of it or of AerSimulator.{hint}")
+    if settings.noise_model is not None and not isinstance(settings.noise_model, NoiseModel):
+        raise DeviceError(
+            f"noise_model is {settings.noise_model!r}; it must be a qiskit_aer.noise.NoiseModel or a "
+            "pennylane.NoiseModel."
+        )
+    if settings.backend is not None:
+        _check_backend(settings, num_wires)
+
+
+def _check_backend(settings: Settings, num_wires: int | None) -> None:
+    backend, layout = settings.backend, settings.initial_layout
+    if not isinstance(backend, BackendV2):
+        raise DeviceError(
+            f"backend is {backend!r}; it must be a qiskit.providers.BackendV2, such as those of qiskit.providers."
+            "fake_provider."
+        )
+    if settings.noise_model is not None:
+        raise DeviceError("qhybrid.aer got a backend, which has noise of its own, and a noise_model; give one of them.")
+    if num_wires is not None and num_wires > backend.num_qubits:
+        raise DeviceError(f"The device has {num_wires} wires, but {backend.name} has {backend.num_qubits} qubits.")
+    if layout is None:
+        return
+    good = len(set(layout)) == len(layout) and all(q in range(backend.num_qubits) for q in layout)
+    if not good or (num_wires is not None and len(layout) != num_wires):
+        raise DeviceError(
+            f"initial_layout is {layout!r}; it must name a qubit of {backend.name}, 0 to {backend.num_qubits - 1}, for "
+            f"each of the {'' if num_wires is None else num_wires} wires, none of them twice."
+        )
 
 
 class Simulator:
     """Aer with settings.
 
+    Args:
+        settings: of all runs
+        num_wires: of the device, ``None`` if each circuit decides
+
     Raises:
-        DeviceError: this Aer has no such method or device
+        DeviceError: a setting is not what it must be
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, num_wires: int | None = None) -> None:
         self.settings = settings
         self._simulators: dict[str, AerSimulator] = {}
-        if settings.method not in METHODS:
-            raise DeviceError(f"qhybrid.aer got method={settings.method!r}; choose one of {', '.join(METHODS)}.")
-        available = AerSimulator().available_devices()
-        if settings.device not in available:
-            raise DeviceError(
-                f"This qiskit-aer runs on {', '.join(available)}, not on device={settings.device!r}. "
-                "A GPU needs the package qiskit-aer-gpu and a CUDA driver."
-            )
+        check(settings, num_wires)
 
     def __reduce__(self) -> tuple:
         return (Simulator, (self.settings,))
@@ -97,6 +151,15 @@ class Simulator:
         if s.backend is not None:
             return AerSimulator.from_backend(s.backend, **options)
         return AerSimulator(**options)
+
+    def _threads(self, method: str, num_wires: int) -> dict[str, int]:
+        """Aer's own threads only hold up small states."""
+        if "max_parallel_threads" in dict(self.settings.options):
+            return {}
+        amplitudes = num_wires * (2 if method == "density_matrix" or self.is_noisy else 1)
+        if amplitudes <= MAX_SERIAL_WIRES:
+            return {"max_parallel_threads": 1}
+        return {"max_parallel_threads": int(os.environ.get("QHYBRID_NUM_THREADS", 0))}
 
     @property
     def target(self) -> AerSimulator:
@@ -166,7 +229,8 @@ class Simulator:
         return jobs.run(submit, range(starts[-1]), shots, at_most=RUN_SIZE)
 
     def _run(self, bound: Sequence[Bound], shots: int | None, seed: int, method: str | None) -> list[Any]:
-        simulator = self._simulator(method or self.settings.method)
+        method = method or self.settings.method
+        simulator = self._simulator(method)
         binds = [{p: row.tolist() for p, row in zip(b.parameters, b.values, strict=True)} for b in bound]
         with_parameters = any(binds)
         # without parameters there is nothing to bind: the circuit itself stands as often as it is executed
@@ -178,6 +242,7 @@ class Simulator:
                 runtime_parameter_bind_enable=with_parameters,
                 shots=1 if shots is None else shots,
                 seed_simulator=seed,
+                **self._threads(method, bound[0].num_wires),
             ).result()
         except (QiskitError, AerError) as cause:
             raise DeviceError(f"{self._where}: {cause}") from cause
