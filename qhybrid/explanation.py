@@ -23,6 +23,7 @@ class Explanation:
         gradient_executions: circuits that one backward pass runs
         memory: bytes that a gradient of this call needs for states
         circuit: the compiled circuit, printed
+        execution: how the device runs it, where there are several ways
     """
 
     path: str
@@ -38,6 +39,7 @@ class Explanation:
     gradient_executions: int = 0
     memory: int = 0
     circuit: str = ""
+    execution: str = ""
 
     def __str__(self) -> str:
         lines = [f"path:      {self.path}" + (f", because {self.reason}" if self.reason else "")]
@@ -45,6 +47,8 @@ class Explanation:
         lines.append(f"gradient:  {self.method} ({self.method_reason})")
         if self.path != "pennylane":
             batch = "no batch" if self.batch_size is None else f"a batch of {self.batch_size}"
+            if self.execution:
+                lines.append(f"runs as:   {self.execution}")
             size = f"{self.num_gates} gates on {self.num_wires} wires, {self.num_parameters} parameters"
             lines.append(f"circuit:   {size}, {batch}")
             lines.append(
