@@ -71,6 +71,10 @@ class CompilingDevice(ABC):
             CaptureError: with the reason
         """
 
+    def describe(self, program: Program, shots: int | None) -> str:
+        """How the device runs a program, in words; empty if there is only one way."""
+        return ""
+
     @abstractmethod
     def memory_needed(self, program: Program, batch_size: int) -> int:
         """Bytes that states take while a batch of ``program`` is differentiated."""

@@ -29,6 +29,7 @@ class Explanation:
         usage: what the device was sent so far and what its budget leaves, ``None`` if it sends no jobs
         memory: bytes that a gradient of this call needs for states
         circuit: the compiled circuit, printed
+        execution: how the device runs it, where there are several ways
     """
 
     path: str
@@ -49,6 +50,7 @@ class Explanation:
     usage: Usage | None = None
     memory: int = 0
     circuit: str = ""
+    execution: str = ""
 
     def __str__(self) -> str:
         lines = [f"path:      {self.path}" + (f", because {self.reason}" if self.reason else "")]
@@ -56,6 +58,8 @@ class Explanation:
         lines.append(f"gradient:  {self.method} ({self.method_reason})")
         if self.path != "pennylane":
             batch = "no batch" if self.batch_size is None else f"a batch of {self.batch_size}"
+            if self.execution:
+                lines.append(f"runs as:   {self.execution}")
             size = f"{self.num_gates} gates on {self.num_wires} wires, {self.num_parameters} parameters"
             lines.append(f"circuit:   {size}, {batch}")
             lines.append(

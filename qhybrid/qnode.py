@@ -295,7 +295,8 @@ class QNode(qml.QNode):
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """What a call with these arguments does: which path, which gradient method and why, how many executions.
 
-        Runs the quantum function if it has not been traced yet, but no circuit.
+        Runs the quantum function if it has not been traced yet, and no circuit but those that tell once, at data of
+        their own, whether a device of others gives what is expected.
 
         Example:
             >>> import qhybrid as qml
@@ -355,6 +356,7 @@ class QNode(qml.QNode):
             usage=self._backend.jobs.usage if self._backend.runs_jobs else None,
             memory=self._backend.memory_needed(program, samples),
             circuit=str(program),
+            execution=self._backend.describe(program, shots[0]),
         )
 
     # ------------------------------------------------------------------ what PennyLane's QNode also offers

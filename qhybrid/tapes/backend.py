@@ -122,6 +122,15 @@ class TapeBackend(CompilingDevice):
         except Exception as error:  # whatever a device says to a circuit: PennyLane's own path then says it, or runs it
             raise CaptureError(f"{self.device.name} refuses the compiled circuit: {error}") from error
 
+    def describe(self, program: Program, shots: int | None) -> str:
+        """Kernels called directly, or tapes, preprocessed once or every time."""
+        executable = self.compile(program)
+        if shots is None and self.direct(executable) is not None:
+            return f"kernels of {self.device.name}, called directly"
+        once = None not in executable.templates(shots)
+        when = "once" if once else "again for every batch, since the device changes it"
+        return f"one batch of tapes, preprocessed {when}"
+
     def memory_needed(self, program: Program, batch_size: int) -> int:
         """Bytes of the states of a broadcast tape, or of one state."""
         lanes = batch_size if self.holds_states else 1

@@ -207,6 +207,37 @@ def test_wires_that_a_circuit_does_not_use_cost_nothing(name):
     assert node.explain(x).memory <= 2 * 16 * 16
 
 
+def test_explaining_how_a_device_runs_it():
+    def said(function, name, *args):
+        return str(qhybrid.QNode(function, qml.device(name, wires=3)).explain(*args))
+
+    assert "runs as:   kernels of lightning.qubit, called directly" in said(_one_word, "lightning.qubit", X, WEIGHTS)
+    assert "one batch of tapes, preprocessed once" in said(layers, "lightning.qubit", X, WEIGHTS)
+    assert "preprocessed again for every batch" in said(_mixed_word, "reference.qubit", 0.3)
+    assert "runs as" not in said(_one_word, "qhybrid.statevector", X, WEIGHTS)
+
+
+def _mixed_word(x):
+    qml.PauliRot(x, "XYZ", wires=[0, 1, 2])
+    return qml.expval(qml.Z(0))
+
+
+def _measured_inside(x):
+    qml.RX(x, wires=0)
+    outcome = qml.measure(0, reset=True)
+    qml.cond(outcome, qml.RY)(0.5, wires=1)
+    return qml.expval(qml.Z(1))
+
+
+def test_mid_circuit_measurements_need_a_wire():
+    expected = np.cos(0.6) ** 2 + np.sin(0.6) ** 2 * np.cos(0.5)
+    node = qhybrid.QNode(_measured_inside, qml.device("default.qubit"))
+    assert node(1.2) == pytest.approx(expected)
+    without = qml.set_shots(qhybrid.QNode(_measured_inside, qml.device("default.qubit", wires=2, seed=2)), 4000)
+    with pytest.warns(FallbackWarning, match="wire 2 is not on the device"):
+        assert without(1.2) == pytest.approx(expected, abs=0.03)
+
+
 def test_one_backend_a_device():
     device = qml.device("lightning.qubit", wires=2)
     assert backend_of(device) is backend_of(device)
