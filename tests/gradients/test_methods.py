@@ -292,13 +292,19 @@ def test_samples_have_no_derivative_but_do_not_disturb_others():
         ("backprop", True, None, Adjoint()),
         ("device", True, None, Adjoint()),
         ("parameter-shift", True, None, ParameterShift()),
-        ("finite-diff", True, 10, FiniteDiff()),
+        ("finite-diff", True, None, FiniteDiff()),
+        (FiniteDiff(h=0.5), True, 10, FiniteDiff(h=0.5)),
         (FiniteDiff(h=0.1, order=2), True, None, FiniteDiff(h=0.1, order=2)),
         (None, True, None, NoDerivative()),
     ],
 )
 def test_resolve(given, has_vjp, shots, expected):
     assert resolve(given, has_vjp, shots)[0] == expected
+
+
+def test_small_steps_are_refused_with_shots():
+    with pytest.raises(DifferentiationError, match=r"shots=10 divides the noise.*h=0.001.*step of 0.1 or more"):
+        resolve("finite-diff", True, 10)
 
 
 def test_resolve_passes_options():
