@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,6 +21,7 @@ from pennylane.tape import QuantumScript
 from qhybrid.backend import CompilingDevice
 from qhybrid.errors import CaptureError, QHybridError
 from qhybrid.gradients import NATIVE_METHODS
+from qhybrid.jobs import Jobs, jobs_of
 from qhybrid.program import Program
 from qhybrid.tapes.executable import TapeExecutable
 from qhybrid.tapes.lightning import Direct, direct
@@ -62,6 +63,12 @@ class TapeBackend(CompilingDevice):
         self._lock = threading.RLock()
 
     keeps_wires = True
+    runs_jobs = True
+
+    @property
+    def jobs(self) -> Jobs:
+        """The device's."""
+        return jobs_of(self.device)
 
     @property
     def wires(self) -> Any:
@@ -168,8 +175,13 @@ class TapeBackend(CompilingDevice):
         """Results of preprocessed tapes: one call of the device."""
         if not tapes:
             return ()
-        with self._lock:
-            return self.device.execute(tuple(tapes), self._config())
+
+        def submit(batch: Sequence[tuple[int, QuantumScript]]) -> Iterator[tuple[int, Any]]:
+            with self._lock:
+                results = self.device.execute(tuple(tape for _, tape in batch), self._config())
+            yield from zip((i for i, _ in batch), results, strict=True)
+
+        return self.jobs.run(submit, tapes, tapes[0].shots.total_shots)
 
     def _config(self) -> ExecutionConfig:
         config = ExecutionConfig(gradient_method=None, interface=qml.math.Interface.NUMPY)

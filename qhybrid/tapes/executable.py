@@ -102,7 +102,7 @@ class TapeExecutable(Executable):
         fast = self.backend.direct(self) if shots is None else None
         point = self.point(slots, count if shots is not None else None)
         if fast is not None:
-            return np.broadcast_to(fast.values(point), (count, self.measured.num_values)), []
+            return np.broadcast_to(self._direct_values(fast, point), (count, self.measured.num_values)), []
         values, tensors = self.collected(self.execute(point, shots), point.lanes)
         if point.lanes != count:  # nothing of the circuit varies: one execution answers for all samples
             values = np.broadcast_to(values, (count, *values.shape[1:]))
@@ -117,6 +117,10 @@ class TapeExecutable(Executable):
             lanes = slots.batch_size if self.batched else 1
         assert lanes is not None
         return Point(gates, varying, lanes)
+
+    def circuits_per_execution(self, shots: int | None) -> int:
+        """Tapes of one sample: one for each setting, unless the device makes more of it."""
+        return sum(1 if t is None else len(t.tapes) for t in self.templates(shots))
 
     @cached_property
     def batched(self) -> bool:
@@ -302,7 +306,7 @@ class TapeExecutable(Executable):
         if count == 0:
             return SlotCotangents(self.program, slots).only(needs)
         assert count is not None
-        if self.backend.holds_states:
+        if self.backend.holds_states and not self.program.channels:
             return reverse(self.program, slots, cotangents, needs)
         wanted = tuple(p.wanted(needs) for p in self.parameters)
         fast = self.backend.direct(self)
@@ -331,13 +335,34 @@ class TapeExecutable(Executable):
         weights = self.measured.value_cotangents(cotangents, slots)
         if point.lanes != count:
             weights = weights.sum(axis=0, keepdims=True)
-        gates = fast.vjp(point, weights, wanted)
+
+        def submit(batch: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, NDArray]]:
+            lanes = [i for i, _ in batch]
+            yield from zip(lanes, fast.vjp(self._part(point, lanes), weights[lanes], wanted), strict=True)
+
+        gates = np.stack(self.backend.jobs.run(submit, range(point.lanes)))
         for parameter, want, bar in zip(self.parameters, wanted, gates.T, strict=True):
             if want:
                 parameter.pull_back(slots, bar if parameter.batched else bar.sum(), into)
         if not self.measured.wants_coefficients(needs):
             return weights
         return np.broadcast_to(fast.values(point), (count, self.measured.num_values))
+
+    def _direct_values(self, fast: Any, point: Point) -> NDArray:
+        """Values ``(lanes, M)`` from the device's kernels, counted as any other circuits."""
+
+        def submit(batch: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, NDArray]]:
+            lanes = [i for i, _ in batch]
+            yield from zip(lanes, fast.values(self._part(point, lanes)), strict=True)
+
+        return np.stack(self.backend.jobs.run(submit, range(point.lanes)))
+
+    def _part(self, point: Point, lanes: list[int]) -> Point:
+        """The data of some lanes."""
+        if len(lanes) == point.lanes:
+            return point
+        gates = tuple(d[lanes] if b else d for d, b in zip(point.gates, self._batched_gates, strict=True))
+        return Point(gates, point.varying, len(lanes))
 
     def _shifted(self, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs) -> Slots:
         for index, needed in enumerate(needs.arrays):

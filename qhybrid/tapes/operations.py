@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 from pennylane.operation import Operator
 
 from qhybrid.errors import CaptureError
-from qhybrid.program import Diagonal, Evolution, Fixed, Gate, Matrix, PauliRotation, Program, SpectralRotation, State
+from qhybrid.program import (
+    Channel,
+    Diagonal,
+    Evolution,
+    Fixed,
+    Gate,
+    Matrix,
+    PauliRotation,
+    Program,
+    SpectralRotation,
+    State,
+)
 from qhybrid.tapes.parameters import (
     Block,
     EvolutionMatrix,
@@ -131,6 +142,8 @@ def _operation(gate: Gate, program: Program, labels: Labels, rng: np.random.Gene
         return _rotation(gate, op, labels, rng)
     if isinstance(op, SpectralRotation):
         return _spectral(gate, op, labels, rng)
+    if isinstance(op, Channel):
+        return TapeOperation(qml.QubitChannel(list(op.kraus.array), wires=[labels[w] for w in gate.wires]))
     if isinstance(op, Evolution):
         block = Block.of(gate.control_values, op.terms.array.shape[-1])
         return _unitary(gate, EvolutionMatrix(op.terms, op.time, op.coefficients, block), labels, rng)
