@@ -140,10 +140,24 @@ def _preprocessed(
 
 
 def _positions(tape: QuantumScript, changed: Sequence[Operator]) -> list[int] | None:
-    """Where the operations stand in the tape; ``None`` unless each is there once, in order."""
-    index = {id(o): k for k, o in enumerate(changed)}
-    found = [(position, index[id(o)]) for position, o in enumerate(tape.operations) if id(o) in index]
-    return [p for p, _ in found] if [k for _, k in found] == list(range(len(changed))) else None
+    """Where the operations, or copies of them, stand in the tape; ``None`` unless each is there once, in order.
+
+    A copy holds the very same datum.
+    """
+    index = {id(o.data[0]): k for k, o in enumerate(changed)}
+    found = [
+        (position, index[id(o.data[0])])
+        for position, o in enumerate(tape.operations)
+        if o.data and id(o.data[0]) in index
+    ]
+    if [k for _, k in found] != list(range(len(changed))):
+        return None
+    same = all(_alike(tape.operations[position], changed[k]) for position, k in found)
+    return [position for position, _ in found] if same else None
+
+
+def _alike(a: Operator, b: Operator) -> bool:
+    return a is b or (type(a) is type(b) and a.name == b.name and a.wires == b.wires)
 
 
 def _same(a: KeptTapes, b: KeptTapes) -> bool:

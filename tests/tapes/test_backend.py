@@ -213,7 +213,7 @@ def test_explaining_how_a_device_runs_it():
 
     assert "runs as:   kernels of lightning.qubit, called directly" in said(_one_word, "lightning.qubit", X, WEIGHTS)
     assert "one batch of tapes, preprocessed once" in said(layers, "lightning.qubit", X, WEIGHTS)
-    assert "preprocessed again for every batch" in said(_mixed_word, "reference.qubit", 0.3)
+    assert "preprocessed again for every batch" in said(_mixed_word, "default.mixed", 0.3)
     assert "runs as" not in said(_one_word, "qhybrid.statevector", X, WEIGHTS)
 
 
