@@ -138,7 +138,7 @@ def _check_possible(method: GradientMethod, name: str, native: bool, shots: int 
     if isinstance(method, FiniteDiff) and shots is not None and method.h < MIN_STEP_WITH_SHOTS:
         raise DifferentiationError(
             f'diff_method="{name}" with shots={shots} divides the noise of the shots by its step h={method.h:g}. Use '
-            f'"parameter-shift", which is unbiased, or FiniteDiff(h=...) with a step of {MIN_STEP_WITH_SHOTS:g} or more.'
+            f'"parameter-shift", which is unbiased, or FiniteDiff(h=...) with at least h={MIN_STEP_WITH_SHOTS:g}.'
         )
     if method.is_native and not native:
         why = f"with shots={shots}" if shots is not None else "on this device, which has no derivative of its own"

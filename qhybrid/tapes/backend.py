@@ -65,7 +65,7 @@ class TapeBackend(CompilingDevice):
     keeps_wires = True
     runs_jobs = True
 
-    @property
+    @property  # type: ignore[misc]
     def jobs(self) -> Jobs:
         """The device's."""
         return jobs_of(self.device)
@@ -171,15 +171,18 @@ class TapeBackend(CompilingDevice):
         with qml.QueuingManager.stop_recording():
             return self.device.preprocess_transforms(self._config())(tapes)
 
+    def run(self, tapes: Sequence[QuantumScript]) -> Sequence[Any]:
+        """Results of preprocessed tapes: one call of the device, not counted as a job."""
+        with self._lock:
+            return self.device.execute(tuple(tapes), self._config())
+
     def execute(self, tapes: Sequence[QuantumScript]) -> Sequence[Any]:
-        """Results of preprocessed tapes: one call of the device."""
+        """Results of preprocessed tapes, sent as a job: one call of the device."""
         if not tapes:
             return ()
 
         def submit(batch: Sequence[tuple[int, QuantumScript]]) -> Iterator[tuple[int, Any]]:
-            with self._lock:
-                results = self.device.execute(tuple(tape for _, tape in batch), self._config())
-            yield from zip((i for i, _ in batch), results, strict=True)
+            yield from zip((i for i, _ in batch), self.run([tape for _, tape in batch]), strict=True)
 
         return self.jobs.run(submit, tapes, tapes[0].shots.total_shots)
 

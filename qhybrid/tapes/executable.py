@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,6 +33,7 @@ MAX_RESULT_NUMBERS = 2**25
 MAX_OPERATIONS = 2**19
 
 Part: TypeAlias = tuple[int, list[Any]]
+Run: TypeAlias = Callable[[Sequence[QuantumScript]], Sequence[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,19 +134,25 @@ class TapeExecutable(Executable):
 
     # ------------------------------------------------------------------ tapes
 
-    def execute(self, point: Point, shots: int | None) -> list[Part]:
+    def execute(self, point: Point, shots: int | None, run: Run | None = None) -> list[Part]:
         """For each part of the lanes and each setting, the result of its tape.
+
+        Args:
+            point: data of all lanes
+            shots: samples of each tape, ``None`` for exact results
+            run: gives the results of tapes; by default the device's jobs
 
         Returns:
             for each part, its number of lanes and one result a setting
         """
+        run = run or self.backend.execute
         wide = self.backend.holds_states and any(self._batched_gates) and point.lanes > 1
         broadcast = self.templates(shots, broadcast=True) if wide else ()
         if broadcast and all(broadcast):
-            return self._execute_broadcast(point, broadcast)
-        return self._execute_lanes(point, shots)
+            return self._execute_broadcast(point, broadcast, run)
+        return self._execute_lanes(point, shots, run)
 
-    def _execute_broadcast(self, point: Point, templates: Sequence[Any]) -> list[Part]:
+    def _execute_broadcast(self, point: Point, templates: Sequence[Any], run: Run) -> list[Part]:
         size = max(1, MAX_BROADCAST_AMPLITUDES // self.backend.amplitudes(self.program))
         tapes, parts = [], []
         for start in range(0, point.lanes, size):
@@ -154,10 +161,10 @@ class TapeExecutable(Executable):
             changed = with_data(self.operations, data, broadcast=True)
             tapes += [t.at(changed) for template in templates for t in template.tapes]
             parts.append(min(size, point.lanes - start))
-        results = iter(self.backend.execute(tapes))
+        results = iter(run(tapes))
         return [(n, [_restored(t, results) for t in templates]) for n in parts]
 
-    def _execute_lanes(self, point: Point, shots: int | None) -> list[Part]:
+    def _execute_lanes(self, point: Point, shots: int | None, run: Run) -> list[Part]:
         templates = self.templates(shots)
         size = max(1, min(MAX_RESULT_NUMBERS // self._numbers(shots), MAX_OPERATIONS // (1 + len(self.operations))))
         parts: list[Part] = []
@@ -165,12 +172,12 @@ class TapeExecutable(Executable):
             lanes = range(start, min(start + size, point.lanes))
             if None not in templates:
                 tapes = [t for lane in lanes for t in self._kept_tapes(point, lane, templates)]
-                results = iter(self.backend.execute(tapes))
+                results = iter(run(tapes))
                 parts += [(1, [_restored(t, results) for t in templates]) for _ in lanes]
             else:
                 tapes = [t for lane in lanes for t in self._plain_tapes(point, lane, shots)]
                 batch, postprocess = self.backend.preprocess(tuple(tapes))
-                answers = iter(postprocess(self.backend.execute(batch)))
+                answers = iter(postprocess(run(batch)))
                 parts += [(1, [next(answers) for _ in self.settings]) for _ in lanes]
         return parts
 
@@ -234,7 +241,7 @@ class TapeExecutable(Executable):
         if not all(self.templates(shots)):
             self.backend.preprocess(tuple(self._plain_tapes(point, 0, shots)))
         if any(isinstance(t, State) for t in self.program.tensors):
-            ((_, results),) = self._execute_lanes(point, shots)
+            ((_, results),) = self._execute_lanes(point, shots, self.backend.run)
             for index, m in enumerate(self.program.tensors):
                 shape = np.shape(self.tensor_value(results, index))
                 if isinstance(m, State) and shape != (2**self.program.num_wires,):

@@ -303,7 +303,7 @@ def test_resolve(given, has_vjp, shots, expected):
 
 
 def test_small_steps_are_refused_with_shots():
-    with pytest.raises(DifferentiationError, match=r"shots=10 divides the noise.*h=0.001.*step of 0.1 or more"):
+    with pytest.raises(DifferentiationError, match=r"shots=10 divides the noise.*h=0.001.*at least h=0.1"):
         resolve("finite-diff", True, 10)
 
 

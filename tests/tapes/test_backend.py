@@ -331,7 +331,6 @@ def _noisy():
     ("function", "make", "named"),
     [
         (_displacement, lambda: qml.device("default.gaussian", wires=1), "Displacement"),
-        (_channel, lambda: qml.device("default.mixed", wires=1), "DepolarizingChannel"),
         (_state, lambda: qml.device("default.mixed", wires=1), "no state vector's"),
         (_qutrit, lambda: qml.device("default.qutrit", wires=1), "qutrits"),
         (_rotation, _noisy, "transforms"),
@@ -347,11 +346,37 @@ def test_what_is_left_to_pennylane(function, make, named):
     assert named in explained.reason
 
 
-def test_gradients_of_noise_go_through_pennylane():
-    x = pnp.array(0.3)
-    with pytest.warns(FallbackWarning, match="DepolarizingChannel"):
-        found = qml.grad(qhybrid.QNode(_channel, qml.device("default.mixed", wires=1)))(x)
-    assert found == pytest.approx(-(1 - 4 * 0.1 / 3) * np.sin(0.3))
+@pytest.mark.parametrize("method", ["best", "parameter-shift", "backprop"])
+def test_constant_noise_is_compiled(method):
+    node = qhybrid.QNode(_channel, qml.device("default.mixed", wires=1), diff_method=method)
+    x = pnp.array([0.3, 0.5])
+    shrunk = 1 - 4 * 0.1 / 3
+    np.testing.assert_allclose(node(x), shrunk * np.cos(x), atol=1e-12)
+    found = qml.grad(lambda x: qml.numpy.sum(node(x)))(x)
+    np.testing.assert_allclose(found, -shrunk * np.sin(x), atol=1e-12)
+    assert node.explain(x).path == "compiled"
+
+
+def test_noise_whose_strength_is_trained_goes_through_pennylane():
+    def circuit(p):
+        qml.RX(0.3, wires=0)
+        qml.DepolarizingChannel(p, wires=0)
+        return qml.expval(qml.Z(0))
+
+    with pytest.warns(FallbackWarning, match="strength of DepolarizingChannel changes"):
+        found = qml.grad(qhybrid.QNode(circuit, qml.device("default.mixed", wires=1)))(pnp.array(0.1))
+    assert found == pytest.approx(-4 / 3 * np.cos(0.3))
+
+
+@pytest.mark.parametrize("name", ["lightning.qubit", "default.qubit", "reference.qubit"])
+def test_a_budget_holds_for_devices_of_others(name):
+    device = qml.device(name, wires=1)
+    qhybrid.set_jobs(device, qhybrid.JobPolicy(max_circuits=2))
+    node = qhybrid.QNode(_rotation, device)
+    node(0.1), node(0.2)
+    with pytest.raises(qhybrid.BudgetError, match="2 circuits were used, this call needs 1"):
+        node(0.3)
+    assert node.explain(0.3).usage.circuits == 2
 
 
 def test_a_transformed_device_of_our_own_keeps_its_transform():
