@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pennylane as qml
-from pennylane.devices import Device, ExecutionConfig, QutritDevice
+from pennylane.devices import Device, ExecutionConfig, LegacyDeviceFacade, QutritDevice
 from pennylane.devices.default_mixed import DefaultMixed
 from pennylane.devices.default_qubit import DefaultQubit
 from pennylane.devices.default_qutrit_mixed import DefaultQutritMixed
@@ -54,6 +54,8 @@ class TapeBackend(CompilingDevice):
         self.holds_states = type(device) in (DefaultQubit, DefaultMixed) and _claims(device, "backprop")
         #: Whether the device measures a matrix as if its eigenvalues were those of Z.
         self.paulis_only = isinstance(device, ReferenceQubit)
+        #: Devices of the old kind rotate wires into the basis of an observable before they read outcomes of them.
+        self.measures_apart = isinstance(device, LegacyDeviceFacade)
         kind = type(device)  # a subclass may have changed what the kernels are called for
         self._is_lightning = (kind.__module__.split(".")[0], kind.__name__) == ("pennylane_lightning", "LightningQubit")
         #: Whether the device would decompose rotations about Pauli words on every call.

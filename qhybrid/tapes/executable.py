@@ -68,7 +68,7 @@ class TapeExecutable(Executable):
         labels = backend.labels(program.num_wires)
         self.operations: list[TapeOperation] = tape_operations(program, labels, backend.expands_words)
         self.parameters: tuple[Parameter, ...] = tuple(o.parameter for o in self.operations if o.parameter is not None)
-        self.measured: Measured = measured(program, labels, backend.paulis_only)
+        self.measured: Measured = measured(program, labels, backend.paulis_only, backend.measures_apart)
         self.varying = [m for s in self.measured.settings for m in s.measurements if isinstance(m, Varying)]
         self._checked: set[int | None] = set()
         self._kept: dict[Any, tuple[KeptTapes | None, ...]] = {}

@@ -153,13 +153,14 @@ class Measured:
         )
 
 
-def measured(program: Program, labels: Labels, paulis_only: bool = False) -> Measured:
+def measured(program: Program, labels: Labels, paulis_only: bool = False, apart: bool = False) -> Measured:
     """The measurements of ``program``.
 
     Args:
         program: the program
         labels: label of each wire
         paulis_only: whether matrices must be written as sums of Pauli words, since the device measures them wrongly
+        apart: whether outcomes and observables must not share a tape, since the device reads both in one basis
 
     Raises:
         DeviceError: a matrix would have to be measured as it is
@@ -180,10 +181,11 @@ def measured(program: Program, labels: Labels, paulis_only: bool = False) -> Mea
         bases: list[tuple[Operator, ...]] = [tuple(map(qml.Identity, labels)) if states else ()]
         for tensor in program.tensors:
             made, basis = _tensor(tensor, labels)
-            if basis:
+            own = bool(basis) or (apart and bool(main))
+            if own:
                 settings.append([])
                 bases.append(basis)
-            target = len(settings) - 1 if basis else 0
+            target = len(settings) - 1 if own else 0
             settings[target].append(made)
             places.append((target, len(settings[target]) - 1))
     return Measured(
