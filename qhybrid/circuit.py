@@ -51,13 +51,14 @@ class CompiledCircuit:
             method: how the host differentiates the results
             shots: samples a measurement basis, ``None`` for exact results
         """
-        function = self._functions.get((method, shots, values.arrangements))
+        key = (method, shots, values.arrangements, values.constant)
+        function = self._functions.get(key)
         if function is None:
             circuit = Circuit(self.program, self.device.compile, shots, self.device.new_rng)
-            function = CircuitFunction(circuit, method)
+            function = CircuitFunction(circuit, method, values.constant)
             if values.arrangements:
                 function = Arranged(function, values.arrangements)
-            self._functions[method, shots, values.arrangements] = function
+            self._functions[key] = function
         return interfaces.apply(values.host, function, values.tensors)
 
     def measured(self, values: SlotValues, method: GradientMethod, shots: int | None) -> list[Any]:

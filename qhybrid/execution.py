@@ -15,16 +15,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.program import Program, Slots
+from qhybrid.program import Angle, Program, Slots
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Which cotangents are wanted: of the shared angles, of the batched angles, of each array."""
+    """Which cotangents are wanted.
+
+    Args:
+        shared, batched: whether those of the shared angles, and of the batched angles
+        arrays: whether that of each array
+        constant: angles of these that nobody differentiates along; their cotangents may be zero
+    """
 
     shared: bool = True
     batched: bool = True
     arrays: tuple[bool, ...] = ()
+    constant: frozenset[Angle] = frozenset()
+
+    def wants(self, angle: Angle) -> bool:
+        """Whether the cotangent of an angle is wanted."""
+        return (self.batched if angle.batched else self.shared) and angle not in self.constant
 
 
 class Executable(ABC):

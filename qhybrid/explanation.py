@@ -22,7 +22,8 @@ class Explanation:
         num_parameters: angles and arrays that are read at every call
         batch_size: samples of this call, ``None`` if unbatched
         forward_executions: executions of the circuit in one forward pass
-        gradient_executions: executions of the circuit in one backward pass
+        gradient_executions: executions of the circuit in one backward pass, along the arguments that say they are
+            trained, or along all if none does
         forward_circuits, forward_shots: circuits that the device is sent for them, one for each group of measurements
             made together, and their shots; without what is lost and sent again
         gradient_circuits, gradient_shots: the same for the backward pass

@@ -20,6 +20,7 @@ from pennylane.math import Interface
 from pennylane.transforms.core import CompilePipeline
 
 from qhybrid.backend import CompilingDevice
+from qhybrid.capture.assembly import SlotValues
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.recording import record
 from qhybrid.capture.signature import flatten, holds_tensor, leaf_names
@@ -27,6 +28,7 @@ from qhybrid.capture.trace import Trace, audit, trace
 from qhybrid.capture.values import concrete, is_functorch
 from qhybrid.circuit import CompiledCircuit, run_tape
 from qhybrid.errors import CaptureError, FallbackWarning, NotFiniteError
+from qhybrid.execution import Needs
 from qhybrid.explanation import Explanation
 from qhybrid.gradients import GradientMethod, check_method, resolve, resolves
 from qhybrid.tapes import TapeBackend, backend_of, portable
@@ -212,7 +214,7 @@ class QNode(qml.QNode):
 
     def _run_entry(self, entry: _Entry, leaves: list) -> Any:
         found = entry.trace
-        values = found.inputs(leaves)
+        values = self._values(found, leaves)
         try:
             parts = [found.restore(entry.circuit.measured(values, self._resolve(s), s)) for s in self._each_shots()]
         except NotFiniteError as error:
@@ -220,6 +222,12 @@ class QNode(qml.QNode):
             message = f"{error} It comes from {source}: look for a division by zero or a diverging optimizer."
             raise NotFiniteError(message, error.batched, error.index) from None
         return self._finish(parts, entry.automatic)
+
+    def _values(self, found: Trace, leaves: list) -> SlotValues:
+        """Slot values; for methods that pay for each angle, with those that nobody differentiates along."""
+        values = found.inputs(leaves)
+        native = all(self._resolve(shots).is_native for shots in self._each_shots())
+        return values if native else found.with_constants(values, leaves)
 
     def _recorded_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         recording = record(self.func, args, kwargs, self._shots)
@@ -320,10 +328,13 @@ class QNode(qml.QNode):
 
     def _explain_compiled(self, args: tuple, kwargs: dict[str, Any]) -> Explanation:
         path, reason = ("compiled", "") if self._trace else ("recorded", "trace=False")
+        needs = Needs()
         if self._trace:
             try:
-                found = self._entry(*flatten(args, kwargs)).trace
+                key, leaves = flatten(args, kwargs)
+                found = self._entry(key, leaves).trace
                 program, batch = found.program, found.batch_size
+                needs = Needs(constant=found.prologue.constant(leaves, _is_trainable))
             except CaptureError as cause:
                 path, reason = "recorded", str(cause)
         if path == "recorded":
@@ -333,7 +344,7 @@ class QNode(qml.QNode):
         shots = self._each_shots()
         method, method_reason = self._resolve_with_reason(shots[0])
         samples = 1 if batch is None else batch
-        gradient = method.executions(program, samples)
+        gradient = method.executions(program, samples, needs)
         circuits = [(self._backend.compile(program).circuits_per_execution(s), s or 0) for s in shots]
         each = sum(number for number, _ in circuits)
         each_shots = sum(number * of_each for number, of_each in circuits)
@@ -381,7 +392,7 @@ class QNode(qml.QNode):
             return None  # the ordinary call that follows reports the cause
         if not (entry.trace.sequence and entry.circuit.only_scalars):
             return None
-        return entry.circuit.results(entry.trace.inputs(leaves), self._resolve(numbers[0]), numbers[0])[0]
+        return entry.circuit.results(self._values(entry.trace, leaves), self._resolve(numbers[0]), numbers[0])[0]
 
     def update(self, **kwargs: Any) -> QNode:
         """A new QNode with some settings changed; see :meth:`pennylane.QNode.update`."""
@@ -422,6 +433,11 @@ class QNode(qml.QNode):
                 "Define it at the top level of a module."
             )
         return (_rebuild, (module, name, settings, shots))
+
+
+def _is_trainable(leaf: Any) -> bool:
+    """Whether an argument says that it is to be differentiated; plain numbers and arrays do not say."""
+    return bool(getattr(leaf, "requires_grad", False))
 
 
 def _converted(result: Any, interface: Interface) -> Any:

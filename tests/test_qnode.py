@@ -413,3 +413,30 @@ def test_counts_and_samples_of_a_measurement():
     counts, samples = qhybrid.QNode(circuit, _device(seed=2), shots=100)(np.pi)
     assert counts == {1: 100}
     np.testing.assert_array_equal(samples, np.ones(100))
+
+
+@pytest.mark.parametrize("host", ["torch", "autograd"])
+def test_constants_are_not_shifted(host):
+    """An argument that nobody trains costs no circuits, and ``explain`` knows."""
+    device = qml.device("qhybrid.aer", wires=2)
+
+    @qhybrid.qnode(device)
+    def circuit(a, b, c):
+        qml.RX(a, wires=0)
+        qml.RY(b, wires=0)
+        qml.CRZ(c, wires=[0, 1])
+        qml.Hadamard(1)
+        return qml.expval(qml.Z(0))
+
+    if host == "torch":
+        a = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        arguments = (a, torch.tensor(0.2, dtype=torch.float64), 0.7)
+        circuit(*arguments).backward()
+        found = a.grad
+    else:
+        arguments = (pnp.array(0.3), pnp.array(0.2, requires_grad=False), 0.7)
+        found = qml.grad(circuit)(*arguments)
+    assert float(found) == pytest.approx(-np.sin(0.3) * np.cos(0.2))
+    assert qhybrid.jobs_of(device).usage.circuits == 1 + 2
+    explained = circuit.explain(*arguments)
+    assert (explained.forward_circuits, explained.gradient_circuits) == (1, 2)

@@ -12,6 +12,7 @@ from qhybrid.capture.lowering import Lowered
 from qhybrid.capture.values import concrete
 from qhybrid.errors import CaptureError, CircuitError
 from qhybrid.gradients import Arrangement
+from qhybrid.program import Angle
 
 HOSTS = ("torch", "jax", "autograd", "numpy")
 
@@ -24,11 +25,13 @@ class SlotValues:
         host: ``"numpy"``, ``"autograd"``, ``"torch"`` or ``"jax"``
         tensors: shared angles ``(Ps,)`` if there are any, batched angles ``(Pb, batch)`` if there are any, arrays
         arrangements: if there are any, ``tensors`` are arguments that become the slots in this way
+        constant: angles that come from nothing that is differentiated; not all of them need be known
     """
 
     host: str
     tensors: tuple[Any, ...]
     arrangements: tuple[Arrangement, ...] = ()
+    constant: frozenset[Angle] = frozenset()
 
 
 def host_of(values: Any) -> str:

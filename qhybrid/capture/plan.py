@@ -19,6 +19,7 @@ from qhybrid.capture.hosts import Host
 from qhybrid.capture.replay import cast, evaluate, substitute
 from qhybrid.capture.tracer import Node
 from qhybrid.gradients import Arrangement
+from qhybrid.program import Angle
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,16 @@ class Plan:
         nodes[step.index] = result
         if step.layout is not None:
             stores.add(host.array(result), step.layout)
+
+    def untouched(self, trained: frozenset[int]) -> frozenset[Angle]:
+        """Angles that depend on none of the leaves ``trained``; those of captured tensors are never among them."""
+        found = set()
+        for batched, rows in enumerate(self.origins):
+            for index, origin in enumerate(rows):
+                sources = origin if isinstance(origin, frozenset) else {origin[0]} if origin is not None else set()
+                if None not in sources and not trained & sources:
+                    found.add(Angle(index, bool(batched)))
+        return frozenset(found)
 
     def describe(self, batched: bool, index: int, names: Sequence[str]) -> str:
         """What feeds one row, as in ``weights[1, 2]`` or ``a function of x, w``."""

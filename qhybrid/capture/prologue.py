@@ -10,7 +10,7 @@ The work is done by a :class:`~qhybrid.capture.plan.Plan`; this module chooses t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from qhybrid.capture.hosts import AutogradHost, Host, NumpyHost, TorchHost
 from qhybrid.capture.plan import Plan
 from qhybrid.capture.scheduling import compile_plan
 from qhybrid.capture.tracer import Graph, Tracer, as_root
-from qhybrid.capture.values import concrete, is_batched, is_tensor
+from qhybrid.capture.values import concrete, is_batched, is_functorch, is_tensor
 from qhybrid.errors import CaptureError
+from qhybrid.program import Angle
 
 
 class Prologue:
@@ -64,6 +65,7 @@ class Prologue:
             self._branch_plan = compile_plan(graph, conditions, [], [], values_only=True)
             self._outcomes = np.array([truth for _, truth in self._branches], dtype=float)
         self._hosts: dict[Any, Host] = {}
+        self._constant: dict[frozenset[int], frozenset[Angle]] = {}
 
     def __deepcopy__(self, memo: dict) -> Prologue:
         return self  # never changes after construction
@@ -86,6 +88,23 @@ class Prologue:
             return SlotValues(self._host_name, self._plan.run(leaves, host))
         live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f, _ in whole]
         return SlotValues(self._host_name, tuple(map(host.array, live)), tuple([a for _, a in whole]))
+
+    def constant(self, leaves: Sequence[Any], is_trained: Callable[[Any], bool] | None = None) -> frozenset[Angle]:
+        """Angles that come from leaves which nobody differentiates; none where leaves do not tell.
+
+        Args:
+            leaves: of the signature that was traced
+            is_trained: whether a leaf is differentiated; by default what its host says in the middle of doing so
+        """
+        if any(map(is_functorch, leaves)):
+            return frozenset()
+        trained = frozenset(i for i, leaf in enumerate(leaves) if (is_trained or _is_trained)(leaf))
+        if not trained:
+            return frozenset()
+        found = self._constant.get(trained)
+        if found is None:
+            found = self._constant[trained] = self._plan.untouched(trained)
+        return found
 
     def branches_hold(self, leaves: Sequence[Any]) -> bool:
         """Whether every branch that the trace took on a value is taken again.
@@ -120,6 +139,10 @@ class Prologue:
                 host = AutogradHost(self._plan) if key is True else NumpyHost(self._plan)
             self._hosts[key] = host
         return host
+
+
+def _is_trained(leaf: Any) -> bool:
+    return isinstance(leaf, Box) or bool(is_tensor(leaf) and leaf.requires_grad)
 
 
 def _root(graph: Graph, value: Any) -> Any:

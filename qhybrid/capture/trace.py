@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,10 @@ class Trace:
     def inputs(self, leaves: Sequence[Any]) -> SlotValues:
         """The slot values, or what they are arranged from; see :meth:`Prologue.inputs`."""
         return self.prologue.inputs(leaves)
+
+    def with_constants(self, values: SlotValues, leaves: Sequence[Any]) -> SlotValues:
+        """The same values, with the angles that nobody differentiates along."""
+        return replace(values, constant=self.prologue.constant(leaves))
 
 
 def trace(func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str], device: Setting, shots: Any) -> Trace:

@@ -16,6 +16,9 @@ from qhybrid.gradients.lanes import Shifts, batch_of, per_lane, untie
 from qhybrid.gradients.shift_rules import ShiftRule
 from qhybrid.program import ArrayRef, Diagonal, Matrix, Program, Slots
 
+#: Every angle.
+ALL = Needs()
+
 
 @dataclass(frozen=True)
 class GradientMethod(ABC):
@@ -50,8 +53,8 @@ class GradientMethod(ABC):
             DifferentiationError: this method cannot give a needed cotangent correctly
         """
 
-    def executions(self, program: Program, samples: int) -> int:
-        """How many executions one gradient with respect to all angles costs, for ``samples`` samples.
+    def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
+        """How many executions one gradient costs for ``samples`` samples, by default along all angles.
 
         Raises:
             DifferentiationError: this method cannot differentiate one of the gates

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.base import GradientMethod, refuse_arrays, shifted_vjp
+from qhybrid.gradients.base import ALL, GradientMethod, refuse_arrays, shifted_vjp
 from qhybrid.gradients.lanes import untie
 from qhybrid.gradients.shift_rules import ShiftRule
 from qhybrid.program import Program, Slots
@@ -49,9 +49,9 @@ class FiniteDiff(GradientMethod):
         if self.order not in _STENCILS:
             raise DifferentiationError(f"FiniteDiff got order={self.order}; choose one of {list(_STENCILS)}.")
 
-    def executions(self, program: Program, samples: int) -> int:
+    def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
         """``order`` for each angle of each sample."""
-        return samples * self.order * len(untie(program).sources)
+        return samples * self.order * len(untie(program).needed_rows(needs))
 
     def vjp(
         self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None

@@ -15,7 +15,7 @@ from qhybrid.execution import Circuit, Function, Needs
 from qhybrid.gradients.base import GradientMethod, second_order
 from qhybrid.gradients.lanes import all_batched, without_samples
 from qhybrid.gradients.ports import LaneMap, Port, entry, gather, port_shape, result_ports, slot_ports
-from qhybrid.program import Program, Slots, State
+from qhybrid.program import Angle, Program, Slots, State
 from qhybrid.validation import check_slots
 
 
@@ -29,6 +29,7 @@ class _Signature:
         level: how many times the circuit was pulled back
         sizes: of the mapped axes, outermost first
         starts: where among the inputs the cotangents and the tangents start
+        constant: angles that nobody differentiates along
     """
 
     inputs: tuple[Port, ...]
@@ -36,13 +37,14 @@ class _Signature:
     level: int = 0
     sizes: tuple[int, ...] = ()
     starts: tuple[int, int] = (0, 0)
+    constant: frozenset[Angle] = frozenset()
 
     @cached_property
     def needs(self) -> Needs:
         """Which slots' cotangents are outputs."""
         wanted = {(p.role, p.index) for p in self.outputs}
         arrays = tuple(("array", p.index) in wanted for p in self.inputs[: self.starts[0]] if p.role == "array")
-        return Needs(("shared", 0) in wanted, ("batched", 0) in wanted, arrays)
+        return Needs(("shared", 0) in wanted, ("batched", 0) in wanted, arrays, self.constant)
 
     @cached_property
     def slot_positions(self) -> tuple[int | None, ...]:
@@ -78,6 +80,7 @@ class CircuitFunction(Function):
     Args:
         circuit: the program and where it runs
         method: how it is differentiated
+        constant: angles that nobody differentiates along, so that a method need not ask for their derivatives
         signature: for derived functions only
         residual: for derived functions only
 
@@ -89,10 +92,16 @@ class CircuitFunction(Function):
     """
 
     def __init__(
-        self, circuit: Circuit, method: GradientMethod, signature: _Signature | None = None, residual: Any = None
+        self,
+        circuit: Circuit,
+        method: GradientMethod,
+        constant: frozenset[Angle] = frozenset(),
+        *,
+        signature: _Signature | None = None,
+        residual: Any = None,
     ) -> None:
         self.circuit, self.method, self._residual = circuit, method, residual
-        self._signature = signature or _primal(circuit.program)
+        self._signature = signature or replace(_primal(circuit.program), constant=constant)
         self._pullbacks: dict[tuple[bool, ...], CircuitFunction] = {}
 
     # ---------------------------------------------------------------- derived functions
@@ -101,10 +110,13 @@ class CircuitFunction(Function):
         """The vector-Jacobian product; see :meth:`Function.pullback`."""
         found = self._pullbacks.get(needs)
         if found is None:
-            found = self._pullbacks[needs] = CircuitFunction(self.circuit, self.method, self._pulled_back(needs))
+            found = self._pullbacks[needs] = self._derived(self._pulled_back(needs))
         if residual is None:
             return found
-        return CircuitFunction(self.circuit, self.method, found._signature, residual)
+        return self._derived(found._signature, residual)
+
+    def _derived(self, signature: _Signature, residual: Any = None) -> CircuitFunction:
+        return CircuitFunction(self.circuit, self.method, signature=signature, residual=residual)
 
     def _pulled_back(self, needs: tuple[bool, ...]) -> _Signature:
         sig = self._signature
@@ -122,9 +134,7 @@ class CircuitFunction(Function):
         sig = self._signature
         inputs = tuple(replace(p, carries=(m, *p.carries)) for p, m in zip(sig.inputs, mapped, strict=True))
         outputs = tuple(replace(p, carries=(True, *p.carries)) for p in sig.outputs)
-        return CircuitFunction(
-            self.circuit, self.method, replace(sig, inputs=inputs, outputs=outputs, sizes=(size, *sig.sizes))
-        )
+        return self._derived(replace(sig, inputs=inputs, outputs=outputs, sizes=(size, *sig.sizes)))
 
     # ---------------------------------------------------------------- evaluation
 

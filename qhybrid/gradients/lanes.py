@@ -139,7 +139,7 @@ class Untied:
 
     def needed_rows(self, needs: Needs) -> list[int]:
         """Rows that copy an angle whose cotangent is wanted."""
-        return [r for r, a in enumerate(self.sources) if (needs.batched if a.batched else needs.shared)]
+        return [r for r, a in enumerate(self.sources) if needs.wants(a)]
 
     def rule(self, row: int) -> ShiftRule:
         """The exact shift rule of a row.

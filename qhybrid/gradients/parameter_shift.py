@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.base import GradientMethod, refuse_arrays, shifted_vjp
+from qhybrid.gradients.base import ALL, GradientMethod, refuse_arrays, shifted_vjp
 from qhybrid.gradients.lanes import untie
 from qhybrid.program import Program, Slots
 
@@ -29,10 +29,10 @@ class ParameterShift(GradientMethod):
 
     name = "parameter-shift"
 
-    def executions(self, program: Program, samples: int) -> int:
+    def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
         """One for each shift of each angle of each sample."""
         untied = untie(program)
-        return samples * len(untied.shifts(list(range(len(untied.sources)))))
+        return samples * len(untied.shifts(untied.needed_rows(needs)))
 
     def vjp(
         self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.adjoint import Adjoint
-from qhybrid.gradients.base import GradientMethod
+from qhybrid.gradients.base import ALL, GradientMethod
 from qhybrid.gradients.finite_difference import FiniteDiff
 from qhybrid.gradients.parameter_shift import ParameterShift
 from qhybrid.program import Program, Slots
@@ -37,7 +37,7 @@ class NoDerivative(GradientMethod):
 
     name = "none"
 
-    def executions(self, program: Program, samples: int) -> int:
+    def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
         """None."""
         return 0
 
