@@ -31,7 +31,6 @@
 import json
 import os
 import time
-import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -112,26 +111,14 @@ circuits["Aer with noise"] = qml.set_shots(circuits["Aer with noise"], SHOTS)
 # The name in `qml.device` is all that differs. The function `rotation` is written once, and so is the training below:
 # the same optimizer, the same start close to the north pole.
 #
-# First a value and a gradient from each device, at a point where the answer is not a round number. A device that
-# qhybrid cannot compile circuits for runs through PennyLane instead, with the same results and less speed, and says
-# so in a warning; should there be one, it is printed here.
+# First a value and a gradient from each device, at a point where the answer is not a round number.
 
 # %%
 TRIAL = pnp.array([0.54, 0.12], requires_grad=True)
 ON_PAPER = np.array([-np.sin(0.54) * np.cos(0.12), -np.cos(0.54) * np.sin(0.12)])
 
 
-def value_and_gradient(circuit):
-    """Both at the trial point, with the warnings that a first call may give printed."""
-    with warnings.catch_warnings(record=True) as given:
-        warnings.simplefilter("always", qml.FallbackWarning)
-        found = float(circuit(TRIAL)), qml.grad(circuit)(TRIAL)
-    for warning in given:
-        print("warning:", warning.message)
-    return found
-
-
-at_trial = {name: value_and_gradient(circuit) for name, circuit in circuits.items()}
+at_trial = {name: (float(circuit(TRIAL)), qml.grad(circuit)(TRIAL)) for name, circuit in circuits.items()}
 print(f"{'on paper':16}{np.cos(0.54) * np.cos(0.12):+.6f}  ({ON_PAPER[0]:+.6f}, {ON_PAPER[1]:+.6f})")
 for name, (value, gradient) in at_trial.items():
     print(f"{name:16}{value:+.6f}  ({gradient[0]:+.6f}, {gradient[1]:+.6f})")
@@ -287,7 +274,7 @@ def fours_and_nines(train_size=120):
 
 train_set, test_set = fours_and_nines()
 chip = GenericBackendV2(5, coupling_map=[[0, 1], [1, 2], [2, 3], [3, 4]], noise_info=True, seed=SEED)
-chip_device = qml.device("qhybrid.aer", wires=QUBITS, backend=chip, seed=SEED, max_parallel_threads=1)
+chip_device = qml.device("qhybrid.aer", wires=QUBITS, backend=chip, seed=SEED)
 
 
 def two_qubits(inputs, weights):
