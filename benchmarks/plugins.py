@@ -160,7 +160,10 @@ def run(quick: bool) -> Report:
         title,
         ["work", "contender", "ms", "/ qhybrid"],
         rows,
-        {what: results[what]["difference"] for what in titles if what in results},
+        {
+            "difference": {what: results[what]["difference"] for what in ("exact", "lightning") if what in results},
+            "difference from shots": results.get("noise", {}).get("difference", {}),
+        },
         results,
         _remarks(results, quick),
     )

@@ -180,7 +180,7 @@ def test_packages_that_are_missing_or_of_the_wrong_version(few, monkeypatch):
     packages = dict(doctor.examine().packages)
     assert packages["pennylane"].startswith("0.44.1; WRONG VERSION, qhybrid needs ")
     assert packages["torch"] == 'not installed; pip install "qhybrid[torch]"'
-    assert packages["qiskit"] == 'not installed; pip install "qhybrid[aer]"'
+    assert packages["qiskit"] == 'not installed; pip install "qhybrid[qiskit]"'
 
 
 def test_without_metadata_of_qhybrid_itself(few, monkeypatch):
