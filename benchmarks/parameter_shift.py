@@ -29,13 +29,23 @@ TOLERANCE = 1e-9
 REFERENCE = "default.qubit"
 
 
-def build(library: Any, device: str, qubits: int, layers: int, batch: int) -> Callable[[], list[torch.Tensor]]:
-    """A function that gives the values and the gradient of their sum by the weights."""
+def build(
+    library: Any, device: Any, size: tuple[int, int, int], shots: int | None = None
+) -> Callable[[], list[torch.Tensor]]:
+    """A function that gives the values and the gradient of their sum by the weights.
+
+    Args:
+        library: whose QNode is used
+        device: of that library
+        size: qubits, layers, batch
+        shots: samples a measurement basis, ``None`` for exact results
+    """
+    qubits, layers, batch = size
     generator = torch.Generator().manual_seed(0)
     inputs = torch.rand(batch, qubits, generator=generator, dtype=torch.float64)
     weights = torch.rand(layers, qubits, 3, generator=generator, dtype=torch.float64, requires_grad=True)
 
-    @library.qnode(library.device(device, wires=qubits), diff_method="parameter-shift")
+    @library.qnode(device, diff_method="parameter-shift", shots=shots)
     def circuit(inputs, weights):
         library.AngleEmbedding(inputs, wires=range(qubits))
         library.StronglyEntanglingLayers(weights, wires=range(qubits))
@@ -55,7 +65,10 @@ def run(quick: bool) -> Report:
         quick: a small size, one call each
     """
     size = QUICK_SIZE if quick else SIZE
-    cases = {name: build(*c, *size) for name, c in simulators().items()}
+    cases = {
+        name: build(library, library.device(device, wires=size[0]), size)
+        for name, (library, device) in simulators().items()
+    }
     expected = cases[REFERENCE]()
     checks = {
         "tolerance": TOLERANCE,

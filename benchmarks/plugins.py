@@ -17,9 +17,19 @@ import pennylane
 import torch
 
 import qhybrid
-from benchmarks import w1_hybrid_step
-from benchmarks._timing import FULL, QUICK, Effort, Report, absences, checked_difference, elapsed, interleaved, verdict
-from benchmarks._timing import has_lightning as _has_lightning
+from benchmarks import parameter_shift, w1_hybrid_step
+from benchmarks._timing import (
+    FULL,
+    QUICK,
+    Effort,
+    Report,
+    absences,
+    checked_difference,
+    elapsed,
+    has_lightning,
+    interleaved,
+    verdict,
+)
 
 #: (qubits, layers, batch)
 SIZE, QUICK_SIZE = (4, 2, 32), (2, 1, 3)
@@ -45,24 +55,10 @@ def noise_model() -> Any:
     return model
 
 
-def build(library: Any, device: Any, size: tuple[int, int, int], shots: int | None) -> Step:
-    """A function that gives the gradient of the sum of all values by the weights."""
-    qubits, layers, batch = size
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.rand(batch, qubits, generator=generator, dtype=torch.float64)
-    weights = torch.rand(layers, qubits, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-
-    @library.qnode(device, diff_method="parameter-shift", shots=shots)
-    def circuit(inputs, weights):
-        library.AngleEmbedding(inputs, wires=range(qubits))
-        library.StronglyEntanglingLayers(weights, wires=range(qubits))
-        return [library.expval(library.PauliZ(i)) for i in range(qubits)]
-
-    def step() -> list[torch.Tensor]:
-        values = torch.stack(list(circuit(inputs, weights)))
-        return [torch.autograd.grad(values.sum(), weights)[0]]
-
-    return step
+def gradient(library: Any, device: Any, size: tuple[int, int, int], shots: int | None) -> Step:
+    """The gradient alone of what :mod:`benchmarks.parameter_shift` runs."""
+    step = parameter_shift.build(library, device, size, shots)
+    return lambda: step()[1:]
 
 
 def has_plugin() -> bool:
@@ -78,13 +74,13 @@ def compare_aer(size: tuple[int, int, int], noisy: bool, effort: Effort) -> dict
 
     def ours(samples: int, shots: int | None = shots) -> Step:
         device = qhybrid.device("qhybrid.aer", wires=qubits, seed=1, **options)
-        return build(qhybrid, device, (qubits, layers, samples), shots)
+        return gradient(qhybrid, device, (qubits, layers, samples), shots)
 
     def reference(samples: int) -> Step:
         """The exact gradient: of the noisy circuit on our density matrix, without noise on default.qubit."""
         if noisy:
             return ours(samples, None)
-        return build(pennylane, pennylane.device("default.qubit", wires=qubits), (qubits, layers, samples), None)
+        return gradient(pennylane, pennylane.device("default.qubit", wires=qubits), (qubits, layers, samples), None)
 
     def difference(name: str, step: Step, samples: int) -> float:
         bound = SIGMAS * np.sqrt(qubits * samples / (2 * SHOTS)) * np.sqrt(qubits) if noisy else TOLERANCE
@@ -97,7 +93,7 @@ def compare_aer(size: tuple[int, int, int], noisy: bool, effort: Effort) -> dict
         few = min(PLUGIN_BATCH, batch)
         backend = {} if noisy else {"backend": "aer_simulator_statevector"}
         device = pennylane.device("qiskit.aer", wires=qubits, **backend, **options)
-        plugin = build(pennylane, device, (qubits, layers, few), shots)
+        plugin = gradient(pennylane, device, (qubits, layers, few), shots)
         name = "pennylane-qiskit, qiskit.aer"
         found["difference"][name] = difference(name, plugin, few)
         times = [elapsed(plugin) for _ in range(PLUGIN_CALLS if effort is FULL else 1)]
@@ -141,7 +137,7 @@ def run(quick: bool) -> Report:
     if find_spec("qiskit_aer") is not None:
         results["exact"] = compare_aer(size, False, effort)
         results["noise"] = compare_aer(size, True, effort)
-    if _has_lightning():
+    if has_lightning():
         results["lightning"] = compare_lightning(size, effort)
     titles = {
         "exact": "Aer, parameter-shift, exact",
