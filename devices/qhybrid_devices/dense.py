@@ -36,7 +36,7 @@ def operator_matrix(operator: Unitary, values: Values) -> NDArray:
         return operator.matrix.array
     if isinstance(operator, PauliRotation):
         half = operator.scale / 2 * np.asarray(values.number(operator.angle))[..., None, None]
-        word = reduce(np.kron, (PAULI[p] for p in operator.word), np.eye(1))
+        word = reduce(lambda a, b: np.kron(a, b), (PAULI[p] for p in operator.word))
         return np.cos(half) * np.eye(len(word)) - 1j * np.sin(half) * word
     if isinstance(operator, SpectralRotation):
         phases = np.exp(1j * np.multiply.outer(values.number(operator.angle), operator.eigenvalues))

@@ -374,6 +374,6 @@ def _mean(
 
 def _marginal(distribution: NDArray, masks: Sequence[int]) -> NDArray:
     """Probabilities ``(B, 2**len(masks))`` of the parities under masks."""
-    out = np.zeros((len(distribution), 1 << len(masks)))
-    np.add.at(out, (slice(None), read_bits(np.arange(distribution.shape[1]), masks)), distribution)
-    return out
+    out = np.zeros((1 << len(masks), len(distribution)))
+    np.add.at(out, read_bits(np.arange(distribution.shape[1]), masks), distribution.T)
+    return out.T

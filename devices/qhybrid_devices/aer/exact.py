@@ -30,18 +30,18 @@ class Part:
 
 def parts_of(observable: Observable, num_wires: int, values: Values | None) -> list[Part]:
     """An observable as few operators: one for all terms with constant coefficients, one for each other term."""
-    fixed = [t for t in observable.terms if not isinstance(t.coefficient, Angle)]
+    fixed = [(t.coefficient, t) for t in observable.terms if not isinstance(t.coefficient, Angle)]
     parts = [
         Part(t.coefficient, _operator([(1.0, t)], num_wires, values))
         for t in observable.terms
         if isinstance(t.coefficient, Angle)
     ]
     if fixed or not parts:
-        parts.append(Part(1.0, _operator([(t.coefficient, t) for t in fixed], num_wires, values)))
+        parts.append(Part(1.0, _operator(fixed, num_wires, values)))
     return parts
 
 
-def _operator(terms: Sequence[tuple[float | Angle, Term]], num_wires: int, values: Values | None) -> SparsePauliOp:
+def _operator(terms: Sequence[tuple[float, Term]], num_wires: int, values: Values | None) -> SparsePauliOp:
     """A sum of terms on all wires, qubit ``w`` for wire ``w``."""
     entries: list[tuple[str, list[int], complex]] = []
     for coefficient, term in terms:

@@ -84,10 +84,11 @@ class PauliSum:
 
     def value(self, values: Values, means: NDArray) -> NDArray:
         """The measurement ``(B,)`` from the expectation values ``(B, words)`` of all words."""
-        weights = np.zeros((len(means), len(self.words)))
+        sums = np.zeros((len(self.words), len(means)))
         for t in self.terms:
             own = np.broadcast_to(t.weights(values), (len(means), len(t.columns)))
-            np.add.at(weights, (slice(None), t.columns), own)
+            np.add.at(sums, t.columns, own.T)
+        weights = sums.T
         mean = np.sum(weights * means[:, self.words], axis=1)
         s = self.squares
         if s is None:
@@ -140,7 +141,8 @@ def parities(measured: Probabilities) -> list[Observable]:
         return [Observable((Term(1.0, tuple((w, "Z") for w in own)),)) for own in subsets]
     touched = tuple(sorted({w for g in measured.basis for w in (*g.wires, *g.controls)} | set(measured.wires)))
     rotation = _matrix(measured.basis, touched)
-    diagonals = (reduce(np.kron, [[1, -1] if w in own else [1, 1] for w in touched], np.ones(1)) for own in subsets)
+    signs = ([np.array([1.0, -1.0 if w in own else 1.0]) for w in touched] for own in subsets)
+    diagonals = (reduce(lambda a, b: np.kron(a, b), own) for own in signs)
     rotated = (Constant((rotation.conj().T * d) @ rotation) for d in diagonals)
     return [Observable((Term(1.0, (), ((touched, m),)),)) for m in rotated]
 
@@ -149,7 +151,9 @@ def _matrix(gates: Sequence[Gate], wires: tuple[int, ...]) -> NDArray:
     """The matrix of fixed gates on some wires."""
     out = Translated(QuantumCircuit(len(wires)))
     place = {w: i for i, w in enumerate(wires)}
-    own = [replace(g, wires=tuple(map(place.get, g.wires)), controls=tuple(map(place.get, g.controls))) for g in gates]
+    own = [
+        replace(g, wires=tuple(place[w] for w in g.wires), controls=tuple(place[w] for w in g.controls)) for g in gates
+    ]
     append_gates(out, own)
     return Operator(out.circuit.reverse_bits()).data
 

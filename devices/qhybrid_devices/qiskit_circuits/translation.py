@@ -128,8 +128,8 @@ def append_gates(out: Translated, gates: Sequence[Gate], values: Values | None =
                 assert values is not None
                 array = external_matrix(operator, values)
                 array = array.reshape(array.shape[-(1 if isinstance(operator, Diagonal) else 2) :])
-                matrix = np.diag(array) if isinstance(operator, Diagonal) else array
-                _append(out, gate, fixed_gate(gate.name, matrix), reversed(gate.wires))
+                full = np.diag(array) if isinstance(operator, Diagonal) else array
+                _append(out, gate, fixed_gate(gate.name, full), reversed(gate.wires))
 
 
 def _append(out: Translated, gate: Gate, operation: QiskitGate, wires: Any) -> None:

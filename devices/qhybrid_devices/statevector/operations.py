@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from qhybrid.program import (
     Angle,
     ArraySlot,
+    Channel,
     Diagonal,
     Evolution,
     Fixed,
@@ -249,6 +250,7 @@ class _Lowering:
         elif isinstance(op, SpectralRotation):
             self._spectral(Factor(op.angle, op.eigenvalues, op.projectors.array), targets, cmask, cval)
         else:
+            assert not isinstance(op, Channel)  # the device has refused it
             diagonal = isinstance(op, Diagonal) or not targets
             kind = DIAGONAL if diagonal else U2 if len(targets) == 1 else DENSE
             if kind == U2:

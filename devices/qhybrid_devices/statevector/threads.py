@@ -36,7 +36,7 @@ class Part(NamedTuple):
     """A range ``start .. stop - 1`` of items, one of several, and which of the workers does it."""
 
     worker: int
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method of this name is not called
     start: int
     stop: int
 
