@@ -72,7 +72,7 @@ class QiskitExecutable(Executable):
             return self._empty(shots)
         spectra, extended = self._grouping.diagonalize(values)
         outcomes = self._outcomes(extended, count, shots, rng)
-        return self._shaped(read_outcomes(self.program, reading, values, spectra, outcomes))
+        return self._shaped(read_outcomes(self.program, reading, values, spectra, list(outcomes)))
 
     def circuits_per_execution(self, shots: int | None) -> int:
         """Circuits of one sample: one for each group and repetition, or one for an estimator, whatever it makes of it.
