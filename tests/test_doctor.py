@@ -115,7 +115,8 @@ def test_the_command_line():
 
 
 def test_nothing_heavy_is_imported_by_the_doctor_itself():
-    code = "import sys, qhybrid.doctor; print({'torch', 'jax', 'numba', 'qiskit', 'qhybrid_devices'} & {*sys.modules})"
+    # JAX is not among them: PennyLane itself imports it whenever it is installed
+    code = "import sys, qhybrid.doctor; print({'torch', 'numba', 'qiskit', 'qhybrid_devices'} & {*sys.modules})"
     done = subprocess.run([sys.executable, *WARNINGS, "-c", code], capture_output=True, text=True, timeout=300)
     assert (done.stdout.strip(), done.stderr) == (str(set()), "")
 

@@ -326,6 +326,15 @@ def test_policies_say_what_is_allowed(setting, allowed):
 # ------------------------------------------------------------------ interrupts
 
 
+@pytest.fixture
+def interrupts():
+    """SIGINT interrupts, also where a shell ignores it for its jobs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_leaves_jobs_usable():
     events = []
 

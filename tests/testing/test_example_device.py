@@ -42,9 +42,9 @@ def test_pl_device_test(shots, tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: example-device\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[pennylane.plugins]\nexample.numpy = example_device:ExampleDevice\n")
     path = os.pathsep.join([str(tmp_path), str(ROOT), str(ROOT / "devices"), os.environ.get("PYTHONPATH", "")])
-    command = [str(Path(sys.executable).with_name("pl-device-test")), "--device", "example.numpy", "--shots", shots]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
+    programs = Path(sys.executable).parent  # pl-device-test starts the first pytest that the shell finds
+    environment = {**os.environ, "PYTHONPATH": path, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    command = [str(programs / "pl-device-test"), "--device", "example.numpy", "--shots", shots]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert " passed" in done.stdout
