@@ -52,6 +52,10 @@ class CompilingDevice(ABC):
         """The PennyLane circuit to run in place of a recorded one, for example with noise; the measurements stay."""
         return tape
 
+    def adapt(self, program: Program) -> Program:
+        """The program to run and to differentiate in place of a lowered one, on the same slots."""
+        return program
+
     @abstractmethod
     def compile(self, program: Program) -> Executable:
         """An executable for ``program``, from a cache if this device has compiled it before.

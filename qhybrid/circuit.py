@@ -101,6 +101,6 @@ def run_tape(
     numbers = list(tape.shots) if tape.shots else [None]
     for shots in numbers:
         device.check(lowered.program, shots)
-    circuit = CompiledCircuit(lowered.program, lowered.outputs, device)
+    circuit = CompiledCircuit(device.adapt(lowered.program), lowered.outputs, device)
     values = assemble(lowered)
     return [circuit.measured(values, choose(shots), shots) for shots in numbers]

@@ -268,7 +268,8 @@ class QNode(qml.QNode):
             for shots in self._each_shots():
                 self._backend.check(made.program, shots)
             automatic = Interface.TORCH if holds_tensor(key[0]) else Interface.AUTO
-            entry = _Entry(made, CompiledCircuit(made.program, made.outputs, self._backend), automatic)
+            circuit = CompiledCircuit(self._backend.adapt(made.program), made.outputs, self._backend)
+            entry = _Entry(made, circuit, automatic)
             kept = [e for e in found if e not in stale]
             cache.traces[key] = [*kept[-MAX_TRACES + 1 :], entry]
             cache.traces.move_to_end(key)
@@ -341,6 +342,7 @@ class QNode(qml.QNode):
             recording = record(self.func, args, kwargs, self._shots)
             lowered = lower(recording.tape, self._backend, lambda value: True, qml.math.requires_grad)
             program, batch = lowered.program, lowered.batch_size
+        program = self._backend.adapt(program)
         shots = self._each_shots()
         method, method_reason = self._resolve_with_reason(shots[0])
         samples = 1 if batch is None else batch

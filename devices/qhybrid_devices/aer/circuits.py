@@ -72,24 +72,30 @@ class Recipe:
 def saving_circuit(program: Program, simulator: Simulator, values: Values | None) -> Compiled:
     """The circuit that saves all exact results of a program."""
     out = translate(program, values)
-    (out.circuit,) = simulator.transpile([out.circuit])
+    (out.circuit,) = simulator.unrolled([out.circuit])
     scalars = save_scalars(out, program, values)
     save_tensors(out, program)
     return Compiled((out,), (out.circuit,), scalars=tuple(scalars))
 
 
 def grouped_circuits(
-    program: Program, groups: Sequence[Group], simulator: Simulator, values: Values | None, finish: Finish
+    program: Program,
+    groups: Sequence[Group],
+    simulator: Simulator,
+    values: Values | None,
+    finish: Finish,
+    method: str | None,
 ) -> Compiled:
-    """For each group, the circuit with the rotations into its basis, ended by ``finish``."""
+    """For each group, the circuit with the rotations into its basis, ended by ``finish``; it runs by ``method``."""
     translated = []
     for group in groups:
         out = translate(program, values)
         append_gates(out, group.gates, values)
         translated.append(out)
-    circuits = simulator.transpile([t.circuit for t in translated])
+    circuits = simulator.transpile([t.circuit for t in translated], method)
     qubits = [positions(circuit, group.wires or (0,)) for group, circuit in zip(groups, circuits, strict=True)]
     for circuit, own in zip(circuits, qubits, strict=True):
+        circuit.global_phase = 0  # no outcome shows it, and Aer cannot bind several values of a parameter in it
         finish(circuit, own)
     return Compiled(tuple(translated), tuple(circuits), tuple(qubits))
 

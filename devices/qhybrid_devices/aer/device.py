@@ -85,6 +85,13 @@ class AerDevice(ProgramDevice):
         (noisy,), _ = qml.noise.add_noise(tape, self._channels)
         return noisy
 
+    def adapt(self, program: Program) -> Program:
+        """With noise, the gates that the noise is on, so that shift rules are those of what runs."""
+        from qhybrid_devices.qiskit_circuits.rotations import in_hardware_gates
+
+        ideal = not (self.simulator.is_noisy or program.channels) and self.simulator.settings.backend is None
+        return program if ideal else in_hardware_gates(program)
+
     @property
     def keeps_wires(self) -> bool:  # type: ignore[override]
         """Whether the wires have qubits of their own, with errors of their own."""

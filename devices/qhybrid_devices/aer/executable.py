@@ -126,6 +126,8 @@ class AerExecutable(Executable):
         if max(len(g.wires) for g in self._grouping.groups) > MAX_DISTRIBUTION_WIRES:
             return False
         method = self.simulator.settings.method
+        if self.simulator.has_faulty_measurements:
+            return False
         if self._is_mixed:
             correlated = any(len(qubits) > 1 for qubits in self.simulator.readout_errors)
             exact = method in ("automatic", "density_matrix") and self.program.num_wires <= MAX_MIXED_WIRES
@@ -156,6 +158,11 @@ class AerExecutable(Executable):
             raise DeviceError(
                 f"Exact results of a noisy circuit need method='density_matrix', not {method!r}. "
                 "Change it, or set shots."
+            )
+        if self.simulator.has_faulty_measurements:
+            raise DeviceError(
+                "This noise model has quantum errors on measurements, which only shots show. Set shots, or describe "
+                "them as readout errors."
             )
         spectra, extended = self._grouping.diagonalize(values)
         return read_distributions(
@@ -219,7 +226,12 @@ class AerExecutable(Executable):
 
     def _grouped(self, finish: Finish) -> Recipe:
         groups = self._grouping.groups
-        return Recipe(self._extended, lambda v: grouped_circuits(self.program, groups, self.simulator, v, finish))
+        method = "density_matrix" if finish is save_distribution and self._is_mixed else None
+
+        def make(values: Values | None) -> Compiled:
+            return grouped_circuits(self.program, groups, self.simulator, values, finish, method)
+
+        return Recipe(self._extended, make)
 
     # ------------------------------------------------------------------ groups of measurements
 

@@ -24,6 +24,8 @@ from qhybrid_devices.aer.noise import readout_errors
 
 #: Executions that are one run: enough to hide what a run costs, few enough to be interrupted.
 RUN_SIZE = 2048
+#: How far apart the seeds are that Aer gives to the executions of one run.
+SEED_STEP = 2113
 #: States of so many qubits, or of half as many if they are mixed, are simulated on one thread.
 MAX_SERIAL_WIRES = 13
 #: Gates with an angle; a stabilizer state allows multiples of pi / 2 only.
@@ -82,6 +84,8 @@ def check(settings: Settings, num_wires: int | None) -> None:
         )
     if settings.backend is not None:
         _check_backend(settings, num_wires)
+    elif settings.initial_layout is not None:
+        raise DeviceError("qhybrid.aer got an initial_layout without a backend, whose qubits it would name.")
 
 
 def _check_backend(settings: Settings, num_wires: int | None) -> None:
@@ -134,6 +138,16 @@ class Simulator:
         """Probabilities ``[prepared, read]`` of each qubit; the empty tuple stands for all others."""
         return readout_errors(self._noise)
 
+    @cached_property
+    def has_faulty_measurements(self) -> bool:
+        """Whether a measurement has a quantum error, which changes the state and is no readout error."""
+        return self._noise is not None and "measure" in {
+            name
+            for error in self._noise.to_dict().get("errors", [])
+            if error["type"] == "qerror"
+            for name in error["operations"]
+        }
+
     @property
     def _noise(self) -> Any:
         return self._simulator("automatic").options.noise_model
@@ -166,18 +180,32 @@ class Simulator:
         """What circuits are transpiled for."""
         return self._simulator(self.settings.method)
 
-    def transpile(self, circuits: list[QuantumCircuit]) -> list[QuantumCircuit]:
+    def unrolled(self, circuits: list[QuantumCircuit]) -> list[QuantumCircuit]:
+        """Circuits in the gates that the simulator has, each wire on its own qubit to the end.
+
+        Raises:
+            DeviceError: a gate is impossible with this method
+        """
+        return self._transpiled(circuits, self.target, optimization_level=0)
+
+    def transpile(self, circuits: list[QuantumCircuit], method: str | None = None) -> list[QuantumCircuit]:
         """Circuits in the gates that the simulator, or the backend that it stands for, has.
+
+        Args:
+            circuits: wires may end on other qubits
+            method: that they will run by, instead of that of the settings
 
         Raises:
             DeviceError: a gate is impossible with this method
         """
         s = self.settings
         level = s.optimization_level if s.optimization_level is not None else (0 if s.backend is None else 1)
+        target = self._simulator(method or s.method)
+        return self._transpiled(circuits, target, optimization_level=level, initial_layout=s.initial_layout)
+
+    def _transpiled(self, circuits: list[QuantumCircuit], target: AerSimulator, **options: Any) -> list[QuantumCircuit]:
         try:
-            return transpile(
-                circuits, self.target, optimization_level=level, initial_layout=s.initial_layout, seed_transpiler=0
-            )
+            return transpile(circuits, target, seed_transpiler=0, **options)
         except QiskitError as cause:
             raise DeviceError(f"{self._foreign(circuits[0])}: {cause.message}") from cause
 
@@ -223,7 +251,7 @@ class Simulator:
 
         def submit(batch: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
             numbers = [i for i, _ in batch]
-            data = self._run(_selected(bound, starts, numbers), measured, seed + numbers[0], method)
+            data = self._run(_selected(bound, starts, numbers), measured, seed + SEED_STEP * numbers[0], method)
             yield from zip(numbers, data, strict=True)
 
         return jobs.run(submit, range(starts[-1]), shots, at_most=RUN_SIZE)

@@ -98,6 +98,12 @@ class QiskitDevice(ProgramDevice):
         """Whether the wires have qubits of their own."""
         return self.transpiler.initial_layout is not None
 
+    def adapt(self, program: Program) -> Program:
+        """The gates that noise is on, so that shift rules are those of what runs."""
+        from qhybrid_devices.qiskit_circuits.rotations import in_hardware_gates
+
+        return in_hardware_gates(program)
+
     def make_executable(self, program: Program) -> QiskitExecutable:
         """Circuits for the backend, transpiled when they are first run."""
         from qhybrid_devices.qiskit_backend.executable import QiskitExecutable

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,18 +26,25 @@ from qhybrid.program import (
     Angle,
     Channel,
     Diagonal,
+    Evolution,
     Fixed,
     Gate,
+    Matrix,
     PauliRotation,
     Program,
     SpectralRotation,
 )
 from qhybrid_devices.externals import Values, external_matrix
+from qhybrid_devices.qiskit_circuits.rotations import rotations
 
 #: Two matrices are the same gate if their entries agree to this.
 EXACT = 1e-12
 #: Widest controlled unitary that is one matrix.
 MAX_DENSE_WIRES = 6
+
+#: Fixed gates that keep their names. Others, such as iswap, are matrices: Qiskit has no way from each of them to the
+#: gates of every simulator.
+STANDARD = ("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg", "cx", "cy", "cz", "swap", "ccx", "cswap")
 
 #: A multiple of an angle.
 Multiple: TypeAlias = tuple[float, Angle]
@@ -113,7 +120,7 @@ def translate(program: Program, values: Values | None = None) -> Translated:
 
 def append_gates(out: Translated, gates: Sequence[Gate], values: Values | None = None) -> None:
     """Append gates to a circuit; ``values`` as for :func:`translate`."""
-    for gate in gates:
+    for gate in chain.from_iterable(map(rotations, gates)):
         match gate.operator:
             case Fixed(matrix):
                 _append(out, gate, fixed_gate(gate.name, matrix.array), reversed(gate.wires))
@@ -122,10 +129,11 @@ def append_gates(out: Translated, gates: Sequence[Gate], values: Values | None =
             case Channel(kraus):
                 noise = Kraus(list(kraus.array)).to_instruction()
                 out.circuit.append(noise, list(reversed(gate.wires)))
-            case SpectralRotation():
-                _spectral_rotation(out, gate, gate.operator)
+            case SpectralRotation((factor,), _, angle):
+                out.phases.append((factor, angle))
             case operator:
                 assert values is not None
+                assert isinstance(operator, Matrix | Diagonal | Evolution)
                 array = external_matrix(operator, values)
                 array = array.reshape(array.shape[-(1 if isinstance(operator, Diagonal) else 2) :])
                 full = np.diag(array) if isinstance(operator, Diagonal) else array
@@ -163,9 +171,9 @@ def _controlled_unitary(gate: Gate, unitary: QiskitGate) -> QiskitGate:
 
 @cache
 def _standard_gates() -> tuple[tuple[NDArray, QiskitGate], ...]:
-    """Qiskit's standard gates without parameters, with their matrices."""
-    gates = (g for g in get_standard_gate_name_mapping().values() if isinstance(g, QiskitGate) and not g.params)
-    return tuple((np.asarray(g.to_matrix()), g) for g in gates)
+    """Qiskit's gates without parameters that simulators and noise models know, with their matrices."""
+    gates = get_standard_gate_name_mapping()
+    return tuple((np.asarray(gates[name].to_matrix()), gates[name]) for name in STANDARD)
 
 
 def fixed_gate(name: str, matrix: NDArray) -> QiskitGate:
@@ -193,109 +201,19 @@ def _rotation_angle(matrix: NDArray, rotation: Any) -> float | None:
 
 
 def _pauli_rotation(out: Translated, gate: Gate, word: str, angle: Multiple) -> None:
-    if word in _ROTATIONS and not gate.controls:
+    """``exp(-i angle / 2 P)``."""
+    if word in _ROTATIONS:
         out.circuit.append(_ROTATIONS[word](out.parameter(*angle)), gate.wires)
-        return
-    if len(word) == 1:
-        _controlled_rotation(out, gate, word, gate.wires[0], angle)
         return
     for wire, letter in zip(gate.wires, word, strict=True):
         for g in _TO_Z[letter]:
             out.circuit.append(g, [wire])
-    _parity_rotation(out, gate, gate.wires, angle)
+    pairs = list(pairwise(gate.wires))
+    for pair in pairs:
+        out.circuit.cx(*pair)
+    out.circuit.rz(out.parameter(*angle), gate.wires[-1])
+    for pair in reversed(pairs):
+        out.circuit.cx(*pair)
     for wire, letter in zip(gate.wires, word, strict=True):
         for g in _FROM_Z[letter]:
             out.circuit.append(g, [wire])
-
-
-def _parity_rotation(out: Translated, gate: Gate, wires: Sequence[int], angle: Multiple) -> None:
-    """``exp(-i angle / 2 Z...Z)``, under the controls of ``gate``."""
-    if len(wires) == 2 and not gate.controls:
-        out.circuit.rzz(out.parameter(*angle), *wires)
-        return
-    pairs = list(pairwise(wires))
-    for pair in pairs:
-        out.circuit.cx(*pair)
-    _controlled_rotation(out, gate, "Z", wires[-1], angle)
-    for pair in reversed(pairs):
-        out.circuit.cx(*pair)
-
-
-def _controlled_rotation(out: Translated, gate: Gate, letter: str, wire: int, angle: Multiple) -> None:
-    """A rotation about one letter under the controls of ``gate``.
-
-    Half of it, and half of it back: what stands around the second half undoes both unless the controls turn it over.
-    """
-    rotation, (factor, reference) = _ROTATIONS[letter], angle
-    if not gate.controls:
-        out.circuit.append(rotation(out.parameter(*angle)), [wire])
-        return
-    turn = library.ZGate() if letter == "X" else library.XGate()
-    turn = turn.control(len(gate.controls), ctrl_state=_control_state(gate), annotated=False)
-    for half in (factor / 2, -factor / 2):
-        out.circuit.append(rotation(out.parameter(half, reference)), [wire])
-        out.circuit.append(turn, [*gate.controls, wire])
-
-
-def _spectral_rotation(out: Translated, gate: Gate, operator: SpectralRotation) -> None:
-    """``V exp(i theta D) V^dagger``; the diagonal ``D`` is a sum of parities, each with a rotation of its own."""
-    if not gate.wires:
-        _phase(out, gate, (operator.eigenvalues[0], operator.angle))
-        return
-    vectors, energies = _eigenbasis(operator)
-    if len(energies) == 2 and abs(energies[0]) < EXACT and vectors is None:
-        controls, values = (*gate.controls, *gate.wires), (*gate.control_values, True)
-        own = Gate(gate.name, (), operator, controls, values)
-        _phase(out, own, (float(energies[1]), operator.angle))
-        return
-    wires = list(reversed(gate.wires))
-    if vectors is not None:
-        out.circuit.append(fixed_gate(gate.name, vectors.conj().T), wires)
-    for subset, coefficient in enumerate(_parities(energies)):
-        if abs(coefficient) < EXACT:
-            continue
-        if subset == 0:
-            _phase(out, gate, (float(coefficient), operator.angle))
-            continue
-        own_wires = [w for i, w in enumerate(wires) if subset >> i & 1]
-        _parity_rotation(out, gate, own_wires, (-2 * float(coefficient), operator.angle))
-    if vectors is not None:
-        out.circuit.append(fixed_gate(gate.name, vectors), wires)
-
-
-def _eigenbasis(operator: SpectralRotation) -> tuple[NDArray | None, NDArray]:
-    """Eigenvectors, ``None`` if the generator is diagonal, and its eigenvalues in their order."""
-    generator = np.tensordot(operator.eigenvalues, operator.projectors.array, 1)
-    if np.abs(generator - np.diag(np.diag(generator))).max() < EXACT:
-        return None, np.diag(generator).real
-    energies, vectors = np.linalg.eigh(generator)
-    return vectors, energies
-
-
-def _parities(energies: NDArray) -> NDArray:
-    """``c`` with ``energies[x] = sum_s c[s] (-1)**parity(x & s)``: the Walsh-Hadamard transform."""
-    index = np.arange(len(energies))
-    signs = 1 - 2.0 * (np.bitwise_count(index[:, None] & index) & 1)
-    return signs @ energies / len(energies)
-
-
-def _phase(out: Translated, gate: Gate, angle: Multiple) -> None:
-    """``exp(i angle)``: a global phase, or where the controls of ``gate`` read their values.
-
-    On one wire a phase gate; a further control makes it a controlled rotation and half of the phase on the others.
-    """
-    factor, reference = angle
-    if not gate.controls:
-        out.phases.append((factor, reference))
-        return
-    *others, last = gate.controls
-    *values, own = gate.control_values
-    sign = 1 if own else -1
-    if not others:
-        out.circuit.append(library.PhaseGate(out.parameter(sign * factor, reference)), [last])
-        if not own:
-            out.phases.append((factor, reference))
-        return
-    rest = Gate(gate.name, (), gate.operator, tuple(others), tuple(values))
-    _controlled_rotation(out, rest, "Z", last, (sign * factor, reference))
-    _phase(out, rest, (factor / 2, reference))

@@ -246,3 +246,49 @@ def test_an_axis_as_long_as_the_batch_costs_no_circuits(layers, batch):
     x = torch.tensor(np.random.default_rng(3).normal(size=(batch, 4)))
     torch.stack(node(x, w)).pow(2).sum().backward()
     assert qhybrid.jobs_of(device).usage.circuits == batch * (1 + 2 * 12 * layers)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+@pytest.mark.parametrize("shots", [None, 20000])
+def test_every_optimization_level_keeps_the_wires(level, shots):
+    """Qiskit leaves out swaps and remembers where wires end."""
+
+    @qhybrid.qnode(qml.device("qhybrid.aer", wires=2, optimization_level=level, seed=1), shots=shots)
+    def node(x):
+        qml.RX(x, wires=0)
+        qml.SWAP([0, 1])
+        return qml.expval(qml.Z(0)), qml.expval(qml.Z(1)), qml.probs(wires=[1, 0])
+
+    first, second, probabilities = node(0.5)
+    tolerance = 1e-10 if shots is None else 5 / np.sqrt(shots)
+    np.testing.assert_allclose([first, second], [1, np.cos(0.5)], atol=tolerance)
+    expected = [np.cos(0.25) ** 2, 0, np.sin(0.25) ** 2, 0]
+    np.testing.assert_allclose(probabilities, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_shots_do_not_depend_on_the_size_of_jobs(size):
+    def counts(size):
+        device = qml.device("qhybrid.aer", wires=1, method="matrix_product_state", seed=3)
+        qhybrid.set_jobs(device, qhybrid.JobPolicy(circuits_per_job=size))
+        node = qhybrid.QNode(lambda x: (qml.RX(x, 0), qml.expval(qml.Z(0)))[1], device, shots=40)
+        return node(np.full(5, np.pi / 2))
+
+    np.testing.assert_array_equal(counts(size), counts(None))
+
+
+def test_gates_that_aer_has_not():
+    def gates():
+        qml.RY(0.3, 0)
+        qml.ISWAP([0, 1])
+        qml.ECR([1, 0])
+        qml.QubitUnitary(np.linalg.qr(np.vander([1.0, 2, 3, 4]))[0], wires=[0, 1])
+        return qml.expval(qml.Z(0))
+
+    expected = qml.QNode(gates, qml.device("default.qubit", wires=2))()
+    assert qhybrid.QNode(gates, qml.device("qhybrid.aer", wires=2))() == pytest.approx(float(expected))
+
+
+def test_an_initial_layout_needs_a_backend():
+    with pytest.raises(DeviceError, match="initial_layout without a backend"):
+        qml.device("qhybrid.aer", wires=2, initial_layout=[1, 0])

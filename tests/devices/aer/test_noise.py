@@ -7,7 +7,14 @@ import pennylane as qml
 import pytest
 from pennylane import numpy as pnp
 from qiskit.providers.fake_provider import GenericBackendV2
-from qiskit_aer.noise import NoiseModel, ReadoutError, amplitude_damping_error, depolarizing_error
+from qiskit_aer.noise import (
+    NoiseModel,
+    ReadoutError,
+    amplitude_damping_error,
+    coherent_unitary_error,
+    depolarizing_error,
+    pauli_error,
+)
 
 import qhybrid
 from qhybrid.errors import CircuitError, DeviceError
@@ -184,3 +191,99 @@ def test_a_noise_model_of_pennylane():
     got, expected = (qml.grad(lambda w, node=node: node(0.3, w)[0])(w) for node in (ours, reference))
     np.testing.assert_allclose(got, expected, atol=1e-10)
     assert ours.explain(0.3, w).path == "compiled"
+
+
+COHERENT = np.diag(np.exp([0.1j, -0.1j, -0.1j, 0.1j])) @ np.kron(
+    np.array([[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]), np.eye(2)
+)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda x: qml.CRX(x, [0, 1]),
+        lambda x: qml.ControlledPhaseShift(x, [0, 1]),
+        lambda x: qml.ctrl(qml.PhaseShift(x, 0), [1, 2], control_values=[1, 0]),
+        lambda x: qml.SingleExcitationPlus(x, [0, 2]),
+        lambda x: qml.IsingXY(x, [2, 1]),
+        lambda x: qml.PauliRot(x, "XYZ", [0, 1, 2]),
+        lambda x: qml.ctrl(qml.PauliRot(x, "YX", [0, 1]), 2),
+        lambda x: qml.PSWAP(x, [0, 1]),
+    ],
+)
+@pytest.mark.parametrize("error", ["damping", "coherent"])
+def test_shifts_hold_for_the_gates_that_noise_is_between(gate, error):
+    """A decomposition with noise in it has frequencies that its gate has not."""
+    model = NoiseModel(basis_gates=["rx", "ry", "rz", "cx"])
+    if error == "damping":
+        model.add_all_qubit_quantum_error(amplitude_damping_error(0.1), ["rx", "ry", "rz"])
+    else:
+        model.add_all_qubit_quantum_error(coherent_unitary_error(COHERENT), ["cx"])
+
+    @qhybrid.qnode(qml.device("qhybrid.aer", wires=3, noise_model=model))
+    def node(x):
+        for w in range(3):
+            qml.RY(0.4 + 0.3 * w, wires=w)
+        qml.CNOT([0, 1])
+        gate(x)
+        qml.RX(0.5, wires=1)
+        return qml.expval(qml.Y(0) @ qml.X(1) + qml.Z(2))
+
+    x = pnp.array(0.7, requires_grad=True)
+    steps = np.array([2, 1, -1, -2]) * 1e-2
+    expected = np.array([-1, 8, -8, 1]) @ np.array([node(0.7 + h) for h in steps]) / 0.12
+    np.testing.assert_allclose(qml.grad(node)(x), expected, atol=1e-7)
+
+
+def test_the_same_gates_every_time():
+    """With two kinds of two-qubit gates that are not equally bad, it must not be left to chance which are used."""
+    model = NoiseModel(basis_gates=["rz", "sx", "cx", "cz"])
+    model.add_all_qubit_quantum_error(depolarizing_error(0.02, 2), ["cx"])
+    model.add_all_qubit_quantum_error(depolarizing_error(0.2, 2), ["cz"])
+
+    def node(x):
+        qml.IsingXY(x, [0, 1])
+        qml.SingleExcitation(x, [1, 0])
+        qml.RY(0.3, 0)
+        return qml.expval(qml.Z(0) @ qml.X(1))
+
+    devices = [qml.device("qhybrid.aer", wires=2, noise_model=model) for _ in range(4)]
+    values = [qhybrid.QNode(node, d)(np.array([0.9, 0.9])) for d in devices]
+    values.append(np.array([qhybrid.QNode(node, devices[0])(0.9)] * 2))
+    np.testing.assert_allclose(values, values[0][0], atol=1e-12)
+
+
+def test_quantum_errors_of_measurements_show_in_shots_only():
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(pauli_error([("X", 0.2), ("I", 0.8)]), "measure")
+
+    @qhybrid.qnode(qml.device("qhybrid.aer", wires=1, noise_model=model, seed=1))
+    def node():
+        return qml.expval(qml.Z(0))
+
+    with pytest.raises(DeviceError, match=r"quantum errors on measurements.*Set shots"):
+        node()
+    assert qhybrid.set_shots(node, shots=20000)() == pytest.approx(0.6, abs=5 * 0.8 / np.sqrt(20000))
+
+
+@pytest.mark.parametrize("shots", [None, 20000])
+def test_a_prepared_state_with_noise(shots):
+    def circuit():
+        qml.StatePrep(np.array([0.6, 0.8]), wires=0)
+        qml.DepolarizingChannel(0.1, wires=0)
+        return qml.expval(qml.Z(0))
+
+    node = qhybrid.QNode(circuit, qml.device("qhybrid.aer", wires=1, seed=1), shots=shots)
+    expected = qml.QNode(circuit, qml.device("default.mixed", wires=1))()
+    assert node() == pytest.approx(float(expected), abs=1e-10 if shots is None else 5 / np.sqrt(shots))
+
+
+def test_phases_where_the_basis_has_none():
+    """Qiskit puts half of a phase gate into the global phase, of which Aer cannot bind several values."""
+    node = qhybrid.QNode(
+        lambda x: (qml.Hadamard(0), qml.PhaseShift(x, 0), qml.expval(qml.X(0)))[-1],
+        qml.device("qhybrid.aer", wires=1, noise_model=NoiseModel(basis_gates=["rz", "sx", "cx"]), seed=1),
+        shots=20000,
+    )
+    x = np.array([0.3, 0.9])
+    np.testing.assert_allclose(node(x), np.cos(x), atol=5 / np.sqrt(20000))
