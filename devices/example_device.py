@@ -3,8 +3,8 @@
 import numpy as np
 
 from qhybrid.execution import Executable
-from qhybrid.program import ArrayRef, Expectation, State
-from qhybrid_devices.dense import PAULI, operator_matrix
+from qhybrid.program import PAULI, ArrayRef, Expectation, State
+from qhybrid_devices.dense import operator_matrix
 from qhybrid_devices.externals import Values
 from qhybrid_devices.outcomes import group_measurements, plan_reading, read_outcomes
 from qhybrid_devices.program_device import ProgramDevice

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.program import Angle, Program, Slots
+from qhybrid.program import Angle, Probabilities, Program, Samples, Slots, State
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,30 @@ class Needs:
         return (self.batched if angle.batched else self.shared) and angle not in self.constant
 
 
+_KINDS: dict[type, type] = {Probabilities: float, State: complex, Samples: np.int64}
+
+
+def result_shape(program: Program, index: int, shots: int | None) -> tuple[int, ...]:
+    """Shape of one result of a program without its batch: 0 for the scalars, ``i`` for tensor ``i - 1``.
+
+    Args:
+        program: the circuit
+        index: which result
+        shots: samples a measurement basis, ``None`` for exact results
+    """
+    if index == 0:
+        return (len(program.scalars),)
+    match program.tensors[index - 1]:
+        case State():
+            return (2**program.num_wires,)
+        case Probabilities(wires):
+            return (2 ** len(wires),)
+        case Samples(wires):
+            if shots is None:
+                raise RuntimeError("raw samples without shots")
+            return (shots, len(wires))
+
+
 class Executable(ABC):
     """A program compiled for one device.
 
@@ -51,6 +75,15 @@ class Executable(ABC):
 
     def __init__(self, program: Program) -> None:
         self.program = program
+
+    def no_results(self, shots: int | None) -> tuple[NDArray, ...]:
+        """The results of an empty batch, in double precision.
+
+        Args:
+            shots: samples a measurement basis, ``None`` for exact results
+        """
+        kinds = (float, *(_KINDS[type(t)] for t in self.program.tensors))
+        return tuple(np.zeros((0, *result_shape(self.program, i, shots)), kind) for i, kind in enumerate(kinds))
 
     @abstractmethod
     def run(self, slots: Slots) -> tuple[NDArray, ...]:

@@ -45,6 +45,14 @@ class Constant:
         return (Constant, (self.array,))
 
 
+#: What the letters of Pauli words mean.
+PAULI = {
+    "X": np.array([[0, 1], [1, 0]], dtype=complex),
+    "Y": np.array([[0, -1j], [1j, 0]]),
+    "Z": np.array([[1, 0], [0, -1]], dtype=complex),
+}
+
+
 # ------------------------------------------------------------------ references to slots
 
 

@@ -181,12 +181,10 @@ class QNode(qml.QNode):
 
     def _no_backend(self) -> str | None:
         """Why nothing can be compiled for this device, ``None`` if circuits can."""
-        if self._cache.backend is None:
-            try:
-                self._cache.backend = backend_of(self.device)
-            except CaptureError as cause:
-                return str(cause)
-        backend, method = self._cache.backend, self._method
+        try:
+            backend, method = self._backend, self._method
+        except CaptureError as cause:
+            return str(cause)
         exact = self._each_shots() is EXACT
         if isinstance(backend, TapeBackend) and isinstance(method, str) and backend.leaves_derivative(method, exact):
             return f"diff_method {self._method!r} is PennyLane's on device {self.device.name!r}"
@@ -194,10 +192,14 @@ class QNode(qml.QNode):
 
     @property
     def _backend(self) -> CompilingDevice:
-        """What runs the compiled circuits."""
-        backend = self._cache.backend or backend_of(self.device)
-        self._cache.backend = backend
-        return backend
+        """What runs the compiled circuits.
+
+        Raises:
+            CaptureError: nothing does on this device
+        """
+        if self._cache.backend is None:
+            self._cache.backend = backend_of(self.device)
+        return self._cache.backend
 
     def _compiled_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         if self._trace and self._cache.untraceable is None:

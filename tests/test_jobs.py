@@ -397,6 +397,7 @@ def test_an_interrupt_while_waiting_for_a_retry(monkeypatch):
     assert (jobs.usage.circuits, jobs.usage.circuits_left) == (4, 6)
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_interrupts_at_any_moment():
     rng = random.Random(3)
     jobs = Jobs(JobPolicy(max_circuits=10**9, circuits_per_job=2, retries=1000, backoff=0.0))
@@ -410,19 +411,15 @@ def test_interrupts_at_any_moment():
                 raise ConnectionError
             yield i, x
 
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        for _ in range(40):
-            timer = threading.Timer(rng.random() / 100, _thread.interrupt_main)
-            try:
-                timer.start()
-                while True:
-                    jobs.run(submit, range(50))
-            except KeyboardInterrupt:
-                interrupted += 1
-            timer.join()
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    for _ in range(40):
+        timer = threading.Timer(rng.random() / 100, _thread.interrupt_main)
+        try:
+            timer.start()
+            while True:
+                jobs.run(submit, range(50))
+        except KeyboardInterrupt:
+            interrupted += 1
+        timer.join()
     usage = jobs.usage
     assert interrupted == 40
     assert handed <= usage.circuits <= handed + 2 * interrupted  # at most the job that was about to start

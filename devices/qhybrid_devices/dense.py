@@ -8,12 +8,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.program import Diagonal, Evolution, Fixed, Matrix, PauliRotation, SpectralRotation
+from qhybrid.program import PAULI, Diagonal, Evolution, Fixed, Matrix, PauliRotation, SpectralRotation
 from qhybrid_devices.externals import Values, external_matrix
 
 Unitary: TypeAlias = Fixed | PauliRotation | SpectralRotation | Evolution | Matrix | Diagonal
-
-PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 
 
 def operator_matrix(operator: Unitary, values: Values) -> NDArray:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pennylane.tape import QuantumScript
 
 from qhybrid.program import (
+    PAULI,
     Angle,
     ArrayRef,
     Channel,
@@ -27,7 +28,6 @@ from qhybrid.program import (
     SpectralRotation,
 )
 
-_PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 _WIDEST_MATRIX = 3
 
 
@@ -96,7 +96,7 @@ def _numbers(gate: Gate, slots: Slots) -> NDArray:
             half = 0.5 * scale * np.asarray(_value(angle, slots))[..., None, None]
             if len(word) > _WIDEST_MATRIX:
                 return np.exp(1j * half)
-            pauli = reduce(np.kron, (_PAULI[c] for c in word))
+            pauli = reduce(np.kron, (PAULI[c] for c in word))
             return np.cos(half) * np.eye(len(pauli)) - 1j * np.sin(half) * pauli
         case SpectralRotation(eigenvalues, projectors, angle):
             phases = np.exp(1j * np.multiply.outer(np.asarray(_value(angle, slots)), np.array(eigenvalues)))

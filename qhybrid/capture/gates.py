@@ -22,6 +22,7 @@ from pennylane.ops.op_math.evolution import Evolution as EvolutionOp
 from qhybrid.capture.slots import SlotTable
 from qhybrid.errors import CaptureError, CircuitError
 from qhybrid.program import (
+    PAULI,
     Angle,
     Channel,
     Constant,
@@ -237,17 +238,10 @@ def _pauli_rotation(
     theta = slots.angle(angle, constant=len(pairs) <= MAX_FIXED_WIRES)
     if isinstance(theta, Angle):
         return Gate(name, targets, PauliRotation(letters, theta, scale))
-    pauli = reduce(np.kron, (_PAULI[c] for c in letters))
+    pauli = reduce(np.kron, (PAULI[c] for c in letters))
     half = 0.5 * scale * theta
     matrix = np.cos(half) * np.eye(len(pauli)) - 1j * np.sin(half) * pauli
     return Gate(name, targets, Fixed(Constant(matrix)))
-
-
-_PAULI = {
-    "X": np.array([[0, 1], [1, 0]], dtype=complex),
-    "Y": np.array([[0, -1j], [1j, 0]]),
-    "Z": np.diag([1.0 + 0j, -1.0]),
-}
 
 
 def _named_rotation(op: Operator, wire_map: WireMap, slots: SlotTable) -> list[Gate]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pennylane as qml
@@ -12,6 +12,7 @@ from pennylane import math
 from pennylane.operation import Operator, StatePrepBase
 from pennylane.tape import QuantumScript
 
+from qhybrid.backend import CompilingDevice
 from qhybrid.capture.gates import WireMap, lower_operation, wire_indices
 from qhybrid.capture.observables import MeasurementTable, Output
 from qhybrid.capture.slots import SlotTable
@@ -42,24 +43,9 @@ class Lowered:
     batch_size: int | None
 
 
-class Setting(Protocol):
-    """What a device decides about the circuits that it is given."""
-
-    @property
-    def wires(self) -> Any:
-        """Labels of its wires, ``None`` if the circuit decides."""
-
-    @property
-    def keeps_wires(self) -> bool:
-        """Whether it tells its wires apart, so that a program has all of them and not only those in use."""
-
-    def expand(self, tape: QuantumScript) -> QuantumScript:
-        """The circuit that it runs in place of a recorded one, with the same measurements."""
-
-
 def lower(
     tape: QuantumScript,
-    device: Setting,
+    device: CompilingDevice,
     varies: Callable[[Any], bool],
     trainable: Callable[[Any], bool] | None = None,
 ) -> Lowered:
@@ -95,7 +81,7 @@ def lower(
     return Lowered(program, outputs, tuple(slots.shared), tuple(slots.batched), tuple(slots.arrays), slots.batch_size)
 
 
-def _wire_map(tape: QuantumScript, device: Setting) -> WireMap:
+def _wire_map(tape: QuantumScript, device: CompilingDevice) -> WireMap:
     """Indices of the wires: the device's own if it keeps them or all are measured, else those of the wires in use."""
     used = _standard_order(tape)
     if device.wires is None:

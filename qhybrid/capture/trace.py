@@ -11,10 +11,11 @@ import pennylane as qml
 from autograd.tracer import Box
 from pennylane.tape import QuantumScript
 
+from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues, assemble_concrete
 from qhybrid.capture.audit import disagreement, same_operations
 from qhybrid.capture.guards import environment_guard
-from qhybrid.capture.lowering import Setting, lower
+from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output
 from qhybrid.capture.prologue import Prologue
 from qhybrid.capture.recording import record
@@ -63,7 +64,9 @@ class Trace:
         return replace(values, constant=self.prologue.constant(leaves))
 
 
-def trace(func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str], device: Setting, shots: Any) -> Trace:
+def trace(
+    func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str], device: CompilingDevice, shots: Any
+) -> Trace:
     """Run ``func`` once on tracers.
 
     Args:
@@ -101,7 +104,7 @@ def trace(func: Callable, key: Any, leaves: Sequence[Any], names: Sequence[str],
     )
 
 
-def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device: Setting, shots: Any) -> None:
+def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device: CompilingDevice, shots: Any) -> None:
     """Record ``func`` plainly on the live arguments and compare.
 
     Raises:
@@ -125,7 +128,7 @@ def audit(func: Callable, found: Trace, key: Any, leaves: Sequence[Any], device:
         )
 
 
-def _difference(found: Trace, leaves: Sequence[Any], tape: QuantumScript, device: Setting) -> str | None:
+def _difference(found: Trace, leaves: Sequence[Any], tape: QuantumScript, device: CompilingDevice) -> str | None:
     lowered = lower(tape, device, varies=lambda value: True, trainable=qml.math.requires_grad)
     return disagreement(
         found.program,

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.program import Probabilities, Program, Samples, Slots, State
+from qhybrid.execution import result_shape
+from qhybrid.program import Program, Samples, Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +62,8 @@ def port_shape(program: Program, port: Port, sizes: tuple[int, ...], batch: int,
         return (*carried, program.num_shared)
     if port.role == "batched":
         return (*carried, program.num_batched, batch)
-    own = program.arrays[port.index].shape if port.role == "array" else _result_shape(program, port.index, shots)
+    own = program.arrays[port.index].shape if port.role == "array" else result_shape(program, port.index, shots)
     return (*carried, batch, *own) if port.batched else (*carried, *own)
-
-
-def _result_shape(program: Program, index: int, shots: int | None) -> tuple[int, ...]:
-    if index == 0:
-        return (len(program.scalars),)
-    match program.tensors[index - 1]:
-        case State():
-            return (2**program.num_wires,)
-        case Probabilities(wires):
-            return (2 ** len(wires),)
-        case Samples(wires):
-            if shots is None:
-                raise RuntimeError("raw samples without shots")
-            return (shots, len(wires))
 
 
 def gather(ports: Sequence[Port], values: Sequence[NDArray], num_arrays: int) -> Slots:

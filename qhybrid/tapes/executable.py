@@ -92,7 +92,7 @@ class TapeExecutable(Executable):
         count = slots.batch_size if self.program.is_batched else 1
         assert count is not None
         if count == 0:
-            return self._empty(shots)
+            return self.no_results(shots)
         values, tensors = self._measure(slots, count, shots)
         scalars = self.measured.scalars(values, slots)
         results = (scalars, *tensors)
@@ -289,17 +289,6 @@ class TapeExecutable(Executable):
         sizes = {State: lambda m: 2**self.program.num_wires, Probabilities: lambda m: 2 ** len(m.wires)}
         tensors = sum(sizes.get(type(m), lambda m: (shots or 1) * len(m.wires))(m) for m in self.program.tensors)
         return self.measured.num_values + tensors + 1
-
-    def _empty(self, shots: int | None) -> tuple[NDArray, ...]:
-        tensors: list[NDArray] = []
-        for m in self.program.tensors:
-            if isinstance(m, Samples):
-                tensors.append(np.zeros((0, shots or 0, len(m.wires)), np.int64))
-            elif isinstance(m, State):
-                tensors.append(np.zeros((0, 2**self.program.num_wires), complex))
-            else:
-                tensors.append(np.zeros((0, 2 ** len(m.wires))))
-        return (np.zeros((0, len(self.program.scalars))), *tensors)
 
     # ------------------------------------------------------------------ derivatives
 

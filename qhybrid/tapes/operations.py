@@ -18,6 +18,7 @@ from pennylane.operation import Operator
 
 from qhybrid.errors import CaptureError
 from qhybrid.program import (
+    PAULI,
     Channel,
     Diagonal,
     Evolution,
@@ -69,7 +70,6 @@ _SPECTRAL = {
 _ALIASES = dict.fromkeys(("ControlledPhaseShift", "CPhase", "CPhaseShift", "U1"), "PhaseShift")
 #: Operations that turn a letter into Z.
 _TURNS: dict[str, Callable] = {"X": qml.Hadamard, "Y": lambda wire: qml.RX(np.pi / 2, wire)}
-_PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,7 +292,7 @@ def _rotation_angle(word: str, matrix: NDArray) -> float | None:
     """The angle at which the rotation about ``word`` has this matrix, ``None`` if there is none."""
     if matrix.shape != (2 ** len(word),) * 2:
         return None
-    pauli = reduce(np.kron, (_PAULI[letter] for letter in word))
+    pauli = reduce(np.kron, (PAULI[letter] for letter in word))
     cosine, sine = np.trace(matrix) / len(matrix), 1j * np.trace(pauli @ matrix) / len(matrix)
     if not np.allclose(matrix, cosine.real * np.eye(len(matrix)) - 1j * sine.real * pauli):
         return None

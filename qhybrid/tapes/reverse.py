@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from qhybrid.execution import Needs
 from qhybrid.program import (
+    PAULI,
     Angle,
     ArrayRef,
     Constant,
@@ -46,7 +47,6 @@ from qhybrid.tapes.parameters import (
 
 #: Amplitudes that are swept together.
 MAX_AMPLITUDES = 2**22
-_PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 
 
 def reverse(program: Program, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs) -> Slots:
@@ -316,7 +316,7 @@ def _column(values: NDArray, psi: NDArray) -> NDArray:
 def _word(word: str, wires: list[int], psi: NDArray) -> NDArray:
     """A Pauli word on ``psi``."""
     for letter, wire in zip(word, wires, strict=True):
-        psi = _multiplied(_PAULI[letter], (wire,), psi)
+        psi = _multiplied(PAULI[letter], (wire,), psi)
     return psi
 
 

@@ -69,8 +69,8 @@ class AerDevice(ProgramDevice):
         from qhybrid_devices.aer.simulator import Settings, Simulator
 
         super().__init__(wires=wires, shots=shots, seed=seed)
-        self._channels = noise_model if isinstance(noise_model, qml.NoiseModel) else None
-        if self._channels is not None:
+        self._added_noise = noise_model if isinstance(noise_model, qml.NoiseModel) else None
+        if self._added_noise is not None:
             noise_model = None
         num_wires = None if self.wires is None else len(self.wires)
         self.simulator = Simulator(
@@ -80,17 +80,16 @@ class AerDevice(ProgramDevice):
 
     def expand(self, tape: QuantumScript) -> QuantumScript:
         """The circuit with the channels of a PennyLane noise model behind the operations that have them."""
-        if self._channels is None:
+        if self._added_noise is None:
             return tape
-        (noisy,), _ = qml.noise.add_noise(tape, self._channels)
+        (noisy,), _ = qml.noise.add_noise(tape, self._added_noise)
         return noisy
 
     def adapt(self, program: Program) -> Program:
         """With noise, the gates that the noise is on, so that shift rules are those of what runs."""
         from qhybrid_devices.qiskit_circuits.rotations import in_hardware_gates
 
-        ideal = not (self.simulator.is_noisy or program.channels) and self.simulator.settings.backend is None
-        return program if ideal else in_hardware_gates(program)
+        return program if self.simulator.holds_state(program) else in_hardware_gates(program)
 
     @property
     def keeps_wires(self) -> bool:  # type: ignore[override]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qhybrid.errors import CircuitError, DeviceError
 from qhybrid.execution import Executable
 from qhybrid.jobs import Jobs
-from qhybrid.program import Program, Samples, Slots, State
+from qhybrid.program import Program, Slots, State
 from qhybrid_devices.aer.circuits import (
     Compiled,
     Finish,
@@ -81,8 +81,10 @@ class AerExecutable(Executable):
             DeviceError: Aer cannot run the circuit, or cannot give these results exactly
         """
         values, count = Values.of(self.program, slots)
-        read = self._distributed_results if self._by_groups else self._saved_results
-        return self._shaped(read(values, count) if count else self._empty())
+        if not count:
+            return self.no_results(None)
+        read = self._saved_results if self.simulator.holds_state(self.program) else self._distributed_results
+        return self._shaped(read(values, count))
 
     def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:
         """Results estimated from ``shots`` samples of each group of compatible measurements.
@@ -92,11 +94,11 @@ class AerExecutable(Executable):
             DeviceError: Aer cannot run the circuit
         """
         values, count = Values.of(self.program, slots)
-        self._check_readable()
+        reading = self._reading
         if not count:
-            return self._shaped(self._empty(shots))
+            return self.no_results(shots)
         spectra, extended = self._grouping.diagonalize(values)
-        own = (self.program, self._reading, values, spectra)
+        own = (self.program, reading, values, spectra)
         if self._has_distributions:
             return self._shaped(draw_results(*own, self._distributions(extended, count, shots), shots, rng))
         pieces = list(self._execute(self._measured, extended, count, shots, rng))
@@ -108,17 +110,7 @@ class AerExecutable(Executable):
 
     def circuits_per_execution(self, shots: int | None) -> int:
         """Circuits that one sample needs: one for each group of measurements, unless exact results are saved."""
-        return len(self._grouping.groups) if shots is not None or self._by_groups else 1
-
-    @property
-    def _is_mixed(self) -> bool:
-        """Whether noise makes the state mixed."""
-        return self.simulator.is_noisy or bool(self.program.channels)
-
-    @property
-    def _by_groups(self) -> bool:
-        """Whether exact results come from distributions: noise and routing leave no state to save."""
-        return self._is_mixed or self.simulator.settings.backend is not None
+        return 1 if shots is None and self.simulator.holds_state(self.program) else len(self._grouping.groups)
 
     @property
     def _has_distributions(self) -> bool:
@@ -128,7 +120,7 @@ class AerExecutable(Executable):
         method = self.simulator.settings.method
         if self.simulator.has_faulty_measurements:
             return False
-        if self._is_mixed:
+        if self.simulator.mixes(self.program):
             correlated = any(len(qubits) > 1 for qubits in self.simulator.readout_errors)
             exact = method in ("automatic", "density_matrix") and self.program.num_wires <= MAX_MIXED_WIRES
             return exact and not correlated
@@ -154,7 +146,7 @@ class AerExecutable(Executable):
                 "or probabilities."
             )
         method = self.simulator.settings.method
-        if self._is_mixed and method not in ("automatic", "density_matrix"):
+        if self.simulator.mixes(self.program) and method not in ("automatic", "density_matrix"):
             raise DeviceError(
                 f"Exact results of a noisy circuit need method='density_matrix', not {method!r}. "
                 "Change it, or set shots."
@@ -171,7 +163,7 @@ class AerExecutable(Executable):
 
     def _distributions(self, values: Values, count: int, shots: int | None) -> list[NDArray]:
         """The exact distribution of what is read of each group, ``(B, 2**k)``; ``shots`` are counted as used."""
-        method = "density_matrix" if self._is_mixed else None
+        method = "density_matrix" if self.simulator.mixes(self.program) else None
         pieces = list(self._execute(self._distributed, values, count, shots, method=method))
         found = []
         for g in range(len(self._grouping.groups)):
@@ -181,18 +173,6 @@ class AerExecutable(Executable):
 
     def _shaped(self, results: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         return results if self.program.is_batched else tuple(r[0] for r in results)
-
-    def _empty(self, shots: int = 0) -> tuple[NDArray, ...]:
-        """Results of no samples."""
-        tensors = []
-        for m in self.program.tensors:
-            if isinstance(m, State):
-                tensors.append(np.zeros((0, 1 << self.program.num_wires), complex))
-            elif isinstance(m, Samples):
-                tensors.append(np.zeros((0, shots, len(m.wires)), np.int64))
-            else:
-                tensors.append(np.zeros((0, 1 << len(m.wires))))
-        return (np.zeros((0, len(self.program.scalars))), *tensors)
 
     # ------------------------------------------------------------------ running
 
@@ -226,7 +206,7 @@ class AerExecutable(Executable):
 
     def _grouped(self, finish: Finish) -> Recipe:
         groups = self._grouping.groups
-        method = "density_matrix" if finish is save_distribution and self._is_mixed else None
+        method = "density_matrix" if finish is save_distribution and self.simulator.mixes(self.program) else None
 
         def make(values: Values | None) -> Compiled:
             return grouped_circuits(self.program, groups, self.simulator, values, finish, method)
@@ -246,14 +226,11 @@ class AerExecutable(Executable):
 
     @cached_property
     def _reading(self) -> Reading:
-        self._check_readable()
         groups = self._grouping.groups
-        return plan_reading(self.program, self._grouping, [{w: 1 << i for i, w in enumerate(g.wires)} for g in groups])
-
-    def _check_readable(self) -> None:
-        widest = max((len(g.wires) for g in self._grouping.groups), default=0)
+        widest = max((len(g.wires) for g in groups), default=0)
         if widest > MAX_READ_WIRES:
             raise DeviceError(f"qhybrid.aer measures up to {MAX_READ_WIRES} wires together, not {widest}.")
+        return plan_reading(self.program, self._grouping, [{w: 1 << i for i, w in enumerate(g.wires)} for g in groups])
 
 
 def _outcomes(counts: Any) -> NDArray:

@@ -1,4 +1,4 @@
-"""Readout errors as what they do to the distribution of outcomes."""
+"""Errors of measurements: which a noise model has, and what those of readout do to the distribution of outcomes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def readout_errors(noise_model: Any) -> dict[tuple[int, ...], NDArray]:
             for qubits in error.get("gate_qubits", [()]):
                 found[tuple(qubits)] = np.asarray(error["probabilities"], float)
     return found
+
+
+def has_faulty_measurements(noise_model: Any) -> bool:
+    """Whether a measurement has a quantum error, which changes the state and is no readout error."""
+    errors = noise_model.to_dict().get("errors", []) if noise_model is not None else []
+    return any("measure" in error["operations"] for error in errors if error["type"] == "qerror")
 
 
 def misread(distributions: NDArray, qubits: Sequence[int], errors: Mapping[tuple[int, ...], NDArray]) -> NDArray:

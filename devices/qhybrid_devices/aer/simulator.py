@@ -20,7 +20,8 @@ from qiskit_aer.noise import NoiseModel
 
 from qhybrid.errors import DeviceError
 from qhybrid.jobs import Jobs
-from qhybrid_devices.aer.noise import readout_errors
+from qhybrid.program import Program
+from qhybrid_devices.aer.noise import has_faulty_measurements, readout_errors
 
 #: Executions that are one run: enough to hide what a run costs, few enough to be interrupted.
 RUN_SIZE = 2048
@@ -133,6 +134,14 @@ class Simulator:
         """Whether gates or readout have errors."""
         return self._noise is not None and not self._noise.is_ideal()
 
+    def mixes(self, program: Program) -> bool:
+        """Whether noise, of the simulator or in the program, makes the state mixed."""
+        return self.is_noisy or bool(program.channels)
+
+    def holds_state(self, program: Program) -> bool:
+        """Whether there is a state vector at the end; noise, or routing on a backend, leave none."""
+        return not self.mixes(program) and self.settings.backend is None
+
     @cached_property
     def readout_errors(self) -> dict[tuple[int, ...], NDArray]:
         """Probabilities ``[prepared, read]`` of each qubit; the empty tuple stands for all others."""
@@ -141,12 +150,7 @@ class Simulator:
     @cached_property
     def has_faulty_measurements(self) -> bool:
         """Whether a measurement has a quantum error, which changes the state and is no readout error."""
-        return self._noise is not None and "measure" in {
-            name
-            for error in self._noise.to_dict().get("errors", [])
-            if error["type"] == "qerror"
-            for name in error["operations"]
-        }
+        return has_faulty_measurements(self._noise)
 
     @property
     def _noise(self) -> Any:

@@ -69,7 +69,7 @@ class QiskitExecutable(Executable):
         values, count = Values.of(self.program, slots)
         reading = self._reading
         if not count:
-            return self._empty(shots)
+            return self.no_results(shots)
         spectra, extended = self._grouping.diagonalize(values)
         outcomes = self._outcomes(extended, count, shots, rng)
         return self._shaped(read_outcomes(self.program, reading, values, spectra, list(outcomes)))
@@ -86,13 +86,6 @@ class QiskitExecutable(Executable):
 
     def _shaped(self, results: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         return results if self.program.is_batched else tuple(r[0] for r in results)
-
-    def _empty(self, shots: int) -> tuple[NDArray, ...]:
-        """Results of no samples."""
-        shapes = [(0, shots, len(m.wires)) if isinstance(m, Samples) else (0, 1 << len(m.wires)) for m in self._tensors]
-        kinds = [np.int64 if isinstance(m, Samples) else float for m in self._tensors]
-        tensors = [np.zeros(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)]
-        return (np.zeros((0, len(self.program.scalars))), *tensors)
 
     @cached_property
     def _tensors(self) -> tuple[Probabilities | Samples, ...]:

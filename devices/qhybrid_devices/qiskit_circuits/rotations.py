@@ -12,19 +12,17 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit.circuit.library import CXGate
+from qiskit.circuit.library import CXGate, UnitaryGate
 from qiskit.quantum_info import Operator
 from qiskit.synthesis import TwoQubitBasisDecomposer
 
-from qhybrid.program import Angle, Constant, Fixed, Gate, PauliRotation, Program, SpectralRotation
+from qhybrid.program import PAULI, Angle, Constant, Fixed, Gate, PauliRotation, Program, SpectralRotation
+from qhybrid_devices.qiskit_circuits.fixed import fixed_gate
 
 #: Smaller coefficients of a generator are rounding.
 EXACT = 1e-12
-_TURNS = {
-    "X": Fixed(Constant(np.diag([1.0 + 0j, -1.0]))),  # what turns a letter over
-    "Y": Fixed(Constant(np.array([[0, 1], [1, 0]], complex))),
-    "Z": Fixed(Constant(np.array([[0, 1], [1, 0]], complex))),
-}
+#: For each letter one that turns it over.
+_TURNS = {letter: Fixed(Constant(PAULI[turn])) for letter, turn in (("X", "Z"), ("Y", "X"), ("Z", "X"))}
 _ONE = Constant(np.ones((1, 1, 1)))
 
 
@@ -34,7 +32,7 @@ def in_rotations(program: Program) -> Program:
 
 
 def in_hardware_gates(program: Program) -> Program:
-    """The same, with two-qubit unitaries as CNOTs and one-qubit gates: the same ones every time."""
+    """The same, with two-qubit unitaries that have no name as CNOTs and one-qubit gates: the same ones every time."""
     gates = in_rotations(program).gates
     return replace(program, gates=tuple(part for gate in gates for part in _synthesized(gate)))
 
@@ -116,12 +114,17 @@ def _parities(energies: NDArray) -> NDArray:
 
 def _synthesized(gate: Gate) -> Iterator[Gate]:
     op = gate.operator
-    if not isinstance(op, Fixed) or gate.controls or len(gate.wires) != 2:
+    if not isinstance(op, Fixed) or gate.controls or len(gate.wires) != 2 or _has_a_name(op):
         yield gate
         return
     for part in _two_qubit_gates(gate.name, op):
         wires, controls = (tuple(gate.wires[w] for w in own) for own in (part.wires, part.controls))
         yield replace(part, wires=wires, controls=controls)
+
+
+@cache
+def _has_a_name(op: Fixed) -> bool:
+    return not isinstance(fixed_gate("", op.matrix.array), UnitaryGate)
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.execution import Executable, Needs
-from qhybrid.program import Angle, Evolution, Program, Samples, Slots, State, Variance
+from qhybrid.program import Angle, Evolution, Program, Slots, Variance
 from qhybrid_devices.externals import Values
 from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector.engine import (
@@ -204,14 +204,7 @@ class StateVectorExecutable(Executable):
             final = self._forward(part, stop - start)
             plan = self._compile(final.layout.tile).sampling
             parts.append(sample_results(plan, self.program, final.layout, part, final.psi, shots, rng))
-        if parts:
-            return self._joined(parts)
-        scalars, *tensors = self._joined([])
-        empty = [
-            np.zeros((0, shots, len(m.wires)), np.int64) if isinstance(m, Samples) else t
-            for m, t in zip(self.program.tensors, tensors, strict=True)
-        ]
-        return (scalars, *empty)
+        return self._joined(parts, shots)
 
     # ------------------------------------------------------------------ one group of samples
 
@@ -334,21 +327,15 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ slots and results
 
-    def _joined(self, parts: list[tuple[NDArray, ...]]) -> tuple[NDArray, ...]:
+    def _joined(self, parts: list[tuple[NDArray, ...]], shots: int | None = None) -> tuple[NDArray, ...]:
         if not self.program.is_batched:
             return tuple(r[0] for r in parts[0])
         if len(parts) == 1:
             return parts[0]
         if parts:
             return tuple(np.concatenate(r) for r in zip(*parts, strict=True))
-        n = self.program.num_wires
-        tensors = [
-            np.zeros((0, 1 << n), self.c_dtype)
-            if isinstance(m, State)
-            else np.zeros((0, 1 << len(m.wires)), self.real_dtype)
-            for m in self.program.tensors
-        ]
-        return (np.zeros((0, len(self.program.scalars)), self.real_dtype), *tensors)
+        kinds = {"f": self.real_dtype, "c": self.c_dtype}
+        return tuple(r.astype(kinds.get(r.dtype.kind, r.dtype)) for r in self.no_results(shots))
 
 
 def _zeros_like(values: Values) -> Values:

@@ -11,6 +11,7 @@ from scipy.linalg import expm, expm_frechet
 
 from qhybrid.execution import Executable, Needs
 from qhybrid.program import (
+    PAULI,
     Angle,
     ArrayRef,
     Constant,
@@ -29,8 +30,6 @@ from qhybrid.program import (
     State,
     Term,
 )
-
-PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 
 
 @dataclass(frozen=True)
