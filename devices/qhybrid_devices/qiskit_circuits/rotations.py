@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,20 +122,18 @@ def _synthesized(gate: Gate) -> Iterator[Gate]:
         yield replace(part, wires=wires, controls=controls)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _has_a_name(op: Fixed) -> bool:
     return not isinstance(fixed_gate("", op.matrix.array), UnitaryGate)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _two_qubit_gates(name: str, op: Fixed) -> tuple[Gate, ...]:
     """A unitary of the wires 0 and 1 as CNOTs and one-qubit gates, up to a global phase."""
     circuit = TwoQubitBasisDecomposer(CXGate(), euler_basis="ZYZ")(op.matrix.array)
     gates = []
     for instruction in circuit.data:
-        wires = tuple(
-            1 - circuit.find_bit(q).index for q in instruction.qubits
-        )  # Qiskit's first qubit is the last wire
+        wires = tuple(1 - circuit.find_bit(q).index for q in instruction.qubits)  # Qiskit's first is the last wire
         if len(wires) == 2:
             gates.append(Gate("CNOT", wires[1:], _TURNS["Z"], wires[:1], (True,)))
         else:
