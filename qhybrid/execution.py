@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,20 @@ def result_shape(program: Program, index: int, shots: int | None) -> tuple[int, 
             return (shots, len(wires))
 
 
+class SecondOrder(NamedTuple):
+    """Derivatives of a circuit along ``k`` directions, given cotangents of its results.
+
+    Args:
+        results: tangents of the results, each with the axis of directions in front
+        cotangents: of the slots
+        tangents: of these cotangents, each with the axis of directions in front
+    """
+
+    results: tuple[NDArray, ...]
+    cotangents: Slots
+    tangents: Slots
+
+
 class Executable(ABC):
     """A program compiled for one device.
 
@@ -72,6 +86,8 @@ class Executable(ABC):
 
     #: Whether :meth:`vjp` exists: an exact derivative in one pass.
     has_vjp: bool = False
+    #: Whether :meth:`jvp` and :meth:`second_order` exist: exact derivatives along directions, a few passes each.
+    has_jvp: bool = False
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -112,6 +128,35 @@ class Executable(ABC):
         wanted, from any thread, and only at the slots that it came from.
         """
         raise NotImplementedError(f"{type(self).__name__} has no native derivative")
+
+    def jvp(self, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
+        """Tangents of the results of :meth:`run` along ``k`` directions, the axis of directions in front.
+
+        Args:
+            slots: where
+            tangents: of the slots, each with the axis of directions in front: ``shared`` is ``(k, Ps)``, in any case,
+                ``batched`` is ``(k, Pb, batch)``, an array ``(k, *its shape)``; the last two may be ``None`` for zero
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no native forward mode")
+
+    def second_order(
+        self,
+        slots: Slots,
+        cotangents: tuple[NDArray, ...],
+        tangents: Slots,
+        cotangent_tangents: tuple[NDArray, ...] | None,
+        needs: Needs,
+    ) -> SecondOrder:
+        """Derivatives along ``k`` directions of the results and of :meth:`vjp`: forward over reverse.
+
+        Args:
+            slots: where
+            cotangents: of the results
+            tangents: directions of the slots, as for :meth:`jvp`
+            cotangent_tangents: directions of the cotangents, each with the axis of directions in front; ``None``: zero
+            needs: which cotangents are wanted, and tangents of cotangents
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no native second derivative")
 
 
 @dataclass(frozen=True, eq=False)
