@@ -90,8 +90,8 @@ def _embedded(entry: Any, index: int, size: int) -> NDArray:
 
 defvjp(_entry, lambda ans, scalars, index: lambda g: _embedded(g, index, scalars.shape[-1]), None)
 defvjp(_embedded, lambda ans, entry, index, size: lambda g: _entry(g, index), None, None)
-defjvp(_entry, lambda g, ans, scalars, index: _entry(g, index), None)
-defjvp(_embedded, lambda g, ans, entry, index, size: _embedded(g, index, size), None, None)
+defjvp(_entry, "same")
+defjvp(_embedded, "same")
 
 
 def unstack(scalars: Any) -> list[Any]:

@@ -2,7 +2,8 @@
 
 Backward applies the same node to the function's pullback, and forward mode to its pushforward, so a derivative is
 differentiable as often as the function is, and everything that works on the node (``torch.func``, hooks on saved
-tensors, several threads) works on its derivatives. Complex gradients follow PyTorch's convention, which is that of :class:`~qhybrid.execution.Function`.
+tensors, several threads) works on its derivatives. Complex gradients follow PyTorch's convention, which is that of
+:class:`~qhybrid.execution.Function`.
 """
 
 from __future__ import annotations
