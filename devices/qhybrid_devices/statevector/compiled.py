@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -60,14 +60,6 @@ class Compiled:
             anything = needs.shared or needs.batched or any(needs.arrays)
             request = self.requests[needs] = Request(want, 0 if prepared else stop, prepared, anything)
         return request
-
-    @cached_property
-    def along_directions(self) -> Compiled:
-        """The same for states with tangents, which do not stay products of one-qubit states."""
-        if not len(self.plan.product_bits):
-            return self
-        plan = build_plan(self.plan.operations, self.program.num_wires, self.options)
-        return replace(self, plan=plan, requests={})
 
 
 def compile_program(program: Program, tile: bool, options: PlanOptions) -> Compiled:

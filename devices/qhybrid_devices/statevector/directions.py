@@ -31,7 +31,7 @@ class Pass:
 
     Args:
         samples, some: which samples, and which directions
-        compiled: the program, without a product at the start
+        compiled: the program
         layout: of the samples
         values: the slots of the samples
         directions: their tangents

@@ -301,7 +301,7 @@ class StateVectorExecutable(Executable):
             yield Pass(
                 slice(start, stop),
                 slice(some, last),
-                self._compile(layout.tile).along_directions,
+                self._compile(layout.tile),
                 layout,
                 values.part(program, start, stop),
                 directions.part(program, start, stop).some(some, last),
