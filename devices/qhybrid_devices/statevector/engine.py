@@ -303,6 +303,8 @@ def apply_tangents(
         dcoef: their derivatives, of the same dtype
         moving: for each operation whether its coefficients change along any direction
     """
+    if not len(plan.operations):
+        return
     if len(plan.product_bits):
         psi[...] = 0
         psi[:, 0, 0] = 1

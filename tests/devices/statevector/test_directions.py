@@ -163,10 +163,12 @@ def test_preparation(rng, build, wires, batch):
     builder = build(rng, 4, batch)
     amplitudes = random_like(rng, np.zeros(2 ** len(wires), complex))
     ref = builder.array(lambda: amplitudes / np.linalg.norm(amplitudes), batched=True)
-    builder.add("pauli", 2, 1, batched=True)
-    builder.add_fixed(SWAP, (0, 3))
-    program = builder.program((Expectation(XYZ),), (State(),), Preparation(wires, ref))
-    check(program, builder.values(), k=2)
+    for gates in (False, True):
+        if gates:
+            builder.add("pauli", 2, 1, batched=True)
+            builder.add_fixed(SWAP, (0, 3))
+        program = builder.program((Expectation(XYZ),), (State(),), Preparation(wires, ref))
+        check(program, builder.values(), k=2)
 
 
 @pytest.mark.parametrize("batch", [None, 3])
