@@ -27,10 +27,10 @@ from qhybrid.capture.signature import flatten, holds_tensor, leaf_names
 from qhybrid.capture.trace import Trace, audit, trace
 from qhybrid.capture.values import concrete, is_functorch
 from qhybrid.circuit import CompiledCircuit, run_tape
-from qhybrid.errors import CaptureError, FallbackWarning, NotFiniteError
+from qhybrid.errors import CaptureError, DifferentiationError, FallbackWarning, NotFiniteError
 from qhybrid.execution import Needs
 from qhybrid.explanation import Explanation
-from qhybrid.gradients import GradientMethod, PhysicsAware, check_method, resolve, resolves
+from qhybrid.gradients import Checked, GradientMethod, NoDerivative, PhysicsAware, check_method, resolve, resolves
 from qhybrid.tapes import TapeBackend, backend_of, portable
 from qhybrid.twins import graft
 
@@ -91,6 +91,8 @@ class QNode(qml.QNode):
             :class:`~qhybrid.gradients.GradientMethod`, or a method of PennyLane's.
             :class:`~qhybrid.gradients.PhysicsAware` takes values from the device and derivatives from a model of it
         trace: ``False`` calls the function every time
+        check: compare the first derivatives of each circuit with central differences, and refuse those that disagree;
+            see :class:`~qhybrid.gradients.Checked`
         kwargs: further arguments of :class:`pennylane.QNode`
 
     Raises:
@@ -115,6 +117,7 @@ class QNode(qml.QNode):
         diff_method: Any = "best",
         *,
         trace: bool = True,
+        check: bool = False,
         **kwargs: Any,
     ) -> None:
         check_method(diff_method)
@@ -129,10 +132,11 @@ class QNode(qml.QNode):
 
             keep_out_of_graphs(QNode.__call__, QNode.stacked)
         self._init_args = {
-            "func": func, "device": device, "interface": interface, "diff_method": diff_method, "trace": trace, **kwargs
+            "func": func, "device": device, "interface": interface, "diff_method": diff_method, "trace": trace,
+            "check": check, **kwargs
         }  # fmt: skip
         self._method = diff_method
-        self._trace = trace
+        self._trace, self._check = trace, check
         self._cache = _Cache()
         if isinstance(diff_method, PhysicsAware):
             self._twin()  # now, since its device may not exist
@@ -167,6 +171,7 @@ class QNode(qml.QNode):
                 reason = str(cause)
                 self._cache.uncompiled = reason
         if reason:
+            self._refuse_unchecked(reason)
             self._warn(f"runs through PennyLane on every call: {reason}")
         return super().__call__(*args, **kwargs)
 
@@ -174,6 +179,11 @@ class QNode(qml.QNode):
         """What gives the derivatives of a physics-aware QNode, made at the first use."""
         if self._cache.twin is None:
             twin = self._method.twin
+            if callable(twin) and self._check:
+                raise DifferentiationError(
+                    "check=True checks the derivatives of circuits; with a function as twin it checks none. Make the "
+                    "twin a QNode with check=True, and leave it out here."
+                )
             if isinstance(twin, str):
                 twin = qml.device(twin, wires=self.device.wires)
             if not callable(twin):
@@ -322,7 +332,19 @@ class QNode(qml.QNode):
         return method
 
     def _resolve_with_reason(self, shots: int | None) -> tuple[GradientMethod, str]:
-        return resolve(self._method, has_vjp=self._backend.has_vjp, shots=shots, options=self.gradient_kwargs)
+        method, reason = resolve(self._method, has_vjp=self._backend.has_vjp, shots=shots, options=self.gradient_kwargs)
+        if not self._check or isinstance(method, NoDerivative | PhysicsAware):
+            return method, reason
+        checked = Checked(method)
+        return checked, f"{reason}; the first {checked.calls} of each circuit are compared with central differences"
+
+    def _refuse_unchecked(self, reason: str) -> None:
+        """With check=True, do not let derivatives pass that PennyLane gives."""
+        if self._check and not isinstance(self._method, PhysicsAware):
+            raise DifferentiationError(
+                f"check=True compares derivatives of compiled circuits, and this one runs through PennyLane: {reason}. "
+                "Leave out check=True, or remove the cause."
+            )
 
     def _warn(self, message: str) -> None:
         if not self._cache.warned:
