@@ -22,9 +22,9 @@
 # * **in situ**: train on the machine itself. Its derivative comes from the parameter-shift rule, which runs the circuit
 #   twice more for each trained angle, for each sample, at each step. That is right, and it is expensive.
 #
-# *Physics-aware training* (L. G. Wright et al., Nature 601, 549, 2022) is a third way: **forward on the machine, backward
-# through the model.** The loss sees what the machine really gave; only the derivative, which says where to go from
-# there, is borrowed from the simulator. In qhybrid this is one argument:
+# *Physics-aware training* (L. G. Wright et al., Nature 601, 549, 2022) is a third way: **forward on the machine,
+# backward through the model.** The loss sees what the machine really gave; only the derivative, which says where to go
+# from there, is borrowed from the simulator. In qhybrid this is one argument:
 #
 #     @qml.qnode(machine, diff_method=qml.gradients.PhysicsAware(twin="qhybrid.statevector"))
 #
@@ -37,7 +37,7 @@
 # 4. all three side by side,
 # 5. why a wrong derivative is good enough, and when it is not.
 #
-# It takes about a minute on two processor cores. Besides PyTorch and scikit-learn it needs Qiskit Aer:
+# It takes one to two minutes on two processor cores. Besides PyTorch and scikit-learn it needs Qiskit Aer:
 # `pip install -e ".[tutorials]"`.
 
 # %%
@@ -71,9 +71,9 @@ RESULT = {}
 # ## 1. A chip that is not in the data sheet
 #
 # Three qubits, and errors of two kinds. Some are *random*: each gate sometimes forgets everything (depolarizing), and
-# the detector takes a 1 for a 0 more often than a 0 for a 1. And some are *systematic*, the same at every shot: on each
-# qubit every `RY` turns by a fixed angle too much, and every CNOT drags a rotation along that nobody asked for. No number
-# of shots averages those away. The gates of this chip are simply other gates.
+# the detector takes a 1 for a 0 more often than a 0 for a 1. And some are *systematic*, the same at every shot: on
+# each qubit every `RY` turns by a fixed angle too much, or too little, and every CNOT drags a rotation along that
+# nobody asked for. No number of shots averages those away. The gates of this chip are simply other gates.
 
 # %%
 QUBITS = 3
@@ -245,14 +245,14 @@ print("\nPHYSICS-AWARE\n" + str(aware.explain(batch, weights)))
 #
 # ## 4. Side by side
 #
-# Each way starts from the same three sets of weights. One training in situ takes 24 steps, physics-aware
+# Each way starts from the same three sets of weights. One training in situ takes 21 steps, physics-aware
 # 120, and in silico it was 200.
 
 # %%
 ways = {"in situ": [], "physics-aware": []}
 for seed in SEEDS:
     for name, method, steps, every in (
-        ("in situ", "parameter-shift", 24, 3),
+        ("in situ", "parameter-shift", 21, 3),
         ("physics-aware", qml.gradients.PhysicsAware(), 120, 5),
     ):
         circuit = qml.set_shots(qml.QNode(classifier, new_chip(seed), diff_method=method), SHOTS)
@@ -381,11 +381,11 @@ for name, values in cosines.items():
 # %% [markdown]
 # The physics-aware gradient points the chip's way, if not exactly; the one of the simulator knows nothing of it there.
 #
-# The borrowed factor is a limit as well. If the twin is far off, by a good part of a quarter turn, its derivative points
-# elsewhere, and training walks about or leads uphill. Then a better twin is needed, and any model of the chip will do:
-# `twin=` also takes a noisy simulator, a circuit with calibrated angles, or a neural network that was fitted to what the
-# chip gives. And where the training has to end in an exact minimum of the chip's own loss, the last steps can be done in
-# situ.
+# The borrowed factor is a limit as well. If the twin is far off, by a good part of a quarter turn, its derivative
+# points elsewhere, and training walks about or leads uphill. Then a better twin is needed, and any model of the chip
+# will do: `twin=` also takes a noisy simulator, a circuit with calibrated angles, or a neural network that was fitted
+# to what the chip gives. And where the training has to end in an exact minimum of the chip's own loss, the last steps
+# can be done in situ.
 #
 # ## 6. Keeping the result
 

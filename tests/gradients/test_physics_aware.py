@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import autograd
 import numpy as np
 import pennylane as qml
 import pytest
@@ -119,6 +120,38 @@ def test_higher_derivatives_and_transforms_are_the_twins():
     several = torch.stack([w, w + 0.1, w - 0.4])
     found, expected = (torch.func.vmap(torch.func.grad(f))(several) for f in (ours, own))
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # PyTorch's own
+def test_forward_mode_is_the_twins():
+    on = device()
+    node, (x, w) = aware(on), tensors(grad=False)
+    tangent = torch.tensor([0.6, -1.1], dtype=torch.float64)
+
+    def stacked(node):
+        return lambda w: torch.stack(node(x, w))
+
+    def total(node):
+        return lambda w: torch.stack(node(x, w)).sum()
+
+    values, found = torch.func.jvp(stacked(node), (w,), (tangent,))
+    whole = values * SHOTS / 2 + SHOTS / 2
+    torch.testing.assert_close(whole, whole.round(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(found, torch.func.jvp(stacked(exact()), (w,), (tangent,))[1], atol=1e-12, rtol=0)
+    assert qhybrid.jobs_of(on).usage.circuits == len(X)
+    products = [torch.func.jvp(torch.func.grad(total(n)), (w,), (tangent,))[1] for n in (node, exact())]
+    torch.testing.assert_close(*products, atol=1e-12, rtol=0)
+    jacobians = [torch.func.jacfwd(stacked(n))(w) for n in (node, exact())]
+    torch.testing.assert_close(*jacobians, atol=1e-12, rtol=0)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(w, tangent)
+        result = torch.autograd.forward_ad.unpack_dual(stacked(node)(dual))
+    torch.testing.assert_close(result.tangent, found, atol=1e-12, rtol=0)
+    forward = [
+        autograd.make_jvp(lambda w, n=n: pnp.stack(n(0.3, w)))(pnp.array(W))(tangent.numpy())[1]
+        for n in (node, exact())
+    ]
+    np.testing.assert_allclose(*forward, atol=1e-12)
 
 
 def test_nothing_is_asked_of_the_twin_without_derivatives():
