@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 from autograd.tracer import Box
+from pennylane.operation import Operator
 
 from qhybrid.capture.values import concrete, is_functorch, is_tensor
 from qhybrid.errors import DifferentiationError
@@ -30,7 +31,7 @@ def graft(
     Raises:
         DifferentiationError: the results of the twin are not like those of ``run``
     """
-    leaves, structure = qml.pytrees.flatten((args, kwargs))
+    leaves, structure = qml.pytrees.flatten((args, kwargs), is_leaf=_is_constant_operator)
     plain_args, plain_kwargs = qml.pytrees.unflatten([detached(leaf) for leaf in leaves], structure)
     result = run(*plain_args, **plain_kwargs)
     values, structure = qml.pytrees.flatten(result)
@@ -40,6 +41,11 @@ def graft(
     surrogates = qml.pytrees.flatten(found)[0] * (copies or 1)
     _check_alike(values, surrogates)
     return qml.pytrees.unflatten([_grafted(v, s) for v, s in zip(values, surrogates, strict=True)], structure)
+
+
+def _is_constant_operator(value: Any) -> bool:
+    """Whether a value is an operator without anything to detach; it must stay the same object."""
+    return isinstance(value, Operator) and not any(map(is_tracked, qml.pytrees.flatten(value)[0]))
 
 
 def _grafted(value: Any, surrogate: Any) -> Any:

@@ -169,6 +169,24 @@ def test_nothing_is_asked_of_the_twin_without_derivatives():
         node(x, w)
 
 
+def test_arguments_of_any_structure(capsys):
+    @qhybrid.qnode(device(), diff_method=PhysicsAware())
+    def nested(params, nothing=None, *, observable, options):
+        print("ran")
+        qml.RX(params["a"], wires=0)
+        qml.RY(params["b"][0], wires=1)
+        return {"z": qml.expval(observable), "p": [qml.probs(wires=0)]}
+
+    observable = qml.Hamiltonian([0.5, 0.2], [qml.Z(0), qml.Z(1)])
+    for angle in (0.3, 0.9, 1.4, 2.0):
+        a, b = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (angle, 0.4))
+        result = nested({"a": a, "b": (b, 2)}, None, observable=observable, options=[1, "x", None])
+        (result["z"] + result["p"][0][0]).backward()
+        assert a.grad.item() == pytest.approx(-0.5 * np.sin(angle) - 0.5 * np.sin(angle))
+        assert b.grad.item() == pytest.approx(-0.2 * np.sin(0.4))
+    assert capsys.readouterr().out.count("ran") == 4  # the trace and its audit, on the device and on the twin
+
+
 def test_shot_vectors():
     node = aware(shots=[100, 300])
     w = pnp.array(W)
