@@ -31,6 +31,7 @@ from qhybrid.errors import CaptureError, DifferentiationError, FallbackWarning, 
 from qhybrid.execution import Needs
 from qhybrid.explanation import Explanation
 from qhybrid.gradients import Checked, GradientMethod, NoDerivative, PhysicsAware, check_method, resolve, resolves
+from qhybrid.interfaces.names import name_node
 from qhybrid.tapes import TapeBackend, backend_of, portable
 from qhybrid.twins import graft
 
@@ -130,7 +131,7 @@ class QNode(qml.QNode):
         if "torch" in sys.modules:
             from qhybrid.interfaces.torch import keep_out_of_graphs
 
-            keep_out_of_graphs(QNode.__call__, QNode.stacked)
+            keep_out_of_graphs(QNode.call_outside_of_graphs, QNode.stacked)
         self._init_args = {
             "func": func, "device": device, "interface": interface, "diff_method": diff_method, "trace": trace,
             "check": check, **kwargs
@@ -138,6 +139,7 @@ class QNode(qml.QNode):
         self._method = diff_method
         self._trace, self._check = trace, check
         self._cache = _Cache()
+        self._name_in_graphs = name_node(self)
         if isinstance(diff_method, PhysicsAware):
             self._twin()  # now, since its device may not exist
         if self._no_backend() is None and resolves(diff_method):
@@ -156,6 +158,14 @@ class QNode(qml.QNode):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the circuit; the result has the structure that the quantum function returns."""
+        if _in_a_graph() and not isinstance(self._method, PhysicsAware):  # there it would run once more in backward
+            from qhybrid.interfaces.torch_library import evaluate_in_graph
+
+            return evaluate_in_graph(self._name_in_graphs, args, kwargs)
+        return self.call_outside_of_graphs(args, kwargs)
+
+    def call_outside_of_graphs(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run the circuit, which no graph of ``torch.compile`` looks into."""
         if not isinstance(self._method, PhysicsAware) or self._ends_in_a_transform:
             return self._call(args, kwargs)
         copies = len(self._each_shots()) if self._shots.has_partitioned_shots else None
@@ -482,6 +492,7 @@ class QNode(qml.QNode):
         copied._compile_pipeline = CompilePipeline(self._compile_pipeline)
         copied.gradient_kwargs = dict(self.gradient_kwargs)
         copied._cache = _Cache()
+        copied._name_in_graphs = name_node(copied)
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QNode:
@@ -506,6 +517,12 @@ class QNode(qml.QNode):
                 "Define it at the top level of a module."
             )
         return (_rebuild, (module, name, settings, shots))
+
+
+def _in_a_graph() -> bool:
+    """Whether ``torch.compile`` is making a graph of the caller."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
 
 
 def _is_trainable(leaf: Any) -> bool:
