@@ -379,7 +379,8 @@ for name, values in cosines.items():
     print(f"cosine of the angle to the chip's own gradient, {name}: {', '.join(f'{v:+.2f}' for v in values)}")
 
 # %% [markdown]
-# The physics-aware gradient points the chip's way, if not exactly; the one of the simulator knows nothing of it there.
+# The physics-aware gradient points the chip's way each time, if not exactly. The simulator's own may point anywhere: it
+# is what is left of a loss that has no more to say there.
 #
 # The borrowed factor is a limit as well. If the twin is far off, by a good part of a quarter turn, its derivative
 # points elsewhere, and training walks about or leads uphill. Then a better twin is needed, and any model of the chip

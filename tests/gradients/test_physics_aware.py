@@ -215,6 +215,17 @@ def test_layer():
         torch.testing.assert_close(ours, own)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # PyTorch's own, behind any break of a graph
+def test_a_graph_of_torch_breaks_at_the_call_and_runs_the_device_once():
+    on = device()
+    node, (x, w) = aware(on), tensors()
+    compiled = torch.compile(lambda x, w: torch.stack(node(x, w)).sum() * 2, backend="eager")
+    (found,) = torch.autograd.grad(compiled(x, w), w)
+    assert qhybrid.jobs_of(on).usage.circuits == len(X)
+    (expected,) = torch.autograd.grad(2 * torch.stack(exact()(x, w)).sum(), w)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
 # ------------------------------------------------------------------ twins
 
 
