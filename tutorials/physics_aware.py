@@ -37,7 +37,7 @@
 # 4. all three side by side,
 # 5. why a wrong derivative is good enough, and when it is not.
 #
-# It takes one to two minutes on two processor cores. Besides PyTorch and scikit-learn it needs Qiskit Aer:
+# It takes about a minute on two processor cores. Besides PyTorch and scikit-learn it needs Qiskit Aer:
 # `pip install -e ".[tutorials]"`.
 
 # %%
