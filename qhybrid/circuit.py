@@ -66,9 +66,7 @@ class CompiledCircuit:
         results = self.results(values, method, shots)
         scalars = _unstack(values.host, results[0])
         if not self.only_scalars:
-            scalars = [
-                scalars[o.index] if isinstance(o, ScalarOutput) else o.value(results[1 + o.index]) for o in self.outputs
-            ]
+            scalars = [o.value(scalars, results[1:]) for o in self.outputs]
         return [_as_pennylane(s) for s in scalars] if values.host == "autograd" else scalars
 
 
