@@ -89,7 +89,7 @@ class Deferral:
         (wire,) = wire_indices(op.wires, self.wire_map)
         record, gates = wire, []
         if keep and op.reset:
-            self.wire_map[op.wires[0]] = self._new_wire()
+            self._replace(op.wires[0])
         elif keep:
             record = self._new_wire()
             gates.append(Gate("CNOT", (record,), _FLIP, (wire,), (True,)))
@@ -142,6 +142,13 @@ class Deferral:
                 "make, or makes only later. Call qml.measure inside the quantum function, before its value is used."
             )
         return found
+
+    def _replace(self, label: Any) -> None:
+        """Give a label a new wire; a label of the device that had it, which the circuit does not use, gets the old."""
+        new = self._new_wire()
+        for other in [known for known, wire in self.wire_map.items() if wire == new]:
+            self.wire_map[other] = self.wire_map[label]
+        self.wire_map[label] = new
 
     def _new_wire(self) -> int:
         wire = next(self.fresh)
