@@ -32,9 +32,32 @@ _FLIP = Fixed(Constant(np.array([[0, 1], [1, 0]], dtype=complex)))
 Cube = tuple[tuple[int, bool], ...]
 
 
-def measures_inside(tape: QuantumScript) -> bool:
-    """Whether a circuit has mid-circuit measurements."""
-    return any(isinstance(op, MidMeasure) for op in tape.operations)
+@dataclass(frozen=True)
+class MidCircuit:
+    """What a circuit has of mid-circuit measurements."""
+
+    measured: bool = False
+    postselected: bool = False
+
+    @classmethod
+    def of(cls, tape: QuantumScript) -> MidCircuit:
+        """What a recorded circuit has."""
+        found = [op for op in tape.operations if isinstance(op, MidMeasure)]
+        return cls(bool(found), any(op.postselect is not None for op in found))
+
+    def unsupported(self, method: Any, postselect_mode: Any, shots: bool) -> str | None:
+        """Why this circuit cannot be deferred and be what was asked for, ``None`` if it can.
+
+        Args:
+            method: PennyLane's ``mcm_method``
+            postselect_mode: PennyLane's
+            shots: whether results are estimated from samples
+        """
+        if self.measured and method not in (None, "deferred", "device"):
+            return f"mcm_method={str(method)!r} was asked for, and mid-circuit measurements are deferred"
+        if self.postselected and shots and postselect_mode == "fill-shots":
+            return "postselect_mode='fill-shots' was asked for, and samples that do not pass are discarded ('hw-like')"
+        return None
 
 
 @dataclass(frozen=True)
