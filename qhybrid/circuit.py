@@ -25,9 +25,9 @@ from qhybrid.program import Program
 
 #: In place of the gradient of quotients of sampled numbers.
 BIASED = Refused(
-    "Postselected results from shots are quotients of estimates, whose derivative is biased. Remove the shots, or measure "
-    "without postselect the projector on the outcome, and its product with the observable: the derivatives of both are "
-    "unbiased, and how they are combined is up to you."
+    "Postselected results from shots are quotients of estimates, whose derivative is biased. Remove the shots, or "
+    "measure without postselect the projector on the outcome, and its product with the observable: the derivatives of "
+    "both are unbiased, and how they are combined is up to you."
 )
 
 
