@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,17 @@ MAX_CACHED_PROGRAMS = 256
 def is_pure(op: Operator) -> bool:
     """Whether an operation keeps a pure state pure; a density matrix does not."""
     return not isinstance(op, qml.QubitDensityMatrix)
+
+
+@qml.transform
+def _defer_for_gradient_transforms(tape: QuantumScript) -> tuple[Sequence[QuantumScript], Callable]:
+    """Controlled operations for conditional ones, since those are all that PennyLane's gradient transforms shift."""
+    if MidCircuit.of(tape).postselected:
+        raise DeviceError(
+            "PennyLane's gradient transforms shift postselected results, which have no shift rule. Use qhybrid.QNode, "
+            'diff_method="best" without shots, or diff_method=None.'
+        )
+    return qml.defer_measurements(tape)
 
 
 @simulator_tracking
@@ -153,8 +164,7 @@ class ProgramDevice(Device, CompilingDevice):
         """Settle the wires and refuse what is foreign; lowering defers measurements and decomposes the rest."""
         pipeline = CompilePipeline()
         if execution_config is not None and execution_config.gradient_method not in (None, *self.graph_methods):
-            # Gradient transforms of PennyLane's shift conditional operations only where they are controlled ones.
-            pipeline.add_transform(qml.defer_measurements, allow_postselect=False)
+            pipeline.add_transform(_defer_for_gradient_transforms)
         pipeline.add_transform(decompose, stopping_condition=is_pure, device_wires=self.wires, name=self.name)
         pipeline.add_transform(device_resolve_dynamic_wires, wires=self.wires, allow_resets=False)
         pipeline.add_transform(validate_device_wires, self.wires, name=self.name)

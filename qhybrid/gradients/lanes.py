@@ -222,7 +222,7 @@ def untie(program: Program) -> Untied:
     def add_once(angle: Angle, gate: Gate, position: int) -> Angle:
         if not gate.classical:
             return add(angle, (gate, position))
-        found = copies.setdefault((position, replace(gate, name="", **_without_outcomes(gate))), [])
+        found = copies.setdefault((position, _without_outcomes(gate)), [])
         for row, others in found:
             if all(_exclude(gate, other) for other in others):
                 others.append(gate)
@@ -242,8 +242,9 @@ def untie(program: Program) -> Untied:
     return Untied(program, rewritten, tuple(sources), tuple(origins))
 
 
-def _without_outcomes(gate: Gate) -> dict[str, Any]:
-    return {"controls": gate.controls[gate.classical :], "control_values": gate.control_values[gate.classical :]}
+def _without_outcomes(gate: Gate) -> Gate:
+    controls, values = gate.controls[gate.classical :], gate.control_values[gate.classical :]
+    return replace(gate, name="", controls=controls, control_values=values, classical=0)
 
 
 def _exclude(a: Gate, b: Gate) -> bool:

@@ -139,12 +139,10 @@ def test_projectors_as_words_of_z():
 
 
 @pytest.mark.parametrize("postselect", [None, 1])
-def test_the_function_is_not_called_again(postselect):
+def test_traces_hold(postselect):
     """PennyLane orders outcomes by random names; no audit may see a difference in that."""
-    calls = []
 
     def circuit(x):
-        calls.append(x)
         for wire in range(3):
             qml.RX(x[wire], wires=wire)
         m = [qml.measure(0, postselect=postselect, reset=True), qml.measure(1), qml.measure(2, reset=True)]
@@ -154,12 +152,12 @@ def test_the_function_is_not_called_again(postselect):
 
     node = qhybrid.QNode(circuit, _device())
     plain = qml.QNode(circuit, qml.device("default.qubit"), mcm_method="deferred")
-    numbers = np.random.default_rng(0).uniform(0.3, 2.5, (10, 3))
-    results = [node(x) for x in numbers]
-    assert len(calls) == 3  # the trace, and the audits of the calls 1 and 8
-    for x, found in zip(numbers, results, strict=True):
-        for mine, theirs in zip(found, plain(x), strict=True):
+    for x in np.random.default_rng(0).uniform(
+        0.3, 2.5, (10, 3)
+    ):  # the calls 1 and 8 are audited; a warning is an error
+        for mine, theirs in zip(node(x), plain(x), strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-11)
+    assert node.explain(x).path == "compiled"
 
 
 def test_outcomes_may_be_weighted_with_an_argument():
@@ -370,9 +368,16 @@ def test_shots_are_not_filled_up():
     with pytest.raises(DeviceError, match="postselect_mode='fill-shots' was asked for"):
         _on_shots(_measured, postselect_mode="fill-shots")(0.7)
     assert _on_shots(_measured, postselect_mode="hw-like")(0.7) == pytest.approx(np.cos(0.7), abs=0.1)
-    filled = qhybrid.QNode(_measured, qml.device("default.qubit", seed=4), postselect_mode="fill-shots")
+    options = {"postselect_mode": "fill-shots", "mcm_method": "deferred"}
+    filled = qhybrid.QNode(_measured, qml.device("default.qubit", seed=4), **options)
     with pytest.warns(FallbackWarning, match="fill-shots"):
         assert qml.set_shots(filled, 4000)(0.7) == pytest.approx(np.cos(0.7), abs=0.1)
-    plain = qml.QNode(_measured, _device(), postselect_mode="fill-shots")
+    plain = qml.QNode(_measured, _device(), diff_method=None, postselect_mode="fill-shots")
     with pytest.raises(DeviceError, match="postselect_mode='fill-shots' was asked for"):
         qml.set_shots(plain, 100)(0.7)
+
+
+def test_gradient_transforms_do_not_know_of_postselection():
+    with pytest.raises(DeviceError, match=r"gradient transforms .* qhybrid.QNode"):
+        qml.QNode(_measured, _device(), diff_method="parameter-shift")(0.7)
+    assert qml.QNode(_measured, _device(), diff_method=None)(0.7) == pytest.approx(np.cos(0.7))
