@@ -146,7 +146,7 @@ def test_second_derivatives(circuit):
     size = len(plain(*POINT))
 
     def in_torch(f):
-        weights = torch.cos(torch.arange(size))
+        weights = torch.cos(torch.arange(size, dtype=torch.float64))
         return torch.autograd.functional.hessian(
             lambda z: (f(z[0], z[1]) * weights).sum(), torch.tensor(POINT, dtype=torch.float64)
         )
@@ -168,7 +168,7 @@ def test_batches_in_torch(circuit, method):
     found = torch.cat([r.reshape(3, -1) for r in node(x, y)], dim=1)
     wanted = torch.stack([plain(one, y) for one in x])
     torch.testing.assert_close(found, wanted, atol=1e-11, rtol=0)
-    weights = torch.cos(torch.arange(wanted.numel())).reshape(wanted.shape)
+    weights = torch.cos(torch.arange(wanted.numel(), dtype=torch.float64)).reshape(wanted.shape)
     ours, theirs = (torch.autograd.grad((r * weights).sum(), (x, y)) for r in (found, wanted))
     torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=0)
 
@@ -240,7 +240,7 @@ def test_random_dynamic_circuits(steps, seed):
     results = []
     for f in (_flat(node), _plain(circuit)):
         value = f(x)
-        gradient = torch.autograd.grad((value * torch.cos(torch.arange(len(value)))).sum(), x)[0]
+        gradient = torch.autograd.grad((value * torch.cos(torch.arange(len(value), dtype=torch.float64))).sum(), x)[0]
         results.append((value.detach(), gradient))
     if torch.isfinite(results[1][0]).all() and results[1][0].abs().max() < 1e3:
         torch.testing.assert_close(results[0], results[1], atol=1e-8, rtol=0)
