@@ -21,16 +21,26 @@ from pennylane.transforms.core import CompilePipeline
 
 from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues
+from qhybrid.capture.deferral import MidCircuit
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.recording import record
 from qhybrid.capture.signature import flatten, holds_tensor, leaf_names
 from qhybrid.capture.trace import Trace, audit, trace
 from qhybrid.capture.values import concrete, is_functorch
 from qhybrid.circuit import CompiledCircuit, run_tape
-from qhybrid.errors import CaptureError, DifferentiationError, FallbackWarning, NotFiniteError
+from qhybrid.errors import CaptureError, DeviceError, DifferentiationError, FallbackWarning, NotFiniteError
 from qhybrid.execution import Needs
 from qhybrid.explanation import Explanation
-from qhybrid.gradients import Checked, GradientMethod, NoDerivative, PhysicsAware, check_method, resolve, resolves
+from qhybrid.gradients import (
+    Checked,
+    GradientMethod,
+    NoDerivative,
+    PhysicsAware,
+    Refused,
+    check_method,
+    resolve,
+    resolves,
+)
 from qhybrid.interfaces.names import name_node
 from qhybrid.tapes import TapeBackend, backend_of, portable
 from qhybrid.twins import graft
@@ -282,8 +292,27 @@ class QNode(qml.QNode):
 
     def _recorded_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         recording = record(self.func, args, kwargs, self._shots)
+        self._check_mid_circuit(MidCircuit.of(recording.tape))
         parts = run_tape(recording.tape, self._backend, self._resolve)
         return self._finish([recording.restore(p) for p in parts])
+
+    def _check_mid_circuit(self, found: MidCircuit) -> None:
+        """Leave to PennyLane, or refuse on devices of ours, other ways of measuring inside a circuit than deferring.
+
+        Raises:
+            CaptureError: PennyLane's device may do it
+            DeviceError: the device does not
+        """
+        settings, exact = self.execute_kwargs, self._each_shots() is EXACT
+        method = settings["mcm_method"]
+        reason = found.unsupported(method, settings["postselect_mode"], not exact)
+        if reason is None and method == "device" and found.measured and isinstance(self._backend, TapeBackend):
+            reason = "mcm_method='device' asks for the device's own mid-circuit measurements"
+        if reason is None:
+            return
+        if isinstance(self._backend, TapeBackend):
+            raise CaptureError(reason)
+        raise DeviceError(f"On {self.device.name} {reason}. Leave the argument out, or use default.qubit.")
 
     def _finish(self, parts: list, automatic: Interface = Interface.AUTO) -> Any:
         """The result of a call; ``automatic`` is what the interface ``"auto"`` asks for."""
@@ -316,6 +345,7 @@ class QNode(qml.QNode):
             if cache.retraces[key] > MAX_RETRACES:
                 raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
             made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self._backend, self._shots)
+            self._check_mid_circuit(made.mid_circuit)
             for shots in self._each_shots():
                 self._backend.check(made.program, shots)
             automatic = Interface.TORCH if holds_tensor(key[0]) else Interface.AUTO
@@ -410,17 +440,20 @@ class QNode(qml.QNode):
             try:
                 key, leaves = flatten(args, kwargs)
                 found = self._entry(key, leaves).trace
-                program, batch = found.program, found.batch_size
+                program, outputs, batch = found.program, found.outputs, found.batch_size
                 needs = Needs(constant=found.prologue.constant(leaves, _is_trainable))
             except CaptureError as cause:
                 path, reason = "recorded", str(cause)
         if path == "recorded":
             recording = record(self.func, args, kwargs, self._shots)
             lowered = lower(recording.tape, self._backend, lambda value: True, qml.math.requires_grad)
-            program, batch = lowered.program, lowered.batch_size
+            program, outputs, batch = lowered.program, lowered.outputs, lowered.batch_size
         program = self._backend.adapt(program)
         shots = self._each_shots()
         method, method_reason = self._resolve_with_reason(shots[0])
+        method = CompiledCircuit(program, outputs, self._backend).differentiated(method, shots[0])
+        if isinstance(method, Refused):
+            method_reason = method.reason
         samples = 1 if batch is None else batch
         gradient = method.executions(program, samples, needs)
         circuits = [(self._backend.compile(program).circuits_per_execution(s), s or 0) for s in shots]

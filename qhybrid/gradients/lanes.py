@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,19 +205,52 @@ class Shifts:
 
 @lru_cache(maxsize=256)
 def untie(program: Program) -> Untied:
-    """Give each occurrence of an angle in a gate or an observable a row of its own."""
-    sources: list[Angle] = []
+    """Give each occurrence of an angle in a gate or an observable a row of its own.
 
-    def rename(angle: Angle) -> Angle:
+    Copies of a gate for different outcomes of measurements share one: only one of them acts in each run, so that
+    shifting them together is exact.
+    """
+    sources: list[Angle] = []
+    origins: list[tuple[Gate, int] | Scalar] = []
+    copies: dict[Any, list[tuple[Angle, list[Gate]]]] = {}
+
+    def add(angle: Angle, origin: tuple[Gate, int] | Scalar) -> Angle:
         sources.append(angle)
+        origins.append(origin)
         return Angle(len(sources) - 1, True)
 
-    gates, scalars = rename_angles(program, rename)
-    origins: list[tuple[Gate, int] | Scalar] = [(g, k) for g in program.gates for k in range(len(g.angles))]
+    def add_once(angle: Angle, gate: Gate, position: int) -> Angle:
+        if not gate.classical:
+            return add(angle, (gate, position))
+        found = copies.setdefault((position, _without_outcomes(gate)), [])
+        for row, others in found:
+            if all(_exclude(gate, other) for other in others):
+                others.append(gate)
+                return row
+        found.append((add(angle, (gate, position)), [gate]))
+        return found[-1][0]
+
+    gates = []
+    for gate in program.gates:
+        positions = count()
+        gates.append(_rename_gate(gate, lambda angle, g=gate, k=positions: add_once(angle, g, next(k))))  # type: ignore[misc]
+    scalars = []
     for m in program.scalars:
-        origins += [m for t in m.observable.terms if isinstance(t.coefficient, Angle)]
-    rewritten = replace(program, gates=gates, scalars=scalars, num_shared=0, num_batched=len(sources))
+        observable = _rename_observable(m.observable, lambda angle, m=m: add(angle, m))  # type: ignore[misc]
+        scalars.append(replace(m, observable=observable))
+    rewritten = replace(program, gates=tuple(gates), scalars=tuple(scalars), num_shared=0, num_batched=len(sources))
     return Untied(program, rewritten, tuple(sources), tuple(origins))
+
+
+def _without_outcomes(gate: Gate) -> Gate:
+    controls, values = gate.controls[gate.classical :], gate.control_values[gate.classical :]
+    return replace(gate, name="", controls=controls, control_values=values, classical=0)
+
+
+def _exclude(a: Gate, b: Gate) -> bool:
+    """Whether no outcomes let both gates act."""
+    outcomes = dict(zip(a.controls[: a.classical], a.control_values, strict=False))
+    return any(outcomes.get(w, v) != v for w, v in zip(b.controls[: b.classical], b.control_values, strict=False))
 
 
 def batch_of(slots: Slots) -> int:

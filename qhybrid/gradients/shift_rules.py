@@ -71,7 +71,8 @@ def generator_spectrum(gate: Gate, position: int) -> NDArray:
         spectrum = _evolution_spectrum(gate, op, position)
     else:
         raise TypeError(f"{gate.name} has no angle")
-    return np.append(spectrum, 0.0) if gate.controls else spectrum
+    # Where a measured outcome keeps the gate away, results do not depend on the angle at all.
+    return np.append(spectrum, 0.0) if len(gate.controls) > gate.classical else spectrum
 
 
 def _evolution_spectrum(gate: Gate, op: Evolution, position: int) -> NDArray:

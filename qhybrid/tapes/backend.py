@@ -81,7 +81,7 @@ class TapeBackend(CompilingDevice):
         """The circuit as it is, unless the device must be asked about its wires."""
         known = self.wires
         unknown = [] if known is None else [w for w in tape.wires if w not in known]
-        if unknown:  # a wrong label, or a wire that a deferred measurement would need: the device may know a way
+        if unknown:  # a wrong label: the device says so
             raise CaptureError(f"wire {unknown[0]!r} is not on the device, whose wires are {list(known)}")
         return tape
 
