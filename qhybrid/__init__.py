@@ -55,10 +55,14 @@ _from_pennylane = fall_through("qhybrid", "pennylane")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "graph":
+        from qhybrid.drawing import graph
+
+        return graph
     if name in _LAZY:
         return importlib.import_module(f"qhybrid.{name}")
     return _from_pennylane(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, *dir(importlib.import_module("pennylane"))})
+    return sorted({*globals(), *_LAZY, "graph", *dir(importlib.import_module("pennylane"))})

@@ -16,6 +16,7 @@ quantum nodes, NumPy code and layers of PyTorch, whichever of the two hosts star
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -135,7 +136,5 @@ def functional(module: Any) -> tuple[Callable, dict[str, NDArray]]:
 
 
 def _require_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ImportError('qhybrid.bridge needs PyTorch: pip install "qhybrid[torch]"') from error
+    if find_spec("torch") is None:
+        raise ImportError('qhybrid.bridge needs PyTorch: pip install "qhybrid[torch]"')

@@ -18,6 +18,11 @@ Raw = Callable[..., Sequence[Any]]
 Pullback = Callable[[Sequence[Any]], Sequence[Any]]
 
 
+def name_of(function: Any) -> str:
+    """What messages call a function or a module."""
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
 class HostFunction(Function):
     """A function written for one host, for use in the graph of another.
 
@@ -25,11 +30,11 @@ class HostFunction(Function):
         raw: a function of the host's arrays that gives a sequence of them
         active: for each of the first inputs, whether it is expected to be differentiated along; all further ones are.
             A derivative along others is right too, and costs another evaluation.
-        name: for pictures
+        origin: the function or module that the user wrote
     """
 
-    def __init__(self, raw: Raw, active: tuple[bool, ...], name: str) -> None:
-        self.raw, self.active, self.name = raw, active, name
+    def __init__(self, raw: Raw, active: tuple[bool, ...], origin: Any) -> None:
+        self.raw, self.active, self.origin = raw, active, origin
 
     # ---------------------------------------------------------------- what a host adds
 
@@ -113,7 +118,9 @@ class HostFunction(Function):
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> HostFunction:
         """The function called once for each element."""
         if size == 0:
-            raise ValueError(f"{self.name} cannot be mapped over an axis of size 0; map over one element or more.")
+            raise ValueError(
+                f"{name_of(self.origin)} cannot be mapped over an axis of size 0; map over one element or more."
+            )
 
         def looped(*inputs: Any) -> Sequence[Any]:
             each = [[x[i] if m else x for x, m in zip(inputs, mapped, strict=True)] for i in range(size)]
@@ -131,7 +138,7 @@ class HostFunction(Function):
 
     def _derived(self, raw: Raw) -> Self:
         """Another function of the inputs, and maybe of more."""
-        return type(self)(raw, self.active, self.name)
+        return type(self)(raw, self.active, self.origin)
 
 
 class _Replayed(Function):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qhybrid import interfaces
 from qhybrid.bridge.autograd_function import AutogradFunction
+from qhybrid.bridge.base import name_of
 from qhybrid.bridge.torch_function import TorchFunction
 from qhybrid.bridge.trees import Rebuild, flatten
 
@@ -25,7 +26,7 @@ _NUMBERS = tuple("biufc")
 
 def as_torch_function(function: Callable) -> Callable:
     """See :func:`qhybrid.bridge.to_torch`."""
-    name = _name(function)
+    name = name_of(function)
 
     @functools.wraps(function)
     def bridged(*args: Any, **kwargs: Any) -> Any:
@@ -38,7 +39,7 @@ def as_torch_function(function: Callable) -> Callable:
         call = _Call(
             _in_autograd(function, name), leaves, is_input, rebuild, _as_it_is, partial(_checked_array, name=name)
         )
-        node = AutogradFunction(call, tuple(t.requires_grad for t in call.inputs), name)
+        node = AutogradFunction(call, tuple(t.requires_grad for t in call.inputs), function)
         return call.restore(interfaces.apply("torch", node, call.inputs))
 
     return bridged
@@ -48,7 +49,7 @@ def as_autograd_function(module: Callable, accumulate_grad: bool) -> Callable:
     """See :func:`qhybrid.bridge.to_autograd`."""
     parameters = tuple(module.parameters()) if isinstance(module, nn.Module) else ()
     if accumulate_grad and not parameters:
-        raise TypeError(f"accumulate_grad needs an nn.Module with parameters, got {_name(module)}.")
+        raise TypeError(f"accumulate_grad needs an nn.Module with parameters, got {name_of(module)}.")
     return _autograd_function(module, module, parameters if accumulate_grad else ())
 
 
@@ -65,7 +66,7 @@ def as_function_of_parameters(module: Any) -> tuple[Callable, dict[str, NDArray]
 
 
 def _autograd_function(function: Callable, module: Callable, accumulated: Sequence[nn.Parameter]) -> Callable:
-    name = _name(module)
+    name = name_of(module)
 
     def bridged(*args: Any, **kwargs: Any) -> Any:
         leaves, rebuild = flatten((args, kwargs))
@@ -74,7 +75,7 @@ def _autograd_function(function: Callable, module: Callable, accumulated: Sequen
         is_input = [isinstance(x, Box | np.ndarray | np.generic) for x in leaves]
         convert, check = partial(_tensor_of, like=_reference(module)), partial(_checked_tensor, name=name)
         call = _Call(function, leaves, is_input, rebuild, convert, check)
-        node = TorchFunction(call, tuple(isinstance(x, Box) for x in call.inputs), name, accumulated)
+        node = TorchFunction(call, tuple(isinstance(x, Box) for x in call.inputs), module, accumulated)
         return call.restore(interfaces.apply("autograd", node, call.inputs))
 
     return functools.wraps(module)(bridged) if not isinstance(module, nn.Module) else bridged
@@ -187,7 +188,3 @@ def _checked_tensor(leaf: Any, name: str) -> Tensor:
 def _described(leaf: Any) -> str:
     kind = type(leaf)
     return "None" if leaf is None else f"a {kind.__module__.split('.')[0]} {kind.__name__}".replace("builtins ", "")
-
-
-def _name(function: Callable) -> str:
-    return getattr(function, "__name__", None) or type(function).__name__

@@ -17,14 +17,14 @@ class TorchFunction(HostFunction):
     """A function of tensors, differentiated by PyTorch.
 
     Args:
-        raw, active, name: see :class:`HostFunction`
+        raw, active, origin: see :class:`HostFunction`
         parameters: what a recorded pullback adds the gradient of to its ``.grad``
     """
 
     def __init__(
-        self, raw: Raw, active: tuple[bool, ...], name: str, parameters: Sequence[torch.nn.Parameter] = ()
+        self, raw: Raw, active: tuple[bool, ...], origin: Any, parameters: Sequence[torch.nn.Parameter] = ()
     ) -> None:
-        super().__init__(raw, active, name)
+        super().__init__(raw, active, origin)
         self._parameters = [p for p in parameters if p.requires_grad]
 
     def _linearized(self, inputs: Sequence[Any], active: Sequence[bool]) -> tuple[Sequence[Any], Pullback]:
