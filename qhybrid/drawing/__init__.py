@@ -85,9 +85,9 @@ def graph(model: Callable, *args: Any, fold: bool = True, **kwargs: Any) -> Pict
         ... def circuit(x):
         ...     qml.RX(x, wires=0)
         ...     return qml.expval(qml.Z(0))
-        >>> picture = qml.graph(lambda x: qml.numpy.sin(circuit(x**2)), 0.5)
+        >>> picture = qml.graph(lambda x: qml.numpy.sin(circuit(x)), 0.5)
         >>> picture
-        <Picture of 5 nodes, 1 of them quantum>
+        <Picture of 4 nodes, 1 of them quantum>
         >>> picture.save("graph.svg")  # doctest: +SKIP
     """
     _require_matplotlib()

@@ -20,7 +20,9 @@ from qhybrid.drawing.model import Graph, Node, postorder
 from qhybrid.execution import Function
 
 #: Functions that only put values into containers or take them out.
-_PLUMBING = ("container_take", "sequence_extend_left", "sequence_extend_right", "_entry")
+_PLUMBING = frozenset(
+    {"array_from_scalar_or_array", "container_take", "sequence_extend_left", "sequence_extend_right", "_entry"}
+)
 _VIEWS = frozenset({"reshape", "ravel", "transpose", "squeeze", "expand_dims", "swapaxes", "moveaxis", "getitem"})
 
 
@@ -63,7 +65,7 @@ def add_autograd(
         outputs = list(function(*boxes))
         ends = [y._node if isinstance(y, Box) and y._trace == level else None for y in outputs]
     pairs = zip(roots, sources, strict=True)
-    keys: dict[Any, list[int]] = {r: [s] for r, s in pairs if r is not None and s is not None}
+    keys: dict[Any, list[Any]] = {r: [s] for r, s in pairs if r is not None and s is not None}
     for record in postorder([e for e in ends if e is not None], lambda r: r.parents):
         if record not in keys:
             keys[record] = _add(graph, record, keys)
@@ -71,25 +73,29 @@ def add_autograd(
     return values, [None if e is None else keys[e][0] for e in ends]
 
 
-def _add(graph: Graph, record: _Record, keys: dict[Any, list[int]]) -> list[int]:
+def _add(graph: Graph, record: _Record, keys: dict[Any, list[Any]]) -> list[Any]:
     """Add one application.
 
     Returns:
-        the nodes that its outputs come from: one, or one for each if a function in it has several
+        the nodes that its outputs come from, or the entries of its sequence: one for each, or one for all
     """
     name = getattr(record.fun, "__name__", str(record.fun))
     before = [keys[p] for p in record.parents]
+    if name == "make_sequence":  # of a kind that is its first argument
+        of_argument = dict(zip(record.argnums, before, strict=True))
+        return [of_argument.get(k, [None])[0] for k in range(1, len(record.args))]
     if name in _PLUMBING:
         several = before[0]
         if name == "container_take" and len(several) > 1:
             return [several[record.args[1]]]
         return [key for several in before for key in several]
-    sources = [several[0] for several in before]
+    sources = [key for several in before for key in several if key is not None]
     shape = None if isinstance(record.value, tuple | list | dict) else np.shape(record.value)
     called = getattr(record.args[0], "function", None) if record.args else None
     if isinstance(called, Function):
-        given: dict[int, int | None] = dict(zip(record.argnums, sources, strict=True))
-        return add_function(graph, called, record.args[1:], [given.get(k) for k in range(1, len(record.args))], shape)
+        of_argument = dict(zip(record.argnums, before, strict=True))
+        given = [of_argument.get(k, [None])[0] for k in range(1, len(record.args))]
+        return add_function(graph, called, record.args[1:], given, shape)
     tapes = [a for a in record.args if isinstance(a, tuple | list) and a and isinstance(a[0], QuantumScript)]
     if tapes:
         return [graph.add(tape_node(tapes[0], shape), sources)]

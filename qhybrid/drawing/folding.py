@@ -98,8 +98,12 @@ def _is_private(graph: Graph, key: int) -> bool:
 def _signature(graph: Graph, block: Sequence[int]) -> tuple[int, ...]:
     """Equal for blocks that look alike inside and share what they have from outside."""
     found: dict[int, int] = {}
+    inside = set(block)
     for key in block:
-        sources = [found.get(p, p if graph.is_leaf(p) else -1) for p in graph.edges.predecessors(key)]
+        shared = {
+            p for p in graph.edges.predecessors(key) if graph.is_leaf(p) and not inside.issuperset(graph.edges[p])
+        }
+        sources = [found.get(p, p if p in shared else -1) for p in graph.edges.predecessors(key)]
         found[key] = hash((graph.nodes[key].signature, tuple(sorted(sources))))
     return tuple(sorted(found.values()))
 

@@ -129,7 +129,7 @@ def test_parameters_of_a_module_as_an_argument():
     f, parameters = bridge.functional(nn.Linear(2, 1))
     picture = qml.graph(lambda p, x: f(p, x), parameters, np.ones(2))
     assert ("input", "p[0]", (1, 2)) in contents(picture)
-    assert ("p[1]", "to_copy") in edges(picture)
+    assert ("p[1]", "addmm") in edges(picture)
 
 
 def test_circuits_that_pennylane_runs():
@@ -179,7 +179,7 @@ def test_skip_connections_are_folded():
             return x + torch.tanh(self.inner(x))
 
     picture = qml.graph(nn.Sequential(*(Residual() for _ in range(4))), torch.ones(2, 3))
-    assert list(picture._graph.repeats.values()) == [4] or list(picture._graph.repeats.values()) == [3]
+    assert list(picture._graph.repeats.values()) == [3]  # the first one takes an argument twice
 
 
 def test_parallel_branches_are_folded():
@@ -245,7 +245,7 @@ def test_boxes_do_not_overlap_and_data_flow_down(name):
         assert width / 2 <= x <= layout.size[0] - width / 2
         assert height / 2 <= y <= layout.size[1] - height / 2
     for points in layout.paths.values():
-        assert (np.diff(points[:, 1]) >= 0).all()
+        assert (np.diff(points[:, 1]) > -1e-9).all()
     for a, b in graph.edges.edges:
         assert layout.centers[a][1] < layout.centers[b][1]
 
