@@ -21,7 +21,7 @@ from qhybrid.execution import Function
 
 #: Functions that only put values into containers or take them out.
 _PLUMBING = frozenset(
-    {"array_from_scalar_or_array", "container_take", "sequence_extend_left", "sequence_extend_right", "_entry"}
+    {"_array_from_scalar_or_array", "container_take", "sequence_extend_left", "sequence_extend_right", "_entry"}
 )
 _VIEWS = frozenset({"reshape", "ravel", "transpose", "squeeze", "expand_dims", "swapaxes", "moveaxis", "getitem"})
 
