@@ -8,12 +8,12 @@ from typing import Any
 import autograd.builtins
 import autograd.numpy as anp
 import numpy as np
-from autograd.core import make_vjp
+from autograd.core import make_jvp, make_vjp
 from autograd.extend import Box
 from autograd.tracer import getval
 from numpy.typing import NDArray
 
-from qhybrid.bridge.base import HostFunction, Pullback
+from qhybrid.bridge.base import HostFunction, Pullback, Raw
 
 
 class AutogradFunction(HostFunction):
@@ -23,31 +23,26 @@ class AutogradFunction(HostFunction):
     """
 
     def _linearized(self, inputs: Sequence[Any], active: Sequence[bool]) -> tuple[Sequence[Any], Pullback]:
-        moving = [k for k, (x, a) in enumerate(zip(inputs, active, strict=True)) if a and _inexact(x)]
-        outputs: list[Any] = []
-        traced: list[int] = []
-
-        def of_moving(boxes: Any) -> Any:
-            """The outputs that depend on the moving inputs; without any, these inputs: autograd wants some."""
-            xs = list(inputs)
-            for k, i in enumerate(moving):
-                xs[i] = boxes[k]
-            found = self.raw(*xs)
-            for k, y in enumerate(found):
-                depends = isinstance(y, Box) and y._trace == boxes._trace
-                outputs.append(y._value if depends else y)
-                if depends and _inexact(y):
-                    traced.append(k)
-            return autograd.builtins.tuple([found[k] for k in traced]) if traced else boxes
-
-        vjp, _ = make_vjp(of_moving, tuple(inputs[i] for i in moving))
+        moving = [i for i, (x, a) in enumerate(zip(inputs, active, strict=True)) if a and _inexact(x)]
+        traced = _Traced(self.raw, inputs, moving)
+        vjp, _ = make_vjp(traced, tuple(inputs[i] for i in moving))
 
         def pullback(cotangents: Sequence[Any]) -> list[Any]:
-            found = vjp(tuple(_conj(cotangents[k]) for k in traced)) if traced else ()
-            gradients = {i: _like(_conj(found[k]), inputs[i]) for k, i in enumerate(moving if traced else ())}
+            found = vjp(tuple(_conj(cotangents[k]) for k in traced.positions)) if traced.positions else ()
+            gradients = {i: _like(_conj(g), inputs[i]) for i, g in zip(moving, found, strict=False)}
             return [gradients.get(i, self._zeros(x)) for i, x in enumerate(inputs) if active[i]]
 
-        return outputs, pullback
+        return traced.outputs, pullback
+
+    def _pushed(self, inputs: Sequence[Any], tangents: Sequence[Any], moving: Sequence[bool]) -> Sequence[Any] | None:
+        positions = [i for i, m in enumerate(moving) if m]
+        traced = _Traced(self.raw, inputs, positions)
+        try:
+            _, found = make_jvp(traced, tuple(inputs[i] for i in positions))(tuple(tangents))
+        except NotImplementedError:  # autograd has no forward rule for some function
+            return None
+        pushed = dict(zip(traced.positions, found, strict=False))
+        return [pushed.get(k, self._zeros(y)) for k, y in enumerate(traced.outputs)]
 
     @staticmethod
     def _stacked(rows: Sequence[Any]) -> Any:
@@ -65,6 +60,33 @@ class AutogradFunction(HostFunction):
     @staticmethod
     def _to_numpy(arrays: Sequence[Any]) -> tuple[NDArray, ...]:
         return tuple(np.asarray(a) for a in arrays)
+
+
+class _Traced:
+    """A function of some inputs as autograd traces it, which keeps what does not depend on them too.
+
+    Args:
+        raw: of all inputs
+        inputs: where
+        moving: which of the inputs are traced
+    """
+
+    def __init__(self, raw: Raw, inputs: Sequence[Any], moving: Sequence[int]) -> None:
+        self._raw, self._inputs, self._moving = raw, inputs, moving
+        #: All outputs, and which of them depend on what is traced.
+        self.outputs: list[Any] = []
+        self.positions: list[int] = []
+
+    def __call__(self, boxes: Any) -> Any:
+        """The outputs that depend on what is traced; without any, the moving inputs: autograd wants something."""
+        xs = list(self._inputs)
+        for k, i in enumerate(self._moving):
+            xs[i] = boxes[k]
+        found = self._raw(*xs)
+        depends = [isinstance(y, Box) and y._trace == boxes._trace for y in found]
+        self.outputs = [y._value if d else y for y, d in zip(found, depends, strict=True)]
+        self.positions = [k for k, (y, d) in enumerate(zip(found, depends, strict=True)) if d and _inexact(y)]
+        return autograd.builtins.tuple([found[k] for k in self.positions]) if self.positions else boxes
 
 
 def _inexact(array: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Function
 
 #: A function of one host's arrays, which gives a sequence of them.
@@ -41,6 +42,10 @@ class HostFunction(Function):
     @abstractmethod
     def _linearized(self, inputs: Sequence[Any], active: Sequence[bool]) -> tuple[Sequence[Any], Pullback]:
         """The outputs, and their pullback; cotangents are those of :class:`~qhybrid.execution.Function`."""
+
+    @abstractmethod
+    def _pushed(self, inputs: Sequence[Any], tangents: Sequence[Any], moving: Sequence[bool]) -> Sequence[Any] | None:
+        """Tangents of the outputs by the host's forward mode; ``None`` if it lacks a rule."""
 
     @staticmethod
     @abstractmethod
@@ -78,10 +83,13 @@ class HostFunction(Function):
         with self._evaluating():
             return self._to_numpy(self.raw(*self._from_numpy(inputs)))
 
-    def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Pullback]:
+    def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Pullback | None]:
         """The outputs, and the host's own record of how they came about."""
         with self._evaluating():
-            outputs, pullback = self._recorded(self._from_numpy(inputs), self._active(len(inputs)))
+            try:
+                outputs, pullback = self._recorded(self._from_numpy(inputs), self._active(len(inputs)))
+            except DifferentiationError:  # of a circuit inside; whoever asks for this derivative is told
+                return self(*inputs), None
             return self._to_numpy(outputs), pullback
 
     def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
@@ -104,16 +112,21 @@ class HostFunction(Function):
         return _Replayed(plain, residual, len(needs), [n for n, a in zip(needs, active, strict=True) if a])
 
     def pushforward(self, moving: tuple[bool, ...]) -> HostFunction:
-        """The Jacobian-vector product: the pullback is linear in the cotangents, and this is its transpose."""
-        pullback = self._derived(self._pulled_back(moving))
+        """The Jacobian-vector product; see :meth:`Function.pushforward`."""
 
         def pushed(*operands: Any) -> Sequence[Any]:
             inputs, tangents = operands[: len(moving)], operands[len(moving) :]
-            cotangents = [self._zeros(y) for y in self.raw(*inputs)]
-            transpose = pullback._pulled_back((False,) * len(inputs) + (True,) * len(cotangents))
-            return transpose(*inputs, *cotangents, *tangents)
+            found = self._pushed(inputs, tangents, moving)
+            return self._transposed(inputs, tangents, moving) if found is None else found
 
         return self._derived(pushed)
+
+    def _transposed(self, inputs: Sequence[Any], tangents: Sequence[Any], moving: tuple[bool, ...]) -> Sequence[Any]:
+        """The Jacobian-vector product without forward mode: the transpose of the pullback, linear in the cotangents."""
+        pullback = self._derived(self._pulled_back(moving))
+        cotangents = [self._zeros(y) for y in self.raw(*inputs)]
+        transpose = pullback._pulled_back((False,) * len(inputs) + (True,) * len(cotangents))
+        return transpose(*inputs, *cotangents, *tangents)
 
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> HostFunction:
         """The function called once for each element."""

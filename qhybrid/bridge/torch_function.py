@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.autograd import forward_ad
 
 from qhybrid.bridge.base import HostFunction, Pullback, Raw
 
@@ -29,7 +30,7 @@ class TorchFunction(HostFunction):
 
     def _linearized(self, inputs: Sequence[Any], active: Sequence[bool]) -> tuple[Sequence[Any], Pullback]:
         leaves, outputs = self._traced(inputs, active)
-        moving = [x for x in leaves if x.requires_grad]
+        moving = [x for x in _chosen(leaves, active) if _inexact(x)]
 
         def pullback(cotangents: Sequence[Any]) -> list[Any]:
             ys, cs = _differentiable(outputs, cotangents)
@@ -46,9 +47,22 @@ class TorchFunction(HostFunction):
                 if ys and moving
                 else map(torch.zeros_like, moving)
             )
-            return [next(found) if x.requires_grad else self._zeros(x) for x in _chosen(leaves, active)]
+            return [next(found) if _inexact(x) else self._zeros(x) for x in _chosen(leaves, active)]
 
         return outputs, pullback
+
+    def _pushed(self, inputs: Sequence[Any], tangents: Sequence[Any], moving: Sequence[bool]) -> Sequence[Any] | None:
+        if forward_ad._current_level >= 0:
+            return None  # dual numbers do not nest
+        rest = iter(tangents)
+        with forward_ad.dual_level():
+            duals = [forward_ad.make_dual(x, next(rest)) if m else x for x, m in zip(inputs, moving, strict=True)]
+            try:
+                outputs = self.raw(*duals)
+            except NotImplementedError:  # PyTorch has no forward rule for some function
+                return None
+            found = [forward_ad.unpack_dual(y).tangent for y in outputs]
+        return [self._zeros(y) if t is None else t for y, t in zip(outputs, found, strict=True)]
 
     def _recorded(self, inputs: Sequence[Any], active: Sequence[bool]) -> tuple[Sequence[Any], Pullback]:
         if not self._parameters:
@@ -57,7 +71,7 @@ class TorchFunction(HostFunction):
 
         def pullback(cotangents: Sequence[Any]) -> list[Any]:
             """As :meth:`_linearized` gives it, with the gradients of the parameters as a side effect."""
-            moving = [x for x in leaves if x.requires_grad]
+            moving = [x for x in _chosen(leaves, active) if _inexact(x)]
             for x in moving:
                 x.grad = None
             ys, cs = _differentiable(outputs, cotangents)
@@ -95,7 +109,8 @@ class TorchFunction(HostFunction):
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
     """The same values as a tensor of its own that can be differentiated along, in the graph of the original if any."""
-    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+    view = tensor.view_as(tensor)
+    return view if view.requires_grad else view.requires_grad_()
 
 
 def _chosen(tensors: Sequence[Any], active: Sequence[bool]) -> list[Any]:

@@ -4,9 +4,13 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import torch
+from autograd.extend import defvjp, primitive
 
 from qhybrid.bridge.autograd_function import AutogradFunction
 from qhybrid.bridge.torch_function import TorchFunction
+
+#: PyTorch compiles rules of its own with it when forward mode is first used.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 X, V = np.array([0.3, -0.5, 1.1]), np.array([0.2, 0.7, -0.4])
 Z, W = np.array([0.1 + 0.4j, -0.3j]), np.array([0.5 - 0.2j, 0.3 + 0.1j])
@@ -45,6 +49,38 @@ def test_pushforward(function):
     moved = function.pushforward((False, True))(X, Z, W)
     expected = differences(function, (X, Z), (0 * V, W))
     np.testing.assert_allclose(moved[0], expected[0], atol=1e-9)
+
+
+def test_pushforward_without_forward_mode(function, monkeypatch):
+    expected = function.pushforward((True, True))(X, Z, V, W)
+    monkeypatch.setattr(type(function), "_pushed", lambda *args: None)
+    for got, e in zip(function.pushforward((True, True))(X, Z, V, W), expected, strict=True):
+        np.testing.assert_allclose(got, e, atol=1e-14)
+
+
+def test_functions_without_a_forward_rule():
+    x, v = np.array([0.3, 0.8]), np.array([1.0, 0.5])
+
+    @primitive
+    def cube(x):
+        return x**3
+
+    defvjp(cube, lambda ans, x: lambda g: 3 * g * x**2)
+    (pushed,) = AutogradFunction(lambda x: [cube(x)], (True,), cube).pushforward((True,))(x, v)
+    np.testing.assert_allclose(pushed, 3 * x**2 * v)
+
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, g):
+            return 3 * g * ctx.saved_tensors[0] ** 2
+
+    (pushed,) = TorchFunction(lambda x: [Cube.apply(x)], (True,), Cube).pushforward((True,))(x, v)
+    np.testing.assert_allclose(pushed, 3 * x**2 * v)
 
 
 def test_pushforward_of_pullback(function):

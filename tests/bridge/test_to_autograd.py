@@ -11,6 +11,9 @@ from torch import nn
 import qhybrid as qml
 from qhybrid import bridge
 
+#: PyTorch compiles rules of its own with it when forward mode is first used.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
 
 @pytest.fixture
 def net():
@@ -23,7 +26,7 @@ X = np.random.default_rng(0).normal(size=(5, 3))
 
 def test_first_and_second_derivatives(net):
     f = bridge.to_autograd(net)
-    check_grads(lambda x: anp.sum(f(anp.sin(x)) ** 3), modes=["rev"])(X)
+    check_grads(lambda x: anp.sum(f(anp.sin(x)) ** 3))(X)  # forward mode too
     hessian = autograd.hessian(lambda x: anp.sum(f(x) ** 3))(X[0])
     expected = torch.autograd.functional.hessian(lambda x: (net(x) ** 3).sum(), torch.tensor(X[0]))
     np.testing.assert_allclose(hessian, expected, atol=1e-12)
@@ -171,7 +174,12 @@ def test_quantum_layer_in_an_autograd_graph():
     def model(x):
         return anp.sum(anp.array(circuit(f(anp.sin(x)), weights)))
 
+    check_grads(model, order=1)(X[0])
     check_grads(model, modes=["rev"], order=2)(X[0])
+    product = autograd.hessian_vector_product(model)(X[0], X[1])
+    np.testing.assert_allclose(product, autograd.hessian(model)(X[0]) @ X[1], atol=1e-9)
+    forward_over_reverse = autograd.differential_operators.make_jvp(autograd.grad(model))(X[0])(X[1])[1]
+    np.testing.assert_allclose(forward_over_reverse, product, atol=1e-9)
 
 
 def test_there_and_back():
