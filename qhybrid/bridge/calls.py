@@ -19,6 +19,7 @@ from qhybrid.bridge.autograd_function import AutogradFunction
 from qhybrid.bridge.base import name_of
 from qhybrid.bridge.torch_function import TorchFunction
 from qhybrid.bridge.trees import Rebuild, flatten
+from qhybrid.interfaces.torch import keep_out_of_graphs
 
 #: Kinds of arrays that a result may be made of.
 _NUMBERS = tuple("biufc")
@@ -26,23 +27,28 @@ _NUMBERS = tuple("biufc")
 
 def as_torch_function(function: Callable) -> Callable:
     """See :func:`qhybrid.bridge.to_torch`."""
-    name = name_of(function)
 
     @functools.wraps(function)
     def bridged(*args: Any, **kwargs: Any) -> Any:
-        leaves, rebuild = flatten((args, kwargs))
-        if any(isinstance(x, Box) for x in leaves):
-            raise TypeError(
-                f"{name} was given a value that autograd traces; inside autograd, call the function itself."
-            )
-        is_input = [isinstance(x, Tensor) for x in leaves]
-        call = _Call(
-            _in_autograd(function, name), leaves, is_input, rebuild, _as_it_is, partial(_checked_array, name=name)
-        )
-        node = AutogradFunction(call, tuple(t.requires_grad for t in call.inputs), function)
-        return call.restore(interfaces.apply("torch", node, call.inputs))
+        return _call_in_torch(function, args, kwargs)
 
     return bridged
+
+
+def _call_in_torch(function: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """A function of arrays at tensors, as a node of PyTorch's graph."""
+    name = name_of(function)
+    leaves, rebuild = flatten((args, kwargs))
+    if any(isinstance(x, Box) for x in leaves):
+        raise TypeError(f"{name} was given a value that autograd traces; inside autograd, call the function itself.")
+    is_input = [isinstance(x, Tensor) for x in leaves]
+    check = partial(_checked_array, name=name)
+    call = _Call(_in_autograd(function, name), leaves, is_input, rebuild, _as_it_is, check)
+    node = AutogradFunction(call, tuple(t.requires_grad for t in call.inputs), function)
+    return call.restore(interfaces.apply("torch", node, call.inputs))
+
+
+keep_out_of_graphs(_call_in_torch)
 
 
 def as_autograd_function(module: Callable, accumulate_grad: bool) -> Callable:

@@ -158,6 +158,27 @@ def test_torch_func():
         torch.func.vmap(f, (0, None))(x[:0], y)
 
 
+def test_torch_compile_leaves_it_alone():
+    f, (x,) = bridge.to_torch(lambda x: anp.sin(x)), inputs(3)
+    model = torch.compile(lambda x: (f(x) ** 2).sum(), backend="eager")
+    model(x).backward()
+    torch.testing.assert_close(x.grad, torch.sin(2 * x.detach()))
+
+
+def test_hessians_by_torch_func():
+    @qml.qnode(qml.device("qhybrid.statevector", wires=1))
+    def circuit(x):
+        qml.RX(x[0], wires=0)
+        qml.RY(x[1], wires=0)
+        return qml.expval(qml.Z(0))
+
+    f, x = bridge.to_torch(lambda x: anp.exp(circuit(anp.sin(x)))), torch.tensor([0.3, 0.7], dtype=torch.float64)
+    plain = torch.autograd.functional.hessian(lambda x: torch.exp(torch.cos(torch.sin(x)).prod()), x)
+    for outer in (torch.func.jacfwd, torch.func.jacrev):
+        for inner in (torch.func.jacfwd, torch.func.jacrev):
+            torch.testing.assert_close(outer(inner(f))(x), plain)
+
+
 def test_circuit_between_autograd_and_torch():
     @qml.qnode(qml.device("qhybrid.statevector", wires=2))
     def circuit(angles):
