@@ -78,8 +78,8 @@ def _layers(graph: Graph) -> tuple[list[list[Place]], dict[tuple[int, int], list
         if graph.is_leaf(key) and users:
             level[key] = min(users) - 1
     layers: list[list[Place]] = [[] for _ in range(1 + max(level.values()))]
-    for key, i in level.items():
-        layers[i].append(key)
+    for key in sorted(level):
+        layers[level[key]].append(key)
     chains: dict[tuple[int, int], list[Place]] = {}
     for a, b in graph.edges.edges:
         passed: list[Place] = [(a, b, i) for i in range(level[a] + 1, level[b])]

@@ -131,4 +131,4 @@ def _add(graph: Graph, fn: Any, keys: Mapping[Any, list[Any]], names: Mapping[An
 def _label(name: str) -> str:
     """The name of an operation as PyTorch's functions are called."""
     words = re.sub(r"Backward\d*$", "", name.rsplit("::", 1)[-1])
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", words).lower() or words
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", words).lower() or words
