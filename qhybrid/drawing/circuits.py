@@ -8,12 +8,13 @@ from typing import Any
 
 import pennylane as qml
 from pennylane.drawer.drawable_layers import drawable_layers
+from pennylane.measurements import MeasurementProcess
 from pennylane.tape import QuantumScript
 
 from qhybrid.drawing.model import Node
 from qhybrid.execution import Function
 from qhybrid.gradients import Arranged, CircuitFunction
-from qhybrid.program import Expectation, Probabilities, Program, Samples, State, Variance
+from qhybrid.program import Expectation, Probabilities, Program, Samples, Scalar, State, Tensor, Variance
 from qhybrid.tapes.operations import tape_operations
 
 #: Circuits with more wires are described in words.
@@ -100,14 +101,10 @@ def _tape(program: Program) -> QuantumScript:
     """The circuit with angles of no significance; measurements say which wires, not of what."""
     with qml.QueuingManager.stop_recording():
         operations = [o.operation for o in tape_operations(program, range(program.num_wires))]
-        return QuantumScript(operations, [_measurement(m, program.num_wires) for m in _results(program)])
+        return QuantumScript(operations, [_measurement(m) for m in (*program.scalars, *program.tensors)])
 
 
-def _results(program: Program) -> list[Any]:
-    return [*program.scalars, *program.tensors]
-
-
-def _measurement(result: Any, num_wires: int) -> Any:
+def _measurement(result: Scalar | Tensor) -> MeasurementProcess:
     match result:
         case Expectation(observable) | Variance(observable):
             wires = {w for t in observable.terms for w, _ in t.word} | {
@@ -121,4 +118,3 @@ def _measurement(result: Any, num_wires: int) -> Any:
             return qml.sample(wires=wires)
         case State():
             return qml.state()
-    raise TypeError(f"no measurement {result!r} of {num_wires} wires")

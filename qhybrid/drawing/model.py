@@ -48,10 +48,8 @@ class Node:
 
     @property
     def signature(self) -> Hashable:
-        """Equal for nodes that look alike. Arguments and results are one of a kind."""
-        named = self.label if self.kind in ("input", "output") else ""
-        title = "" if self.kind == "parameter" else self.label
-        return (self.kind, title, named, self.shape, self.identity)
+        """Equal for nodes that look alike; parameters do, whatever their names."""
+        return (self.kind, "" if self.kind == "parameter" else self.label, self.shape, self.identity)
 
 
 @dataclass
