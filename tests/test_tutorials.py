@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import torch
 from tests.strict import WARNINGS
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
-NAMES = ("qubit_rotation", "hybrid_classifier", "plugins", "physics_aware")
+NAMES = ("qubit_rotation", "hybrid_classifier", "plugins", "derivatives_four_ways", "physics_aware")
 MAX_NOTEBOOK_BYTES = 1_500_000
 
 pytestmark = pytest.mark.slow
@@ -231,6 +232,43 @@ def test_physics_aware_saves_its_figures(physics_aware):
         path = output / f"physics_aware_{figure}.png"
         assert path.stat().st_size > 10_000
         assert str(path) in printed
+
+
+@pytest.fixture(scope="module")
+def derivatives(tmp_path_factory):
+    """Output folder, result and printed text of the tutorial on derivatives."""
+    output = tmp_path_factory.mktemp("derivatives")
+    printed = _finish(_start("derivatives_four_ways", output))
+    return output, _result("derivatives_four_ways", output), printed
+
+
+def test_four_ways_agree(derivatives):
+    _, result, _ = derivatives
+    assert list(result["error"]) == ["finite differences", "symbolic", "forward", "reverse"]
+    for name, errors in result["error"].items():
+        assert max(errors.values()) < (1e-9 if name == "finite differences" else 1e-14)
+    assert result["hybrid_error"] < 1e-9
+    for name, step in result["best_step"].items():
+        assert 1e-6 < step < 1e-4 if "symmetric" in name else 1e-11 < step < 1e-6
+
+
+def test_costs_of_the_four_ways_grow_as_said(derivatives):
+    _, result, _ = derivatives
+    cost, swell = result["cost"], result["swell"]
+    assert cost["angles"] == [8, 16, 32, 64, 128, 256]
+    assert cost["reverse"][-1] < 0.1 * min(cost["finite differences"][-1], cost["forward"][-1])
+    for smaller, larger in itertools.pairwise(swell["value"]):
+        assert larger > 3 * smaller
+
+
+def test_derivatives_saves_its_figures(derivatives):
+    output, _, printed = derivatives
+    for figure in ("error.png", "cost.png", "f.svg", "hybrid.svg"):
+        path = output / f"derivatives_four_ways_{figure}"
+        assert path.stat().st_size > 10_000
+        assert str(path) in printed
+    for text in ("<!-- log -->", "<!-- encoder.weight -->", "<!-- RY -->"):
+        assert text in (output / f"derivatives_four_ways_{'f' if 'log' in text else 'hybrid'}.svg").read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)
