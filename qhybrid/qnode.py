@@ -116,7 +116,7 @@ class QNode(qml.QNode):
     ) -> None:
         check_method(diff_method)
         name = diff_method.name if isinstance(diff_method, GradientMethod) else diff_method
-        if isinstance(device, CompilingDevice) and resolves(diff_method):
+        if isinstance(device, CompilingDevice) and resolves(diff_method, kwargs.get("gradient_kwargs")):
             resolve(diff_method, has_vjp=device.has_vjp, shots=None)  # before PennyLane refuses it in other words
         super().__init__(func, device, interface, name, **kwargs)
         if "torch" in sys.modules:
@@ -129,7 +129,7 @@ class QNode(qml.QNode):
         self._method = diff_method
         self._trace = trace
         self._cache = _Cache()
-        if self._no_backend() is None and resolves(diff_method):
+        if self._no_backend() is None and resolves(diff_method, self.gradient_kwargs):
             for number in self._each_shots():
                 self._resolve(number)
 
@@ -175,7 +175,7 @@ class QNode(qml.QNode):
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
         if self._interface.value in {"tf", "tf-autograph"}:
             return f"the interface {self._interface.value!r} is PennyLane's"
-        if not resolves(self._method):
+        if not resolves(self._method, self.gradient_kwargs):
             return f"diff_method {self._method!r} is PennyLane's"
         return None
 

@@ -13,10 +13,10 @@ signs: a derivative is ``R`` numbers to be matched.
 
 Which shifts is a free choice, and noise decides it. With ``N`` shots in all, given to each evaluation in proportion to
 its coefficient, the variance of the derivative of a quantity whose single outcomes have the variance ``v`` is
-``v * norm**2 / N``, where ``norm`` is the sum of the absolute coefficients. By Bernstein's inequality no rule has a norm
-below the highest frequency. Equidistant frequencies attain it at the shifts of the paper. For others a linear program
-over all shifts finds the least norm; its vertices have no more than ``R`` shifts, so that the rule with the least
-variance is one with the fewest evaluations, too.
+``v * norm**2 / N``, where ``norm`` is the sum of the absolute coefficients. By Bernstein's inequality no rule has a
+norm below the highest frequency. Equidistant frequencies attain it at the shifts of the paper. For others a linear
+program over all shifts finds the least norm; its vertices have no more than ``R`` shifts, so that the rule with the
+least variance is one with the fewest evaluations, too.
 """
 
 from __future__ import annotations
