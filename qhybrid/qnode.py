@@ -30,7 +30,7 @@ from qhybrid.circuit import CompiledCircuit, run_tape
 from qhybrid.errors import CaptureError, FallbackWarning, NotFiniteError
 from qhybrid.execution import Needs
 from qhybrid.explanation import Explanation
-from qhybrid.gradients import GradientMethod, check_method, resolve, resolves
+from qhybrid.gradients import GradientMethod, check_method, pennylane_name, resolve, resolves
 from qhybrid.tapes import TapeBackend, backend_of, portable
 
 #: Traces kept for one signature, for functions that branch on values.
@@ -115,10 +115,9 @@ class QNode(qml.QNode):
         **kwargs: Any,
     ) -> None:
         check_method(diff_method)
-        name = diff_method.name if isinstance(diff_method, GradientMethod) else diff_method
         if isinstance(device, CompilingDevice) and resolves(diff_method, kwargs.get("gradient_kwargs")):
             resolve(diff_method, has_vjp=device.has_vjp, shots=None)  # before PennyLane refuses it in other words
-        super().__init__(func, device, interface, name, **kwargs)
+        super().__init__(func, device, interface, pennylane_name(diff_method), **kwargs)
         if "torch" in sys.modules:
             from qhybrid.interfaces.torch import keep_out_of_graphs
 

@@ -2,6 +2,7 @@
 
 * :class:`Adjoint`, :class:`ParameterShift`, :class:`Hadamard`, :class:`FiniteDiff`: how first derivatives are obtained.
 * :class:`SPSA`, :class:`DoublyStochasticShift`, :class:`ForwardGradient`: the same at random, for few executions.
+* :func:`shift_hessian`: values, gradients and Hessians from shifted executions that serve all of them.
 * :func:`resolve`: from ``diff_method`` as a user gives it to a method and the reason for it.
 * :func:`check_method`, :func:`resolves`: whether a ``diff_method`` exists at all, and whether it is one of ours.
 * :class:`CircuitFunction`: a program on a device as a :class:`~qhybrid.execution.Function` for hosts, and
@@ -24,8 +25,11 @@ from qhybrid.gradients.parameter_shift import ParameterShift as ParameterShift
 from qhybrid.gradients.resolve import NATIVE_METHODS as NATIVE_METHODS
 from qhybrid.gradients.resolve import NoDerivative as NoDerivative
 from qhybrid.gradients.resolve import check_method as check_method
+from qhybrid.gradients.resolve import pennylane_name as pennylane_name
 from qhybrid.gradients.resolve import resolve as resolve
 from qhybrid.gradients.resolve import resolves as resolves
+from qhybrid.gradients.shift_hessian import hessian_executions as hessian_executions
+from qhybrid.gradients.shift_hessian import shift_hessian as shift_hessian
 from qhybrid.gradients.spsa import SPSA as SPSA
 
 __getattr__ = fall_through("qhybrid.gradients", "pennylane.gradients")

@@ -91,6 +91,17 @@ def resolves(diff_method: Any, options: Mapping[str, Any] | None = None) -> bool
     return isinstance(diff_method, str) and (diff_method == "best" or diff_method in _METHODS)
 
 
+def pennylane_name(diff_method: Any) -> Any:
+    """What PennyLane's own path, where a circuit has to take it, is told in place of ``diff_method``.
+
+    >>> pennylane_name(FiniteDiff(h=0.1)), pennylane_name(ForwardGradient())
+    ('finite-diff', 'best')
+    """
+    if not isinstance(diff_method, GradientMethod):
+        return diff_method
+    return diff_method.name if diff_method.name in _METHODS else "best"
+
+
 def resolve(
     diff_method: str | GradientMethod | None,
     has_vjp: bool,

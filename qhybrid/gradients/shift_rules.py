@@ -158,10 +158,10 @@ def shift_rule(frequencies: tuple[float, ...], shifts: tuple[float, ...] | None 
     if not len(omega):
         return ShiftRule((), ())
     if shifts is not None:
-        return _symmetric(np.array(shifts), _given(omega, np.array(shifts), _sines, omega))
+        return _symmetric(np.array(shifts), _given(omega, np.array(shifts), _sines, omega, omega[-1]))
     if _is_equidistant(omega):
         return _equidistant(omega[0], len(omega))
-    return _symmetric(*_least_norm(omega, _sines, omega))
+    return _symmetric(*_least_norm(omega, _sines, omega, omega[-1]))
 
 
 @lru_cache(maxsize=1024)
@@ -186,10 +186,10 @@ def second_shift_rule(frequencies: tuple[float, ...], shifts: tuple[float, ...] 
     if shifts is None and _is_equidistant(omega):
         return _second_equidistant(omega[0], len(omega))
     if shifts is None:
-        points, half = _least_norm(omega, _cosines, omega**2)
+        points, half = _least_norm(omega, _cosines, omega**2, omega[-1] ** 2 / 2)
     else:
         points = np.array(shifts)
-        half = _given(omega, points, _cosines, omega**2)
+        half = _given(omega, points, _cosines, omega**2, omega[-1] ** 2 / 2)
     return ShiftRule((0.0, *points.tolist(), *(-points).tolist()), (-2 * half.sum(), *half.tolist(), *half.tolist()))
 
 
@@ -235,8 +235,8 @@ def _cosines(omega: NDArray, shifts: NDArray) -> NDArray:
     return 2 * (1 - np.cos(np.outer(omega, shifts)))
 
 
-def _given(omega: NDArray, shifts: NDArray, matching: Matching, target: NDArray) -> NDArray:
-    """Coefficients of given shifts."""
+def _given(omega: NDArray, shifts: NDArray, matching: Matching, target: NDArray, bound: float) -> NDArray:
+    """Coefficients of given shifts; no rule has a norm of its pairs below ``bound``."""
     matrix = matching(omega, shifts)
     half, *_ = np.linalg.lstsq(matrix, target, rcond=1e-13)
     norm = 2 * np.abs(half).sum()
@@ -246,20 +246,20 @@ def _given(omega: NDArray, shifts: NDArray, matching: Matching, target: NDArray)
             f"A shift rule for {wanted} is not determined by {found}. Give at least {len(omega)} positive shifts at "
             "which these frequencies differ, or none to have them chosen."
         )
-    if norm > MAX_AMPLIFICATION * target[-1]:
+    if norm > MAX_AMPLIFICATION * bound:
         raise DifferentiationError(
-            f"A shift rule for {wanted} with {found} amplifies noise {norm / target[-1]:.0f} times as much as the "
+            f"A shift rule for {wanted} with {found} amplifies noise {norm / bound:.3g} times as much as the "
             "best one. Give shifts further apart from each other and from multiples of the period, or none."
         )
     return half
 
 
-def _least_norm(omega: NDArray, matching: Matching, target: NDArray) -> tuple[NDArray, NDArray]:
-    """Shifts and coefficients with the least norm, as few as there are frequencies.
+def _least_norm(omega: NDArray, matching: Matching, target: NDArray, bound: float) -> tuple[NDArray, NDArray]:
+    """Shifts and coefficients with the least norm, never below ``bound``, as few as there are frequencies.
 
     The further the shifts may go, the smaller the norm; they go no further than makes a difference.
     """
-    best: tuple[NDArray, NDArray] | None = None
+    best, norm = None, MAX_AMPLIFICATION * bound
     for periods in (1, 2, 4, 8, 16, 32, 64, 128):
         span = periods * len(omega) * np.pi / omega[-1]
         shifts = np.linspace(0.0, span, GRID * periods * len(omega) + 1)[1:]
@@ -267,10 +267,12 @@ def _least_norm(omega: NDArray, matching: Matching, target: NDArray) -> tuple[ND
         if found is not None:
             used = np.flatnonzero(found)
             half, *_ = np.linalg.lstsq(matching(omega, shifts[used]), target, rcond=1e-16)
-            best = min(best or (shifts[used], half), (shifts[used], half), key=lambda rule: np.abs(rule[1]).sum())
-            if 2 * np.abs(best[1]).sum() < 1.05 * target[-1]:
+            before, now = norm, 2 * np.abs(half).sum()
+            if now < before:
+                best, norm = (shifts[used], half), now
+            if norm < 1.1 * bound or (best is not None and now > 0.95 * before):
                 break
-    if best is None or 2 * np.abs(best[1]).sum() > MAX_AMPLIFICATION * target[-1]:
+    if best is None:
         raise DifferentiationError(
             f"No well-conditioned shift rule for the frequencies {_shown(omega)}. "
             'Use diff_method="adjoint" or "finite-diff".'
