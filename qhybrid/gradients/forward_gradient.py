@@ -106,5 +106,5 @@ def _derivatives_along(circuit: Circuit, slots: Slots, cotangents: tuple[NDArray
         lanes = Slots(np.empty(0), angle_rows(slots), slots.arrays, slots.batch_size)
         moves = Slots(np.empty((count, 0)), directions, arrays, slots.batch_size)
         tangents = circuit.rewritten(program).executable.jvp(lanes, moves)
-        tangents = tuple(t.reshape(-1, *t.shape[2:]) for t in tangents)
+        tangents = tuple(t.reshape(t.shape[0] * t.shape[1], *t.shape[2:]) for t in tangents)
     return contract(tangents, cotangents, count)

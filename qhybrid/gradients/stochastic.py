@@ -66,6 +66,9 @@ class StochasticMethod(GradientMethod):
 
     seed: int | None
 
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def _start(self) -> None:
         self.__dict__["_draws"] = Draws(self.seed)
 
@@ -142,7 +145,7 @@ def differences_along(
         count = lanes.shape[0] * lanes.shape[1]
         rows = np.moveaxis(lanes, 2, 0).reshape(program.num_batched, count * batch)
         shifted = Slots(np.empty(0), rows, tiled_arrays(circuit.program, slots, count), count * batch)
-        values = contract(moved.run(shifted), cotangents, count).reshape(len(steps), -1, batch)
+        values = contract(moved.run(shifted), cotangents, count).reshape(*lanes.shape[:2], batch)
         out[part] = np.tensordot(weights, values, 1)
     return out
 
