@@ -66,6 +66,12 @@ class ForwardGradient(StochasticMethod):
             )
         self._start()
 
+    def jvp(self, circuit: Circuit, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
+        """The device's own forward mode where it has one, by shift rules elsewhere."""
+        if circuit.shots is None and circuit.executable.has_jvp:
+            return circuit.executable.jvp(slots, tangents)
+        return super().jvp(circuit, slots, tangents)
+
     def refusal(self, shots: int) -> str:
         """Why it is impossible with shots, and what to use."""
         return (

@@ -23,6 +23,7 @@ from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.base import ALL, GradientMethod, refuse_arrays
 from qhybrid.gradients.lanes import batch_of, contract, per_lane, untie
+from qhybrid.gradients.parameter_shift import ParameterShift
 from qhybrid.gradients.shift_rules import generator_spectrum
 from qhybrid.program import (
     PAULI,
@@ -109,6 +110,10 @@ class Hadamard(GradientMethod):
                 rows[row] += values[:, k] * cotangents[0][:, scalar]
         shared, batched = untied.collect(rows, needs)
         return Slots(shared, batched, (None,) * len(slots.arrays), slots.batch_size)
+
+    def jvp(self, circuit: Circuit, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
+        """By shift rules, which all directions share."""
+        return ParameterShift().jvp(circuit, slots, tangents)
 
 
 # ------------------------------------------------------------------ generators

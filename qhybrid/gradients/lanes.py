@@ -126,6 +126,15 @@ class Untied:
                 values[rows] = source[index] if source.ndim == 2 else source[index, None]
         return values
 
+    def moves(self, slots: Slots, tangents: Slots) -> NDArray:
+        """How far each row moves along each of several directions of the slots, ``(directions, rows, batch)``."""
+        assert tangents.shared is not None
+        steps = [
+            Slots(shared, None if tangents.batched is None else tangents.batched[k], (), slots.batch_size)
+            for k, shared in enumerate(tangents.shared)
+        ]
+        return np.array([self.rows(s) for s in steps]).reshape(len(steps), len(self.sources), batch_of(slots))
+
     def collect(self, rows: NDArray, needs: Needs) -> tuple[NDArray | None, NDArray | None]:
         """Cotangents of shared and batched angles, given those of the rows ``(rows, batch)``."""
         (shared_rows, shared_index), (batched_rows, batched_index) = self._index

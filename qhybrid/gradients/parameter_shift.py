@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.base import ALL, GradientMethod, refuse_arrays
+from qhybrid.gradients.base import ALL, GradientMethod, refuse_array_direction, refuse_arrays
 from qhybrid.gradients.lanes import Shifts, Untied, batch_of, contract, per_lane, untie
 from qhybrid.gradients.shift_rules import Measured, ShiftRule, frequencies, shift_rule
 from qhybrid.program import Expectation, Program, Slots, Variance
@@ -78,19 +78,30 @@ class ParameterShift(GradientMethod):
         """The exact rule of every angle."""
         refuse_arrays(circuit.program, needs, self.name)
         plan = _planned(self, circuit.program, needs)
-        cotangents, batch = per_lane(cotangents, slots), batch_of(slots)
-        rows = np.zeros((len(plan.untied.sources), batch))
-        means: NDArray | None = None
-        for part, shots in plan.parts(circuit.shots, batch) if batch else ():
-            shifted = replace(circuit, program=plan.program, shots=shots)
-            results = shifted.run(part.apply(plan.untied, slots))
-            if plan.variances:
-                means = results[0][:batch, -len(plan.variances) :] if means is None else means
-                results = plan.second_moments(results, means)
+        cotangents = per_lane(cotangents, slots)
+        rows = np.zeros((len(plan.untied.sources), batch_of(slots)))
+        for part, results in plan.results(circuit, slots):
             derivatives = contract(results, cotangents, len(part))
             np.add.at(rows, part.rows, part.coefficients[:, None] * derivatives)
         shared, batched = plan.untied.collect(rows, needs)
         return Slots(shared, batched, (None,) * len(slots.arrays), slots.batch_size)
+
+    def jvp(self, circuit: Circuit, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
+        """The same executions for all directions, of the angles that move along any of them."""
+        refuse_array_direction(circuit.program, tangents)
+        untied, batch = untie(circuit.program), batch_of(slots)
+        moves = untied.moves(slots, tangents)
+        plan = _plan(self, circuit.program, tuple(np.flatnonzero(moves.any(axis=(0, 2))).tolist()))
+        total: list[Any] = [0.0] * (1 + len(circuit.program.tensors))
+        if not (batch and len(plan.shifts)):
+            results = per_lane(circuit.run(slots), slots)
+            total = [np.zeros((len(moves), *r.shape), r.dtype) for r in results]
+        for part, results in plan.results(circuit, slots):
+            weights = part.coefficients[:, None] * moves[:, part.rows]
+            for i, result in enumerate(results):
+                lanes = result.reshape(len(part), batch, *result.shape[1:])
+                total[i] = total[i] + np.einsum("dtb,tb...->db...", weights, lanes)
+        return tuple(total) if slots.batch_size is not None else tuple(t[:, 0] for t in total)
 
     def rule(self, untied: Untied, row: int) -> ShiftRule:
         """The rule of a row of an untied program.
@@ -168,7 +179,19 @@ class _Plan:
     weights: NDArray
     variances: tuple[int, ...]
 
-    def parts(self, shots: int | None, batch: int) -> Iterator[tuple[Shifts, int | None]]:
+    def results(self, circuit: Circuit, slots: Slots) -> Iterator[tuple[Shifts, tuple[NDArray, ...]]]:
+        """Executions of one device call each, and their results; variances as :meth:`_second_moments` has them."""
+        batch = batch_of(slots)
+        means: NDArray | None = None
+        for part, shots in self._parts(circuit.shots, batch) if batch else ():
+            shifted = replace(circuit, program=self.program, shots=shots)
+            results = shifted.run(part.apply(self.untied, slots))
+            if self.variances:
+                means = results[0][:batch, -len(self.variances) :] if means is None else means
+                results = self._second_moments(results, means)
+            yield part, results
+
+    def _parts(self, shots: int | None, batch: int) -> Iterator[tuple[Shifts, int | None]]:
         """Executions of one device call each, and their shots; the unshifted one comes first."""
         if shots is None or (self.weights == 1.0).all():
             yield from ((part, shots) for part in self.shifts.chunks(self.program, batch))
@@ -178,7 +201,7 @@ class _Plan:
             chosen = self.shifts[np.flatnonzero(numbers == number)]
             yield from ((part, number) for part in chosen.chunks(self.program, batch))
 
-    def second_moments(self, results: tuple[NDArray, ...], means: NDArray) -> tuple[NDArray, ...]:
+    def _second_moments(self, results: tuple[NDArray, ...], means: NDArray) -> tuple[NDArray, ...]:
         """Results with variances ``v`` replaced by ``v + (m - m_0)^2``, given the unshifted means ``m_0``.
 
         With ``v + m^2 = <O^2>`` this is ``<O^2> - 2 m_0 <O>`` and a constant, whose coefficients add up to zero; its

@@ -13,6 +13,7 @@ from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.base import GradientMethod
 from qhybrid.gradients.lanes import all_batched, batch_of, contract, executions_a_call, tiled_arrays
+from qhybrid.gradients.parameter_shift import ParameterShift
 from qhybrid.program import Angle, Program, Slots
 
 #: Of the entries of a random direction: plus or minus one, or normal with variance one.
@@ -71,6 +72,10 @@ class StochasticMethod(GradientMethod):
 
     def _start(self) -> None:
         self.__dict__["_draws"] = Draws(self.seed)
+
+    def jvp(self, circuit: Circuit, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
+        """Along given directions there is nothing to draw: the exact shift rules."""
+        return ParameterShift().jvp(circuit, slots, tangents)
 
     def new_rng(self) -> np.random.Generator:
         """The generator of the next gradient."""

@@ -7,7 +7,7 @@ import pytest
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit
-from qhybrid.gradients import Adjoint, CircuitFunction, ParameterShift
+from qhybrid.gradients import SPSA, Adjoint, CircuitFunction, Hadamard, ParameterShift
 from qhybrid.program import (
     Constant,
     Evolution,
@@ -20,7 +20,7 @@ from qhybrid.program import (
     Term,
     Variance,
 )
-from qhybrid.testing import check_vjp
+from qhybrid.testing import check_jvp, check_vjp
 from tests.gradients.circuits import (
     ANGLES,
     BASE,
@@ -247,3 +247,30 @@ def test_nothing_runs_for_nothing():
     f = CircuitFunction(Circuit(shared, recording, 5), ParameterShift())
     assert f.pullback((False, False))(np.ones(1), np.ones((1, 2)), np.ones((2, 1))) == ()
     assert recording.calls == []
+
+
+# ------------------------------------------------------------------ forward mode
+
+
+@pytest.mark.parametrize("method", [ParameterShift(), ParameterShift({1: [0.3], 2: [0.4, 2.0]}), Hadamard(), SPSA()])
+@pytest.mark.parametrize(
+    "name", ["batched and shared", "variance", "variance of coefficients", "probabilities", "state"]
+)
+def test_tangents_are_exact(name, method):
+    check_jvp(function(ANGLES[name], method), random_inputs(ANGLES[name]))
+
+
+@pytest.mark.parametrize("method", [ParameterShift(), ParameterShift(allotment="proportional"), Hadamard()])
+def test_tangents_of_variances_from_three_shots_are_unbiased(method):
+    x = np.repeat(np.array(POINT)[:, None], 4000, axis=1)
+    u = np.repeat(np.array([0.5, -1.0, 0.7])[:, None], 4000, axis=1)
+    rng = np.random.default_rng(0)
+    found = function(VARIANCE, method, compile_fast, shots=3, rng=lambda: rng).pushforward((True,))(x, u)[0]
+    exact = function(VARIANCE, ParameterShift(), compile_fast).pushforward((True,))(x[:, :1], u[:, :1])[0]
+    assert_unbiased(found, exact[0])
+
+
+def test_tangents_of_nothing():
+    f = function(VARIANCE, ParameterShift(), compile_fast).pushforward((True,))
+    np.testing.assert_array_equal(f(np.ones((3, 2)), np.zeros((3, 2)))[0], np.zeros((2, 2)))
+    assert f(np.ones((3, 0)), np.zeros((3, 0)))[0].shape == (0, 2)
