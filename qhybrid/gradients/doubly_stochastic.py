@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.base import ALL, refuse_arrays
-from qhybrid.gradients.lanes import per_lane, untie
+from qhybrid.gradients.lanes import angles_of, per_lane, untie
 from qhybrid.gradients.parameter_shift import ParameterShift
-from qhybrid.gradients.stochastic import StochasticMethod, angles_of, check_count
+from qhybrid.gradients.stochastic import StochasticMethod, check_count
 from qhybrid.program import Angle, Expectation, Observable, Program, Slots, Term, Variance
 
 _SHIFT = ParameterShift()

@@ -261,6 +261,12 @@ def untie(program: Program) -> Untied:
     return Untied(program, rewritten, tuple(sources), tuple(origins))
 
 
+def angles_of(program: Program) -> list[Angle]:
+    """All angles of a program: the shared ones, then the batched ones."""
+    shared = [Angle(i) for i in range(program.num_shared)]
+    return shared + [Angle(i, True) for i in range(program.num_batched)]
+
+
 def batch_of(slots: Slots) -> int:
     """Lanes of an execution: its batch size, or 1 without a batch."""
     return 1 if slots.batch_size is None else slots.batch_size

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.base import ALL, GradientMethod, refuse_array_direction, refuse_arrays
+from qhybrid.execution import Circuit, Needs, SecondOrder
+from qhybrid.gradients.base import ALL, NOTHING, GradientMethod, Wanted, refuse_array_direction, refuse_arrays
 from qhybrid.gradients.lanes import Shifts, Untied, batch_of, contract, per_lane, untie
+from qhybrid.gradients.shift_hessian import contracted
 from qhybrid.gradients.shift_rules import Measured, ShiftRule, frequencies, shift_rule
 from qhybrid.program import Expectation, Program, Slots, Variance
 
@@ -102,6 +103,51 @@ class ParameterShift(GradientMethod):
                 lanes = result.reshape(len(part), batch, *result.shape[1:])
                 total[i] = total[i] + np.einsum("dtb,tb...->db...", weights, lanes)
         return tuple(total) if slots.batch_size is not None else tuple(t[:, 0] for t in total)
+
+    def second_order(
+        self,
+        circuit: Circuit,
+        slots: Slots,
+        cotangents: tuple[NDArray, ...],
+        tangents: Slots,
+        cotangent_tangents: tuple[NDArray, ...] | None,
+        needs: Needs,
+        wanted: Wanted,
+    ) -> SecondOrder:
+        """All first and second derivatives from executions that serve each entry that needs them."""
+        program = circuit.program
+        if not wanted.tangents or any(needs.arrays) or any(isinstance(m, Variance) for m in program.scalars):
+            return super().second_order(circuit, slots, cotangents, tangents, cotangent_tangents, needs, wanted)
+        refuse_array_direction(program, tangents)
+        untied, given = untie(program), per_lane(cotangents, slots)
+        moves = untied.moves(slots, tangents)
+        moved, needed = np.flatnonzero(moves.any(axis=(0, 2))).tolist(), untied.needed_rows(needs)
+        others = [
+            per_lane(tuple(c[k] for c in cotangent_tangents), slots)
+            for k in range(len(moves) if cotangent_tangents is not None else 0)
+            if cotangent_tangents is not None
+        ]
+        want_first = wanted.cotangents or bool(others)
+        first, second = contracted(circuit, slots, [given, *others], moved, needed, self.rule, want_first)
+        found = np.zeros((1 + len(moves), len(untied.sources), batch_of(slots)))
+        found[0, needed] = first[0]
+        found[1:, needed] = np.einsum("dkb,knb->dnb", moves[:, moved], second)
+        if others:
+            found[1:, needed] += first[1:]
+        parts = [untied.collect(rows, needs) for rows in found]
+        arrays = (None,) * len(slots.arrays)
+        shared, batched = (None if p[0] is None else np.stack(p) for p in zip(*parts, strict=True))
+        results = self.jvp(circuit, slots, tangents) if wanted.results else ()
+        return SecondOrder(
+            results,
+            Slots(*parts[0], arrays, slots.batch_size) if wanted.cotangents else NOTHING,
+            Slots(
+                None if shared is None else shared[1:],
+                None if batched is None else batched[1:],
+                arrays,
+                slots.batch_size,
+            ),
+        )
 
     def rule(self, untied: Untied, row: int) -> ShiftRule:
         """The rule of a row of an untied program.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
@@ -15,9 +15,17 @@ from scipy.sparse import csr_array
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.base import ALL
-from qhybrid.gradients.lanes import Untied, batch_of, executions_a_call, tiled_arrays, untie, without_samples
+from qhybrid.gradients.lanes import (
+    Untied,
+    angles_of,
+    batch_of,
+    contract,
+    executions_a_call,
+    tiled_arrays,
+    untie,
+    without_samples,
+)
 from qhybrid.gradients.shift_rules import Measured, ShiftRule, frequencies, second_shift_rule, shift_rule
-from qhybrid.gradients.stochastic import angles_of
 from qhybrid.program import Program, Slots, Variance
 
 Mixed = Literal["product", "diagonal"]
@@ -77,14 +85,18 @@ def shift_hessian(circuit: Circuit, slots: Slots, *, mixed: Mixed = "product", n
     """
     circuit = circuit.rewritten(without_samples(circuit.program))
     untied = untie(circuit.program)
-    plan = _plan(circuit.program, tuple(untied.needed_rows(needs)), mixed)
-    found = _quantities(circuit, slots, untied, plan)
+    rows = tuple(untied.needed_rows(needs))
+    plan = _plan(circuit.program, rows, rows, mixed)
+    found: list[NDArray] = []
+    for weights, results in _executed(circuit, slots, untied, plan):
+        parts = [_weighted(weights, r) for r in results]
+        found = [f + p for f, p in zip(found, parts, strict=True)] if found else parts
     scale = _unbiased(circuit)
     found[0] = found[0] * scale
     if slots.batch_size is None:
         found = [f[:, 0] for f in found]
-    parts = [_collect(f, untied, plan) for f in found]
-    values, gradients, hessians = (tuple(p[k] for p in parts) for k in range(3))
+    collected = [_collect(f, untied, plan) for f in found]
+    values, gradients, hessians = (tuple(c[k] for c in collected) for k in range(3))
     return Derivatives(values, gradients, hessians, len(plan.points))
 
 
@@ -95,7 +107,46 @@ def hessian_executions(program: Program, mixed: Mixed = "product", needs: Needs 
         DifferentiationError: an angle has no shift rule
     """
     program = without_samples(program)
-    return len(_plan(program, tuple(untie(program).needed_rows(needs)), mixed).points)
+    rows = tuple(untie(program).needed_rows(needs))
+    return len(_plan(program, rows, rows, mixed).points)
+
+
+def contracted(
+    circuit: Circuit,
+    slots: Slots,
+    cotangents: Sequence[tuple[NDArray, ...]],
+    moved: Sequence[int],
+    needed: Sequence[int],
+    rule: RowRule,
+    want_first: bool = True,
+) -> tuple[NDArray, NDArray]:
+    """First and mixed second derivatives of ``Re <cotangents, results>`` along rows of the untied program.
+
+    Args:
+        circuit: what to differentiate
+        slots: where
+        cotangents: several, each of all results, the batch in front in any case
+        moved, needed: rows of the untied program
+        rule: of a row
+        want_first: whether the first derivatives are wanted; otherwise they are zero
+
+    Returns:
+        along the needed rows, ``(cotangents, needed, batch)``; second derivatives of the first of the cotangents along
+        the moved and the needed rows, ``(moved, needed, batch)``
+    """
+    untied = untie(circuit.program)
+    plan = _plan(circuit.program, tuple(moved), tuple(needed), "product", rule, want_first)
+    total = np.zeros((len(cotangents), plan.weights.shape[0], batch_of(slots)))
+    for weights, results in _executed(circuit, slots, untied, plan):
+        lanes = [r.reshape(r.shape[0] * r.shape[1], *r.shape[2:]) for r in results]
+        total += np.array([weights @ contract(lanes, c, weights.shape[1]) for c in cotangents])
+    index = {r: k for k, r in enumerate(plan.rows)}
+    count, along = len(plan.rows), [index[r] for r in needed]
+    numbers = {pair: 1 + 2 * count + k for k, pair in enumerate(plan.pairs)} | {
+        (r, r): 1 + count + k for r, k in index.items()
+    }
+    second = [[numbers[min(k, m), max(k, m)] for m in needed] for k in moved]
+    return total[:, 1:][:, along], total[0][np.array(second, dtype=np.intp).reshape(len(moved), len(needed))]
 
 
 # ------------------------------------------------------------------ which executions, and what they count for
@@ -107,12 +158,14 @@ class _Plan:
 
     Args:
         rows: along which derivatives are taken
+        pairs: of them, along which mixed derivatives are taken
         points: the executions
         weights: of each execution in each quantity: the value, the derivatives along the rows, the second derivatives
-            along the rows, the mixed derivatives of ``combinations(rows, 2)``
+            along the rows, the mixed derivatives along the pairs
     """
 
     rows: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
     points: tuple[Point, ...]
     weights: csr_array
 
@@ -130,29 +183,43 @@ class _Table:
 
 
 Combination = dict[int, float]
+RowRule = Callable[[Untied, int], ShiftRule]
 
 
 @lru_cache(maxsize=64)
-def _plan(program: Program, rows: tuple[int, ...], mixed: Mixed) -> _Plan:
+def _plan(
+    program: Program,
+    moved: tuple[int, ...],
+    needed: tuple[int, ...],
+    mixed: Mixed,
+    rule: RowRule | None = None,
+    want_first: bool = True,
+) -> _Plan:
+    """Executions for first derivatives, and second ones along a moved and a needed row each."""
     if mixed not in ("product", "diagonal"):
         raise DifferentiationError(f'shift_hessian got mixed={mixed!r}; choose "product" or "diagonal".')
     untied, table = untie(program), _Table()
+    rows = tuple(sorted({*moved, *needed}))
+    pairs = tuple(sorted({(min(k, m), max(k, m)) for k in moved for m in needed if k != m}))
+    both = set(moved) & set(needed)
     value = {table.number(): 1.0}
     found = {r: _frequencies(untied, r) for r in rows}
-    rules = {r: _rule(untied, r, found[r]) for r in rows}
-    first = {r: _along(table, r, rules[r]) for r in rows}
-    second = {r: _along(table, r, _second_rule(untied, r, found[r], rules[r])) for r in rows}
+    rules = {r: rule(untied, r) if rule is not None else _rule(untied, r, found[r]) for r in rows}
+    first = {r: _along(table, r, rules[r]) if want_first else Combination() for r in rows}
+    second = {
+        r: _along(table, r, _second_rule(untied, r, found[r], rules[r])) if r in both else Combination() for r in rows
+    }
     crossed = [
         _diagonal(table, found, second, k, m)
         if mixed == "diagonal" and _counts(found[k]) and _counts(found[m])
         else _product(table, rules, k, m)
-        for k, m in combinations(rows, 2)
+        for k, m in pairs
     ]
     quantities = [value, *first.values(), *second.values(), *crossed]
     entries = [(q, p, w) for q, weights in enumerate(quantities) for p, w in weights.items()]
     index_q, index_p, weights = (np.array(column) for column in zip(*entries, strict=True))
     matrix = csr_array((weights, (index_q, index_p)), shape=(len(quantities), len(table.points)))
-    return _Plan(rows, tuple(table.points), matrix)
+    return _Plan(rows, pairs, tuple(table.points), matrix)
 
 
 def _frequencies(untied: Untied, row: int) -> tuple[float, ...] | None:
@@ -227,24 +294,19 @@ def _summed(entries: Iterable[tuple[int, float]]) -> Combination:
 # ------------------------------------------------------------------ execution
 
 
-def _quantities(circuit: Circuit, slots: Slots, untied: Untied, plan: _Plan) -> list[NDArray]:
-    """The combinations of the plan, ``(quantities, batch, *own)`` for each result."""
+def _executed(circuit: Circuit, slots: Slots, untied: Untied, plan: _Plan) -> Iterator[tuple[csr_array, list[NDArray]]]:
+    """Results ``(executions, batch, *own)`` of one device call each, and the weights of its executions."""
     shifted, batch = circuit.rewritten(untied.program), batch_of(slots)
     base, size = untied.rows(slots), executions_a_call(untied.program, batch)
-    total: list[NDArray] = []
     for start in range(0, len(plan.points), size):
         points = plan.points[start : start + size]
-        lanes = np.repeat(base[:, None, :], len(points), axis=1)
+        lanes, count = np.repeat(base[:, None, :], len(points), axis=1), len(points)
         for number, point in enumerate(points):
             for row, shift in point:
                 lanes[row, number] += shift
-        count = len(points)
         arrays = tiled_arrays(untied.original, slots, count)
         results = shifted.run(Slots(np.empty(0), lanes.reshape(len(base), count * batch), arrays, count * batch))
-        weights = plan.weights[:, start : start + size]
-        parts = [_weighted(weights, r.reshape(count, batch, *r.shape[1:])) for r in results]
-        total = [t + p for t, p in zip(total, parts, strict=True)] if total else parts
-    return total
+        yield plan.weights[:, start : start + size], [r.reshape(count, batch, *r.shape[1:]) for r in results]
 
 
 def _weighted(weights: csr_array, results: NDArray) -> NDArray:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.base import GradientMethod
-from qhybrid.gradients.lanes import all_batched, batch_of, contract, executions_a_call, tiled_arrays
+from qhybrid.gradients.lanes import all_batched, angles_of, batch_of, contract, executions_a_call, tiled_arrays
 from qhybrid.gradients.parameter_shift import ParameterShift
-from qhybrid.program import Angle, Program, Slots
+from qhybrid.program import Program, Slots
 
 #: Of the entries of a random direction: plus or minus one, or normal with variance one.
 Distribution: TypeAlias = Literal["rademacher", "normal"]
@@ -93,12 +93,6 @@ def check_count(method: GradientMethod, name: str, value: int | None) -> None:
 
 
 # ------------------------------------------------------------------ directions
-
-
-def angles_of(program: Program) -> list[Angle]:
-    """All angles of a program: the shared ones, then the batched ones."""
-    shared = [Angle(i) for i in range(program.num_shared)]
-    return shared + [Angle(i, True) for i in range(program.num_batched)]
 
 
 def random_directions(

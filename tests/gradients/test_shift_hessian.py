@@ -5,7 +5,7 @@ import pytest
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients import Adjoint, CircuitFunction, hessian_executions, shift_hessian
+from qhybrid.gradients import Adjoint, CircuitFunction, ParameterShift, hessian_executions, shift_hessian
 from qhybrid.program import (
     Angle,
     Expectation,
@@ -18,7 +18,8 @@ from qhybrid.program import (
     Term,
     Variance,
 )
-from tests.gradients.circuits import ANGLES, BASE, ZZ, B, compile_fast, expval, random_inputs, rx
+from qhybrid.testing import check_jvp, check_vjp
+from tests.gradients.circuits import ANGLES, BASE, ZZ, B, assert_unbiased, compile_fast, expval, random_inputs, rx
 
 MIXED = ("product", "diagonal")
 
@@ -174,3 +175,62 @@ def test_what_is_refused():
     program = Program(2, rotations(2).gates, (Variance(Observable(ZZ.terms[:1])),), num_shared=2)
     with pytest.raises(DifferentiationError, match="at least two shots"):
         shift_hessian(Circuit(program, compile_fast, 1), Slots(np.ones(2)))
+
+
+# ------------------------------------------------------------------ second derivatives of hosts
+
+
+class Lanes:
+    """A compiler that notes the executions of each device call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, program):
+        executable, calls = compile_fast(program), self.calls
+
+        class Counted(type(executable)):
+            def run(self, slots):
+                calls.append(slots.batch_size)
+                return super().run(slots)
+
+        return Counted(program)
+
+
+def test_a_hessian_of_a_host_shares_its_executions():
+    """All rows in one call, ``2 P^2 + 1`` executions; one row takes no more than two gradients."""
+    count, lanes = 5, Lanes()
+    x = np.linspace(0.2, 1.3, count)
+    f = CircuitFunction(Circuit(rotations(count), lanes), ParameterShift())
+    exact = shift_hessian(Circuit(rotations(count), compile_fast), Slots(x)).hessians[0][:, :, 0]
+    pulled = f.pullback((True,))
+    columns = pulled.pushforward((True, False)).vmap(count, (False, False, True))
+    np.testing.assert_allclose(columns(x, np.ones(1), np.eye(count))[0], exact, atol=1e-12)
+    assert lanes.calls == [2 * count**2 + 1]
+    lanes.calls.clear()
+    column = pulled.pushforward((True, False))(x, np.ones(1), np.eye(count)[2])[0]
+    np.testing.assert_allclose(column, exact[2], atol=1e-12)
+    assert lanes.calls == [1 + 2 + 4 * (count - 1)]
+
+
+GIVEN = [(name, (0.3, 1.1, 1.9)) for name in ("batched and shared", "controlled rotation", "spectral", "probabilities")]
+
+
+@pytest.mark.parametrize(("name", "shifts"), [*((n, None) for n in ANGLES), *GIVEN])
+def test_second_derivatives_of_hosts_are_exact(name, shifts):
+    f = CircuitFunction(Circuit(ANGLES[name], compile_fast), ParameterShift(shifts))
+    check_vjp(f, random_inputs(ANGLES[name]), order=2)
+    check_jvp(f, random_inputs(ANGLES[name]), order=2)
+
+
+def test_second_derivatives_of_hosts_from_shots_are_unbiased():
+    gates = (*BASE, rx(B(0)), Gate("CRX", (1,), PauliRotation("X", B(1)), (0,), (True,)), rx(B(2), 1, "Y"))
+    program, repeats = Program(2, gates, (Expectation(ZZ),), num_batched=3), 4000
+    x, u = (np.repeat(np.array(v)[:, None], repeats, axis=1) for v in ((0.4, 1.3, -0.7), (0.5, -1.0, 0.7)))
+    c, v = np.ones((repeats, 1)), np.full((repeats, 1), 0.4)
+    rng = np.random.default_rng(0)
+    sampled, exact = (
+        CircuitFunction(circuit, ParameterShift()).pullback((True,)).pushforward((True, True))
+        for circuit in (Circuit(program, compile_fast, 4, lambda: rng), Circuit(program, compile_fast))
+    )
+    assert_unbiased(sampled(x, c, u, v)[0].T, exact(x[:, :1], c[:1], u[:, :1], v[:1])[0].T[0])
