@@ -74,8 +74,8 @@ class Hadamard(GradientMethod):
     Research 1, 013006 (2019).
 
     Example:
-        >>> from qhybrid.gradients.shift_rules import Constant, Gate, SpectralRotation
-        >>> phase = SpectralRotation((0.0, 1.0), Constant([np.diag([1, 0]), np.diag([0, 1])]), Angle(0))
+        >>> projectors = Constant(np.array([np.diag([1, 0]), np.diag([0, 1])]))
+        >>> phase = SpectralRotation((0.0, 1.0), projectors, Angle(0))
         >>> generator_words(Gate("PhaseShift", (0,), phase), 0)
         ((-0.5, ((0, 'Z'),)),)
     """

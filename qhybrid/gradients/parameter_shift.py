@@ -42,9 +42,10 @@ class ParameterShift(GradientMethod):
         shifts: positive shifts, each used with both signs: a sequence for every angle, or by number of frequencies, for
             example ``{1: (0.5,), 2: (0.8, 2.0)}``; others, and all by default, have those with the least noise, see
             :mod:`~qhybrid.gradients.shift_rules`
-        allotment: of shots; ``"equal"`` gives each execution those of the circuit, ``"proportional"`` the same number
-            altogether, in proportion to its coefficient in its rule, which is best: with two equidistant frequencies
-            the variance is 1.5 times smaller, with ``R`` about ``2 R / 3``, with one it is the same
+        allotment: of shots in first derivatives; ``"equal"`` gives each execution those of the circuit,
+            ``"proportional"`` the same number altogether, in proportion to its coefficient in its rule, which is best:
+            with two equidistant frequencies the variance is 1.5 times smaller, with ``R`` about ``2 R / 3``, with one
+            it is the same
 
     Raises:
         DifferentiationError: the shifts are no positive numbers, or too few
@@ -183,8 +184,14 @@ def _checked(given: Any) -> tuple | None:
     if given is None:
         return None
     pairs = list(given.items() if isinstance(given, Mapping) else given)
-    if isinstance(given, Mapping) or (pairs and isinstance(pairs[0], tuple)):
-        for count, values in pairs:
+    if isinstance(given, Mapping) or any(isinstance(p, list | tuple) for p in pairs):
+        for pair in pairs:
+            if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], int)):
+                raise DifferentiationError(
+                    f"ParameterShift got the shifts {given}; give a sequence of numbers, used for every angle, or a "
+                    "mapping from the number of frequencies of an angle to its shifts, for example {1: [0.5]}."
+                )
+            count, values = pair
             if len(set(values)) < count:
                 raise DifferentiationError(
                     f"ParameterShift got the shifts {list(values)} for angles with {count} frequencies; give at least "

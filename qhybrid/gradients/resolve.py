@@ -125,7 +125,7 @@ def resolve(
     >>> resolve("best", has_vjp=True, shots=None)
     (Adjoint(), 'best: exact results and the device has its own derivative')
     >>> resolve("best", has_vjp=True, shots=100)
-    (ParameterShift(), 'best: results come from shots')
+    (ParameterShift(shifts=None, allotment='equal'), 'best: results come from shots')
     """
     options = dict(options or {})
     if diff_method is None:

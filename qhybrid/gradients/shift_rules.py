@@ -184,13 +184,15 @@ def second_shift_rule(frequencies: tuple[float, ...], shifts: tuple[float, ...] 
     if not len(omega):
         return ShiftRule((), ())
     if shifts is None and _is_equidistant(omega):
-        return _second_equidistant(omega[0], len(omega))
+        return _second_equidistant(float(omega[0]), len(omega))
     if shifts is None:
         points, half = _least_norm(omega, _cosines, omega**2, omega[-1] ** 2 / 2)
     else:
         points = np.array(shifts)
         half = _given(omega, points, _cosines, omega**2, omega[-1] ** 2 / 2)
-    return ShiftRule((0.0, *points.tolist(), *(-points).tolist()), (-2 * half.sum(), *half.tolist(), *half.tolist()))
+    return ShiftRule(
+        (0.0, *points.tolist(), *(-points).tolist()), (-2 * float(half.sum()), *half.tolist(), *half.tolist())
+    )
 
 
 # ------------------------------------------------------------------ which shifts

@@ -135,6 +135,8 @@ def test_given_shifts_are_used():
         ((np.inf,), "positive numbers"),
         ({2: [0.3]}, "angles with 2 frequencies; give at least 2 different"),
         ({2: [0.3, 0.3]}, "at least 2 different"),
+        ([(0.3,), (0.4,)], "a mapping from the number of frequencies"),
+        ([[0.3], [0.4]], "a mapping from the number of frequencies"),
     ],
 )
 def test_shifts_are_checked(shifts, match):
