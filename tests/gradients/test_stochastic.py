@@ -262,23 +262,30 @@ class WithForwardMode(ReferenceExecutable):
         return tuple(np.array(r) for r in zip(*out, strict=True))
 
 
+class WithoutForwardMode(ReferenceExecutable):
+    """A device that can only be executed."""
+
+    has_jvp = False
+
+
 @pytest.mark.parametrize("name", ["one rotation", "batched and shared", "probabilities"])
 def test_forward_mode_of_the_device_is_used(name):
     program, inputs = ANGLES[name], random_inputs(ANGLES[name])
     needs, calls = (True,) * len(inputs), WithForwardMode.calls
     c = [np.ones_like(y) * 0.7 for y in function(program, Adjoint())(*inputs)]
-    native, differences = (
+    fake, native, differences = (
         function(program, ForwardGradient(3, seed=8), compiler).pullback(needs)(*inputs, *c)
-        for compiler in (WithForwardMode, compile_fast)
+        for compiler in (WithForwardMode, compile_fast, WithoutForwardMode)
     )
-    for a, b in zip(native, differences, strict=True):
+    for a, b, d in zip(fake, native, differences, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+        np.testing.assert_allclose(d, b, atol=1e-9)
     assert WithForwardMode.calls == calls + 1
 
 
 def test_angles_that_are_not_needed_stay_put():
     program = ANGLES["batched and shared"]
-    inputs, lanes = random_inputs(program), []
+    inputs, lanes, moves = random_inputs(program), [], []
 
     def compile_and_look(program):
         executable = compile_fast(program)
@@ -288,14 +295,19 @@ def test_angles_that_are_not_needed_stay_put():
                 lanes.append(slots.batched)
                 return super().run(slots)
 
+            def jvp(self, slots, tangents):
+                moves.append(tangents.batched)
+                return super().jvp(slots, tangents)
+
         return Seen(program)
 
     for method in (SPSA(3, seed=0), ForwardGradient(3, seed=0)):
-        lanes.clear()
         f = CircuitFunction(Circuit(program, compile_and_look), method)
         (got,) = f.pullback((False, True))(*inputs, np.ones((2, 1)))
         assert got.shape == (1, 2)
-        assert (lanes[0][:2] == inputs[0][:, None]).all()
+    assert (lanes[0][:2] == inputs[0][:, None]).all()
+    assert not moves[0][:, :2].any()
+    assert moves[0][:, 2].all()
 
 
 @pytest.mark.parametrize(
