@@ -120,34 +120,22 @@ class ParameterShift(GradientMethod):
         if not wanted.tangents or any(needs.arrays) or any(isinstance(m, Variance) for m in program.scalars):
             return super().second_order(circuit, slots, cotangents, tangents, cotangent_tangents, needs, wanted)
         refuse_array_direction(program, tangents)
-        untied, given = untie(program), per_lane(cotangents, slots)
-        moves = untied.moves(slots, tangents)
+        untied, moves = untie(program), untie(program).moves(slots, tangents)
         moved, needed = np.flatnonzero(moves.any(axis=(0, 2))).tolist(), untied.needed_rows(needs)
-        others = [
-            per_lane(tuple(c[k] for c in cotangent_tangents), slots)
-            for k in range(len(moves) if cotangent_tangents is not None else 0)
-            if cotangent_tangents is not None
-        ]
-        want_first = wanted.cotangents or bool(others)
-        first, second = contracted(circuit, slots, [given, *others], moved, needed, self.rule, want_first)
-        found = np.zeros((1 + len(moves), len(untied.sources), batch_of(slots)))
-        found[0, needed] = first[0]
-        found[1:, needed] = np.einsum("dkb,knb->dnb", moves[:, moved], second)
-        if others:
-            found[1:, needed] += first[1:]
-        parts = [untied.collect(rows, needs) for rows in found]
+        linear = zip(*cotangent_tangents, strict=True) if cotangent_tangents is not None else ()
+        all_cotangents = [per_lane(tuple(c), slots) for c in (cotangents, *linear)]
+        want_first = wanted.cotangents or len(all_cotangents) > 1
+        first, second = contracted(circuit, slots, all_cotangents, moved, needed, self.rule, want_first)
+        rows = np.zeros((1 + len(moves), len(untied.sources), batch_of(slots)))
+        rows[: len(first), needed] = first
+        rows[1:, needed] += np.einsum("dkb,knb->dnb", moves[:, moved], second)
+        parts = [untied.collect(r, needs) for r in rows]
         arrays = (None,) * len(slots.arrays)
-        shared, batched = (None if p[0] is None else np.stack(p) for p in zip(*parts, strict=True))
-        results = self.jvp(circuit, slots, tangents) if wanted.results else ()
+        shared, batched = (None if p[0] is None else np.stack(p[1:]) for p in zip(*parts, strict=True))
         return SecondOrder(
-            results,
+            self.jvp(circuit, slots, tangents) if wanted.results else (),
             Slots(*parts[0], arrays, slots.batch_size) if wanted.cotangents else NOTHING,
-            Slots(
-                None if shared is None else shared[1:],
-                None if batched is None else batched[1:],
-                arrays,
-                slots.batch_size,
-            ),
+            Slots(shared, batched, arrays, slots.batch_size),
         )
 
     def rule(self, untied: Untied, row: int) -> ShiftRule:
