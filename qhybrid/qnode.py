@@ -38,6 +38,7 @@ from qhybrid.gradients import (
     PhysicsAware,
     Refused,
     check_method,
+    pennylane_name,
     resolve,
     resolves,
 )
@@ -132,12 +133,9 @@ class QNode(qml.QNode):
         **kwargs: Any,
     ) -> None:
         check_method(diff_method)
-        name = diff_method.name if isinstance(diff_method, GradientMethod) else diff_method
-        if isinstance(diff_method, PhysicsAware):
-            name = None  # PennyLane's path gives values only
-        if isinstance(device, CompilingDevice) and resolves(diff_method):
+        if isinstance(device, CompilingDevice) and resolves(diff_method, kwargs.get("gradient_kwargs")):
             resolve(diff_method, has_vjp=device.has_vjp, shots=None)  # before PennyLane refuses it in other words
-        super().__init__(func, device, interface, name, **kwargs)
+        super().__init__(func, device, interface, pennylane_name(diff_method), **kwargs)
         if "torch" in sys.modules:
             from qhybrid.interfaces.torch import keep_out_of_graphs
 
@@ -152,7 +150,7 @@ class QNode(qml.QNode):
         self._name_in_graphs = name_node(self)
         if isinstance(diff_method, PhysicsAware):
             self._twin()  # now, since its device may not exist
-        if self._no_backend() is None and resolves(diff_method):
+        if self._no_backend() is None and resolves(diff_method, self.gradient_kwargs):
             for number in self._each_shots():
                 self._resolve(number)
 
@@ -229,7 +227,7 @@ class QNode(qml.QNode):
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
         if self._interface.value in {"tf", "tf-autograph"}:
             return f"the interface {self._interface.value!r} is PennyLane's"
-        if not resolves(self._method):
+        if not resolves(self._method, self.gradient_kwargs):
             return f"diff_method {self._method!r} is PennyLane's"
         return None
 

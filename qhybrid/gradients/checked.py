@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from qhybrid.gradients.base import ALL, GradientMethod, Wanted, count_directions
 from qhybrid.gradients.curves import Curve, random_curve, straight_curve
 from qhybrid.gradients.finite_difference import FiniteDiff
 from qhybrid.gradients.parameter_shift import ParameterShift
+from qhybrid.gradients.stochastic import StochasticMethod
 from qhybrid.program import Angle, Program, Slots
 
 #: Allowed difference relative to the derivative, or to 1, besides the error of the central differences themselves.
@@ -47,7 +48,7 @@ class Checked(GradientMethod):
     _done: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if any(f.name == "seed" for f in fields(self.method)):
+        if isinstance(self.method, StochasticMethod):
             raise DifferentiationError(
                 f'check=True compares single derivatives, and those of diff_method="{self.method.name}" are random '
                 "estimates, right in the mean only. Leave out check=True."
