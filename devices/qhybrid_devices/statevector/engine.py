@@ -314,6 +314,8 @@ def apply_tangents(
     numbers = (coef.shared, coef.lanes, dcoef.shared, dcoef.lanes)
     for sweep in plan.sweeps:
         order = _all_operations(plan, sweep)
+        if not len(order):
+            continue
         dirs = by_birth[births[by_birth] < sweep.stop]
         edges = job.groups(sweep, len(dirs))
         (source,), (target,) = states.take(apart=len(edges) > 2)
@@ -332,9 +334,8 @@ def apply_tangents(
                 own.tiles, own.tangents[0], own.registers,
             )  # fmt: skip
 
-        if len(order):
-            task = on_samples if layout.tile else on_tiles
-            parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+        task = on_samples if layout.tile else on_tiles
+        parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
     states.settle()
 
 
@@ -370,6 +371,8 @@ def reverse_tangents(
         gl, dgl = (np.zeros((parts, *front, chunks, plan.num_lane_cotangents)) for front in ((), (k,)))
     for sweep in reversed(plan.sweeps):
         order = _all_operations(plan, sweep, stop)[::-1].copy()
+        if not len(order):
+            continue
         edges = job.groups(sweep, k)
         source, target = states.take(apart=len(edges) > 2)
         tables = (dirs, edges, births, moved, plan.ops, order, want, plan.bits)
@@ -393,9 +396,8 @@ def reverse_tangents(
                 job.is_whole(tiling), own.tiles, *own.tangents, own.registers,
             )  # fmt: skip
 
-        if len(order):
-            task = on_samples if layout.tile else on_tiles
-            parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+        task = on_samples if layout.tile else on_tiles
+        parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
     states.settle()
     if not layout.tile:
         gl, dgl = _total(gl)[..., None], _total(dgl)[..., None]
