@@ -319,7 +319,7 @@ def apply_tangents(
         dirs = by_birth[births[by_birth] < sweep.stop]
         edges = job.groups(sweep, len(dirs))
         (source,), (target,) = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, plan.ops, order, plan.bits)
+        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops, order, plan.bits)
 
         def on_samples(part: Part, head: tuple = (source, target, chi), tail: tuple = (*tables, *numbers)) -> None:
             own = job.scratch[part.worker]
@@ -375,7 +375,7 @@ def reverse_tangents(
             continue
         edges = job.groups(sweep, k)
         source, target = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, plan.ops, order, want, plan.bits)
+        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops, order, want, plan.bits)
 
         def on_samples(part: Part, head: tuple = (*source, *target, chi, dlam), tables: tuple = tables) -> None:
             own = job.scratch[part.worker]
@@ -411,16 +411,23 @@ def _moved(plan: Plan, dcoef: CoefficientTangents, moving: NDArray) -> NDArray:
     return moved
 
 
+def _stay_unitary(plan: Plan) -> NDArray:
+    """For each operation whether any tangent leaves it unitary: not the matrices of the user."""
+    out = np.ones(len(plan.operations), np.bool_)
+    out[[e.index for e in plan.externals if isinstance(e.operator, Matrix | Diagonal)]] = False
+    return out
+
+
 def _undoing(plan: Plan, coef: Coefficients, dcoef: CoefficientTangents, moving: NDArray) -> CoefficientTangents:
     """What takes the place of ``dU`` where psi is un-computed: ``-U dU^dagger U``.
 
     That is ``dU`` itself as long as matrices stay unitary; those of the user need not.
     """
-    given = [e for e in plan.externals if moving[e.index] and isinstance(e.operator, Matrix | Diagonal)]
-    if not given:
+    unitary = _stay_unitary(plan)
+    if np.all(unitary | ~moving):
         return dcoef
     out = CoefficientTangents(dcoef.shared.copy(), dcoef.lanes.copy())
-    for external in given:
+    for external in [e for e in plan.externals if not unitary[e.index]]:
         shape = (external.dim,) if external.diagonal else (external.dim, external.dim)
         part = slice(external.param, external.param + 2 * int(np.prod(shape)))
         if external.form == LANES:

@@ -84,10 +84,29 @@ def runs_of(fr, op, lanes, shared):
 
 # ------------------------------------------------------------------ 2 x 2
 #
-# Formula:   chi'_a = sum_b U_ab chi_b + dU_ab psi_b for each pair of rows j, j ^ x; G_ab = sum conj(lambda'_a) psi_b.
-# Shapes:    U and dU: 4 complex coefficients; G: 4 complex cotangents.
-# Layout:    as in ``kernels.py``; pairs are counted as ``paired_row`` says.
+# Formula:   chi'_a = sum_b U_ab chi_b + B_ab psi'_b for each pair of rows j, j ^ x, with B = dU U^dagger; G_ab =
+#            sum conj(lambda'_a) psi_b.
+# Shapes:    U and B: 4 complex coefficients, but as long as U stays unitary B_00 and B_11 are imaginary and B_10 is
+#            -conj(B_01); G: 4 complex cotangents.
+# Layout:    as in ``kernels.py``; pairs are counted as ``paired_row`` says. Here psi goes first.
 # Reference: ``apply`` and ``outer``.
+
+
+@row_kernel
+def u2_change(u, du):
+    """``B = dU U^dagger``."""
+    a, b, c, d, e, f, g, h = u
+    p, q, r, s, t, v, w, x = du
+    return (
+        p * a + q * b + r * c + s * d,
+        q * a - p * b + s * c - r * d,
+        p * e + q * f + r * g + s * h,
+        q * e - p * f + s * g - r * h,
+        t * a + v * b + w * c + x * d,
+        v * a - t * b + x * c - w * d,
+        t * e + v * f + w * g + x * h,
+        (v * e - t * f + x * g - w * h),
+    )
 
 
 @row_kernel
@@ -103,19 +122,27 @@ def times_2x2(u, x, y, z, w):
 
 
 @row_kernel
-def u2_tangent_at(fr, fi, i, k, chi, o, plane, u, du):
-    """``U chi + dU psi`` on the registers at ``i`` and ``k``."""
+def u2_tangent_at(fr, fi, i, k, chi, o, plane, u, change, unitary):
+    """``U chi + B psi'`` on the registers at ``i`` and ``k``."""
     r, m, s, n = o + i, o + i + plane, o + k, o + k + plane
     p = times_2x2(u, load(chi, r), load(chi, m), load(chi, s), load(chi, n))
-    q = times_2x2(du, load(fr, i), load(fi, i), load(fr, k), load(fi, k))
-    save(chi, r, p[0] + q[0])
-    save(chi, m, p[1] + q[1])
-    save(chi, s, p[2] + q[2])
-    save(chi, n, p[3] + q[3])
+    x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
+    if unitary:
+        _, b, c, d, _, _, _, h = change
+        save(chi, r, p[0] - b * y + c * z - d * w)
+        save(chi, m, p[1] + b * x + c * w + d * z)
+        save(chi, s, p[2] - c * x - d * y - h * w)
+        save(chi, n, p[3] - c * y + d * x + h * z)
+    else:
+        q = times_2x2(change, x, y, z, w)
+        save(chi, r, p[0] + q[0])
+        save(chi, m, p[1] + q[1])
+        save(chi, s, p[2] + q[2])
+        save(chi, n, p[3] + q[3])
 
 
 @row_kernel
-def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
+def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, unitary, undo):
     """A 2x2 on psi and on tangents."""
     step, blocks, _ = blocks_of(fr, lanes, shared)
     walk, p, count, runs = walk_of(op), op[PARAM], op[COUNT], runs_of(fr, op, lanes, shared)
@@ -124,15 +151,6 @@ def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
         u = u2_coefficients(shared, m, ml, p, lanes, t, undo)
         for first in range(0, count, runs.size):
             last = min(first + runs.size, count)
-            for s in range(d.count):
-                du, o = u2_coefficients(shared, d.shared, d.lanes, p + d.shift[s], lanes, t, undo), d.at[s]
-                for q in range(first, last, runs.span):
-                    j = paired_row(walk, q, 0)
-                    if j & walk.cmask == walk.cval:
-                        i, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
-                        for e in range(runs.registers):
-                            h = i + e * runs.stride
-                            u2_tangent_at(fr, fi, h, h + distance, d.planes, o, d.plane, u, du)
             for q in range(first, last, runs.span):
                 j = paired_row(walk, q, 0)
                 if j & walk.cmask == walk.cval:
@@ -140,6 +158,16 @@ def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
                     for e in range(runs.registers):
                         h = i + e * runs.stride
                         u2_at(fr, fi, h, h + distance, u)
+            for s in range(d.count):
+                o, du = d.at[s], u2_coefficients(shared, d.shared, d.lanes, p + d.shift[s], lanes, t, undo)
+                change = u2_change(u, du)
+                for q in range(first, last, runs.span):
+                    j = paired_row(walk, q, 0)
+                    if j & walk.cmask == walk.cval:
+                        i, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+                        for e in range(runs.registers):
+                            h = i + e * runs.stride
+                            u2_tangent_at(fr, fi, h, h + distance, d.planes, o, d.plane, u, change, unitary)
 
 
 @row_kernel
