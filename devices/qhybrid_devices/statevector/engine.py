@@ -326,16 +326,16 @@ def apply_tangents(
 
         def on_samples(part: Part, head: tuple = (source, target, chi), tail: tuple = (*tables, *numbers)) -> None:
             own = job.scratch[part.worker]
-            tangent_forward(*head, part.start, part.stop, *tail, own.tiles, own.registers)
+            tangent_forward(*(*head, part.start, part.stop, *tail, own.tiles, own.registers))
 
         def on_tiles(
             part: Part, head: tuple = (source, target, chi), tables: tuple = tables, tiling: Tiling = sweep.tiling
         ) -> None:
             own = job.scratch[part.worker].for_tiles(tiling)
-            tangent_sweep_forward(
+            tangent_sweep_forward(*(
                 *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, job.is_whole(tiling),
                 own.tiles, own.tangents[0], own.registers,
-            )  # fmt: skip
+            ))  # fmt: skip
 
         task = on_samples if layout.tile else on_tiles
         parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
@@ -382,10 +382,10 @@ def reverse_tangents(
 
         def on_samples(part: Part, head: tuple = (*source, *target, chi, dlam), tables: tuple = tables) -> None:
             own = job.scratch[part.worker]
-            tangent_backward(
+            tangent_backward(*(
                 *head, part.start, part.stop, *tables, *numbers, gs[part.index], gl, dgs[part.index], dgl,
                 own.tiles, own.registers,
-            )  # fmt: skip
+            ))  # fmt: skip
 
         def on_tiles(
             part: Part,
@@ -394,10 +394,10 @@ def reverse_tangents(
             tiling: Tiling = sweep.tiling,
         ) -> None:
             own, i = job.scratch[part.worker].for_tiles(tiling), part.index
-            tangent_sweep_backward(
+            tangent_sweep_backward(*(
                 *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, gs[i], gl[i], dgs[i], dgl[i],
                 job.is_whole(tiling), own.tiles, *own.tangents, own.registers,
-            )  # fmt: skip
+            ))  # fmt: skip
 
         task = on_samples if layout.tile else on_tiles
         parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
