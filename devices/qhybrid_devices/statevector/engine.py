@@ -311,6 +311,8 @@ def apply_tangents(
     begun = np.array([not (from_zeros or is_zero(x.reshape(-1))) for x in chi], np.bool_)
     never = ~(begun | moved.any(1))
     chi[never] = 0
+    if not plan.operations:
+        return
     births = np.where(begun, -1, np.where(never, len(plan.operations), moved.argmax(1)))
     by_birth = np.argsort(births, kind="stable")
     job, states = _TangentJob.of(plan, layout, len(chi), len(plan.operations), 1), _Swapped(psi)
