@@ -18,7 +18,7 @@ import torch
 from tests.strict import WARNINGS
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
-NAMES = ("qubit_rotation", "hybrid_classifier", "plugins")
+NAMES = ("qubit_rotation", "hybrid_classifier", "plugins", "physics_aware")
 MAX_NOTEBOOK_BYTES = 1_500_000
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def _start(name: str, output: Path) -> subprocess.Popen:
 
 def _finish(process: subprocess.Popen, expected_code: int = 0) -> str:
     try:
-        printed, errors = process.communicate(timeout=300)
+        printed, errors = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == expected_code, errors[-3000:]
@@ -193,6 +193,42 @@ def test_plugins_saves_its_figures(plugins):
     output, _, printed = plugins
     for figure in ("rotation", "classifier", "light", "hybrid"):
         path = output / f"plugins_{figure}.png"
+        assert path.stat().st_size > 10_000
+        assert str(path) in printed
+
+
+@pytest.fixture(scope="module")
+def physics_aware(tmp_path_factory):
+    """Output folder, result and printed text of the tutorial on physics-aware training."""
+    output = tmp_path_factory.mktemp("physics_aware")
+    printed = _finish(_start("physics_aware", output))
+    return output, _result("physics_aware", output), printed
+
+
+def test_physics_aware_training_beats_training_in_silico(physics_aware):
+    _, result, _ = physics_aware
+    accuracy = result["accuracy"]
+    assert min(result["on_the_simulator"]) >= 0.95
+    assert accuracy["physics-aware"] >= 0.93
+    assert accuracy["physics-aware"] > accuracy["in silico, at best"] + 0.03
+    assert accuracy["physics-aware"] > accuracy["in silico"] + 0.05
+    for found, simulator in zip(result["cosines"]["physics-aware"], result["cosines"]["in silico"], strict=True):
+        assert found > max(0.3, simulator)
+
+
+def test_physics_aware_training_takes_a_tenth_of_the_circuits(physics_aware):
+    _, result, printed = physics_aware
+    needed = result["circuits_until_goal"]
+    assert 10 * needed["physics-aware"] <= needed["in situ"]
+    batch, angles = 16, 5 * 3 * 2
+    assert result["circuits"] == {"in situ": 21 * batch * (1 + 2 * angles), "physics-aware": 120 * batch}
+    assert "forward on qhybrid.aer, backward on the twin qhybrid.statevector by adjoint" in printed
+
+
+def test_physics_aware_saves_its_figures(physics_aware):
+    output, _, printed = physics_aware
+    for figure in ("chip", "costs", "regions"):
+        path = output / f"physics_aware_{figure}.png"
         assert path.stat().st_size > 10_000
         assert str(path) in printed
 
