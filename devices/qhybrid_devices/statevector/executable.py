@@ -239,13 +239,14 @@ class StateVectorExecutable(Executable):
             self._compiled[tile] = compiled
         return compiled
 
-    def _layout(self, count: int) -> Layout:
+    def _layout(self, count: int, shares: int = 1) -> Layout:
+        """How the states of ``count`` samples lie in memory, in tiles that leave room for ``shares - 1`` others each."""
         n, o = self.program.num_wires, self.options
         tile = n < o.sweep_wires or (n <= o.tile_wires and count >= o.tile_batch)
         if not tile:
             return Layout(n, count, count, 1, False, self.real_dtype, o.parallel_work)
         width = register_lanes(self.real_dtype)
-        most = max(width, o.tile_bytes // ((2 * self.real_dtype.itemsize) << n) // width * width)
+        most = max(width, o.tile_bytes // shares // ((2 * self.real_dtype.itemsize) << n) // width * width)
         chunks = -(-count // most)
         if (count << n) * 16 > o.parallel_work and (workers := num_threads()) > 1:
             chunks = max(chunks, min(workers * PARTS_PER_WORKER, -(-count // (o.tile_lanes * width))))
@@ -297,7 +298,7 @@ class StateVectorExecutable(Executable):
             memory.require(needed, program.num_wires, what)
         for start, some in product(range(0, count, size), range(0, len(directions), most)):
             stop, last = min(start + size, count), min(some + most, len(directions))
-            layout = self._layout(stop - start)
+            layout = self._layout(stop - start, shares=2)
             yield Pass(
                 slice(start, stop),
                 slice(some, last),
