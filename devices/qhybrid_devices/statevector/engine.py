@@ -316,10 +316,12 @@ def apply_tangents(
     numbers = (coef.shared, coef.lanes, dcoef.shared, dcoef.lanes)
     for sweep in plan.sweeps:
         order = _all_operations(plan, sweep)
+        if not len(order):
+            continue
         dirs = by_birth[births[by_birth] < sweep.stop]
         edges = job.groups(sweep, len(dirs))
         (source,), (target,) = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, plan.ops, order, plan.bits)
+        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops, order, plan.bits)
 
         def on_samples(part: Part, head: tuple = (source, target, chi), tail: tuple = (*tables, *numbers)) -> None:
             own = job.scratch[part.worker]
@@ -334,9 +336,8 @@ def apply_tangents(
                 own.tiles, own.tangents[0], own.registers,
             )  # fmt: skip
 
-        if len(order):
-            task = on_samples if layout.tile else on_tiles
-            parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+        task = on_samples if layout.tile else on_tiles
+        parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
     states.settle()
 
 
@@ -372,9 +373,11 @@ def reverse_tangents(
         gl, dgl = (np.zeros((parts, *front, chunks, plan.num_lane_cotangents)) for front in ((), (k,)))
     for sweep in reversed(plan.sweeps):
         order = _all_operations(plan, sweep, stop)[::-1].copy()
+        if not len(order):
+            continue
         edges = job.groups(sweep, k)
         source, target = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, plan.ops, order, want, plan.bits)
+        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops, order, want, plan.bits)
 
         def on_samples(part: Part, head: tuple = (*source, *target, chi, dlam), tables: tuple = tables) -> None:
             own = job.scratch[part.worker]
@@ -395,9 +398,8 @@ def reverse_tangents(
                 job.is_whole(tiling), own.tiles, *own.tangents, own.registers,
             )  # fmt: skip
 
-        if len(order):
-            task = on_samples if layout.tile else on_tiles
-            parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+        task = on_samples if layout.tile else on_tiles
+        parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
     states.settle()
     if not layout.tile:
         gl, dgl = _total(gl)[..., None], _total(dgl)[..., None]
@@ -411,16 +413,23 @@ def _moved(plan: Plan, dcoef: CoefficientTangents, moving: NDArray) -> NDArray:
     return moved
 
 
+def _stay_unitary(plan: Plan) -> NDArray:
+    """For each operation whether any tangent leaves it unitary: not the matrices of the user."""
+    out = np.ones(len(plan.operations), np.bool_)
+    out[[e.index for e in plan.externals if isinstance(e.operator, Matrix | Diagonal)]] = False
+    return out
+
+
 def _undoing(plan: Plan, coef: Coefficients, dcoef: CoefficientTangents, moving: NDArray) -> CoefficientTangents:
     """What takes the place of ``dU`` where psi is un-computed: ``-U dU^dagger U``.
 
     That is ``dU`` itself as long as matrices stay unitary; those of the user need not.
     """
-    given = [e for e in plan.externals if moving[e.index] and isinstance(e.operator, Matrix | Diagonal)]
-    if not given:
+    unitary = _stay_unitary(plan)
+    if np.all(unitary | ~moving):
         return dcoef
     out = CoefficientTangents(dcoef.shared.copy(), dcoef.lanes.copy())
-    for external in given:
+    for external in [e for e in plan.externals if not unitary[e.index]]:
         shape = (external.dim,) if external.diagonal else (external.dim, external.dim)
         part = slice(external.param, external.param + 2 * int(np.prod(shape)))
         if external.form == LANES:

@@ -119,11 +119,11 @@ def copy(source, target):
 
 
 @row_kernel
-def advance(op, bits, fr, fi, d, plain, others, n, lanes, shared, m, ml, buffer, undo):
+def advance(op, bits, fr, fi, d, plain, others, n, lanes, shared, m, ml, buffer, unitary, undo):
     """One operation on psi, on the tangents ``d`` that it changes and on ``others`` at ``plain``."""
     kind, done = op[KIND], 0
     if d.count > 0 and kind == U2:
-        tangent_kernels.u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo)
+        tangent_kernels.u2_tangent(fr, fi, d, lanes, op, shared, m, ml, unitary, undo)
         done = 1
     elif d.count > 0 and kind == PAULI:
         tangent_kernels.pauli_tangent(fr, fi, d, lanes, op, shared, m, ml, undo)
@@ -153,7 +153,7 @@ def overlap_one(op, bits, gr, gi, fr, fi, n, lanes, shared, totals, out):
 
 @kernel
 def tangent_forward(
-    psi, target, chi, i0, i1, dirs, edges, births, moved, ops, order, bits, ms, ml, dms, dml, scratch, buffer
+    psi, target, chi, i0, i1, dirs, edges, births, moved, unitary, ops, order, bits, ms, ml, dms, dml, scratch, buffer
 ):
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
 
@@ -164,6 +164,7 @@ def tangent_forward(
         dirs, edges: group ``g`` of directions is ``dirs[edges[g] : edges[g + 1]]``; item ``c * groups + g`` is that
             group and chunk ``c``
         births, moved: as for :func:`split_directions`
+        unitary: for each operation whether it stays unitary along all directions
         ops, bits: tables of the plan
         order: the operations to apply, in this order
         ms: shared coefficients ``(K,)``
@@ -193,7 +194,7 @@ def tangent_forward(
                 0 if shared else c * dml.shape[2], step, at, shift, plain,
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, derivatives, own_derivatives)
-            advance(ops[i], bits, fr, fi, d, plain, others, n, lanes, shared, ms, own, buffer, False)
+            advance(ops[i], bits, fr, fi, d, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], False)
         if groups > 1 and g == 0:
             copy(fr, flat(target[c, 0]))
             copy(fi, flat(target[c, 1]))
@@ -201,7 +202,7 @@ def tangent_forward(
 
 @kernel
 def tangent_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, ops, order, want, bits,
+    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, order, want, bits,
     ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffer,
 ):  # fmt: skip
     """Un-compute psi, lambda and the tangents of both, and add the wanted matrix cotangents and their tangents.
@@ -259,7 +260,7 @@ def tangent_backward(
                 xr, xi, planes = (fr, fi, kets) if side == 0 else (gr, gi, bras)
                 change, own_change = (um, own_um) if side == 0 else (dm, own_dm)
                 there = Directions(planes, plane, at, shift, changed, change, own_change)
-                advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, True)
+                advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], True)
         if groups > 1 and g == 0:
             copy(fr, flat(psi_target[c, 0]))
             copy(fi, flat(psi_target[c, 1]))
@@ -271,11 +272,11 @@ def tangent_backward(
 
 
 @row_kernel
-def sweep_advance(op, bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, undo):
+def sweep_advance(op, bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary, undo):
     """One operation on tiles of psi, of the tangents ``d`` that it changes and of ``others`` at ``plain``."""
     kind, outer, done = op[KIND], parity(tile & op[OUTER_ZMASK]), 0
     if d.count > 0 and kind == U2:
-        tangent_lane_kernels.u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, undo)
+        tangent_lane_kernels.u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, unitary, undo)
         done = 1
     elif d.count > 0 and kind == PAULI and lane_kernels.is_phase(op):
         tangent_lane_kernels.phases_tangent(fr, fi, d, n, op, rows, tile, outer, signs, m, buffer, undo)
@@ -321,7 +322,7 @@ def move_tiles(states, c, dirs, first, last, tile, rows, lanes, scratch, plane, 
 
 @kernel
 def tangent_sweep_forward(
-    psi, target, chi, i0, i1, dirs, edges, births, moved, ops, order, bits, rows, lanes, tiles, signs,
+    psi, target, chi, i0, i1, dirs, edges, births, moved, unitary, ops, order, bits, rows, lanes, tiles, signs,
     ms, ml, dms, dml, whole, scratch, chi_scratch, buffer,
 ):  # fmt: skip
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
@@ -367,7 +368,9 @@ def tangent_sweep_forward(
                 chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, dm, dm)
-            sweep_advance(ops[i], bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, False)
+            sweep_advance(
+                ops[i], bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], False
+            )
         if not in_place and g == 0:
             scatter(flat(target[c, 0]), tile, rows, lanes, fr)
             scatter(flat(target[c, 1]), tile, rows, lanes, fi)
@@ -377,7 +380,7 @@ def tangent_sweep_forward(
 
 @kernel
 def tangent_sweep_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, ops, order, want, bits,
+    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, order, want, bits,
     rows, lanes, tiles, signs, ms, ml, dms, dml, ums, uml, gs, gc, dgs, dgc, whole, scratch, chi_scratch, dlam_scratch,
     buffer,
 ):  # fmt: skip
@@ -450,7 +453,9 @@ def tangent_sweep_backward(
                 else:
                     change = own_dm if mine else dm
                 there = Directions(planes, plane, at, shift, changed, change, change)
-                sweep_advance(ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, True)
+                sweep_advance(
+                    ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], True
+                )
         if not in_place and g == 0:
             scatter(flat(psi_target[c, 0]), tile, rows, lanes, fr)
             scatter(flat(psi_target[c, 1]), tile, rows, lanes, fi)
