@@ -240,7 +240,7 @@ class StateVectorExecutable(Executable):
         return compiled
 
     def _layout(self, count: int, shares: int = 1) -> Layout:
-        """How the states of ``count`` samples lie in memory, in tiles that leave room for ``shares - 1`` others each."""
+        """How the states of ``count`` samples lie in memory, in tiles of a share of the cache."""
         n, o = self.program.num_wires, self.options
         tile = n < o.sweep_wires or (n <= o.tile_wires and count >= o.tile_batch)
         if not tile:
