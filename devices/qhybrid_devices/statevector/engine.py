@@ -288,7 +288,7 @@ class CoefficientTangents(NamedTuple):
 
 def apply_tangents(
     plan: Plan, layout: Layout, psi: NDArray, chi: NDArray, coef: Coefficients, dcoef: CoefficientTangents,
-    moving: NDArray,
+    moving: NDArray, from_zeros: bool = False,
 ) -> None:  # fmt: skip
     """All operations on ``psi`` and on its tangents, in place; see ``tangent.md``.
 
@@ -302,6 +302,7 @@ def apply_tangents(
         coef: coefficients of all operations
         dcoef: their derivatives, of the same dtype
         moving: for each operation whether its coefficients change along any direction
+        from_zeros: whether the tangents begin as zeros, whatever is in ``chi``; faster than zeros there
     """
     if not len(plan.operations):
         return
@@ -309,8 +310,10 @@ def apply_tangents(
         psi[...] = 0
         psi[:, 0, 0] = 1
     moved = _moved(plan, dcoef, moving)
-    begun = np.array([not is_zero(x.reshape(-1)) for x in chi], np.bool_)
-    births = np.where(begun, 0, np.where(moved.any(1), moved.argmax(1), len(plan.operations)))
+    begun = np.array([not (from_zeros or is_zero(x.reshape(-1))) for x in chi], np.bool_)
+    never = ~(begun | moved.any(1))
+    chi[never] = 0
+    births = np.where(begun, -1, np.where(never, len(plan.operations), moved.argmax(1)))
     by_birth = np.argsort(births, kind="stable")
     job, states = _TangentJob.of(plan, layout, len(chi), len(plan.operations), 1), _Swapped(psi)
     numbers = (coef.shared, coef.lanes, dcoef.shared, dcoef.lanes)
@@ -325,16 +328,16 @@ def apply_tangents(
 
         def on_samples(part: Part, head: tuple = (source, target, chi), tail: tuple = (*tables, *numbers)) -> None:
             own = job.scratch[part.worker]
-            tangent_forward(*head, part.start, part.stop, *tail, own.tiles, own.registers)
+            tangent_forward(*(*head, part.start, part.stop, *tail, own.tiles, own.registers))
 
         def on_tiles(
             part: Part, head: tuple = (source, target, chi), tables: tuple = tables, tiling: Tiling = sweep.tiling
         ) -> None:
             own = job.scratch[part.worker].for_tiles(tiling)
-            tangent_sweep_forward(
+            tangent_sweep_forward(*(
                 *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, job.is_whole(tiling),
                 own.tiles, own.tangents[0], own.registers,
-            )  # fmt: skip
+            ))  # fmt: skip
 
         task = on_samples if layout.tile else on_tiles
         parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
@@ -361,7 +364,7 @@ def reverse_tangents(
     """
     k, chunks = len(chi), layout.chunks
     job, states = _TangentJob.of(plan, layout, k, 3 * (len(plan.operations) - stop), 2), _Swapped(psi, lam)
-    dirs, births, moved = np.arange(k), np.zeros(k, np.int64), _moved(plan, dcoef, moving)
+    dirs, births, moved = np.arange(k), np.full(k, -1), _moved(plan, dcoef, moving)
     undoing = _undoing(plan, coef, dcoef, moving)
     parts = max(num_parts(layout.items(s) * (len(job.groups(s, k)) - 1), job.workers) for s in plan.sweeps)
     numbers = (coef.shared, coef.lanes, *dcoef, *undoing)
@@ -381,10 +384,10 @@ def reverse_tangents(
 
         def on_samples(part: Part, head: tuple = (*source, *target, chi, dlam), tables: tuple = tables) -> None:
             own = job.scratch[part.worker]
-            tangent_backward(
+            tangent_backward(*(
                 *head, part.start, part.stop, *tables, *numbers, gs[part.index], gl, dgs[part.index], dgl,
                 own.tiles, own.registers,
-            )  # fmt: skip
+            ))  # fmt: skip
 
         def on_tiles(
             part: Part,
@@ -393,10 +396,10 @@ def reverse_tangents(
             tiling: Tiling = sweep.tiling,
         ) -> None:
             own, i = job.scratch[part.worker].for_tiles(tiling), part.index
-            tangent_sweep_backward(
+            tangent_sweep_backward(*(
                 *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, gs[i], gl[i], dgs[i], dgl[i],
                 job.is_whole(tiling), own.tiles, *own.tangents, own.registers,
-            )  # fmt: skip
+            ))  # fmt: skip
 
         task = on_samples if layout.tile else on_tiles
         parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)

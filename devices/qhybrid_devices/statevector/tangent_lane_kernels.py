@@ -20,7 +20,6 @@ from qhybrid_devices.statevector.lane_kernels import (
     is_met,
     kinds_of_rows,
     lane_controls,
-    mixed,
     overlap,
     paired_row,
     pauli_cosine,
@@ -84,12 +83,13 @@ def u2_change_lanes(fr, op, signs, change, odd, buffer):
 
 
 @row_kernel
-def added(change, x, y, z, w, unitary):
-    """``dD (x + i y) + dO (z + i w)``; ``dD`` is imaginary as long as U stays unitary."""
-    a, b, c, d = change
-    if unitary:
-        return c * z - d * w - b * y, c * w + d * z + b * x
-    return c * z - d * w - b * y + a * x, c * w + d * z + b * x + a * y
+def changed(u, v, x, y, z, w, p, q, r, s, unitary):
+    """``D (x + i y) + O (z + i w) + dD (p + i q) + dO (r + i s)``; ``dD`` is imaginary as long as U stays unitary."""
+    a, b, c, d = u
+    e, f, g, h = v
+    re = a * x - b * y + c * z - d * w - f * q + g * r - h * s
+    im = a * y + b * x + c * w + d * z + f * p + g * s + h * r
+    return (re, im) if unitary else (re + e * p, im + e * q)
 
 
 @row_kernel
@@ -98,15 +98,26 @@ def u2_tangent_pair(fr, fi, i, k, chi, o, plane, order, u, v, du, dv, unitary):
     r, m, s, n = o + i, o + i + plane, o + k, o + k + plane
     x, y, z, w = load(chi, r), load(chi, m), load(chi, s), load(chi, n)
     a, b, c, d = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
-    p, q = mixed(u, x, y, exchanged(z, order), exchanged(w, order))
-    e, f = added(du, a, b, exchanged(c, order), exchanged(d, order), unitary)
-    save(chi, r, p + e)
-    save(chi, m, q + f)
+    f, g, p, q = exchanged(z, order), exchanged(w, order), exchanged(c, order), exchanged(d, order)
+    re, im = changed(u, du, x, y, f, g, a, b, p, q, unitary)
+    save(chi, r, re)
+    save(chi, m, im)
     if i != k:
-        p, q = mixed(v, z, w, exchanged(x, order), exchanged(y, order))
-        e, f = added(dv, c, d, exchanged(a, order), exchanged(b, order), unitary)
-        save(chi, s, p + e)
-        save(chi, n, q + f)
+        f, g, p, q = exchanged(x, order), exchanged(y, order), exchanged(a, order), exchanged(b, order)
+        re, im = changed(v, dv, z, w, f, g, c, d, p, q, unitary)
+        save(chi, s, re)
+        save(chi, n, im)
+
+
+@row_kernel
+def u2_tangent_rows(fr, fi, first, last, odd, walk, rows, tile, chi, o, plane, order, u, v, du, dv, unitary):
+    """The pairs of rows ``first .. last - 1`` of one direction."""
+    width = 64 // fr.itemsize
+    for q in range(first, last):
+        j = paired_row(walk, q, odd)
+        if is_met(walk, j, rows, tile):
+            i, k = j * width, (j ^ walk.xmask) * width
+            u2_tangent_pair(fr, fi, i, k, chi, o, plane, order, u, v, du, dv, unitary)
 
 
 @row_kernel
@@ -130,11 +141,14 @@ def u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, unitary, undo
                 change, o = u2_change(own, u2_numbers(d.shared, p + d.shift[s], undo)), d.at[s]
                 du = u2_change_lanes(fr, op, signs, change, odd ^ outer, buffer)
                 dv = u2_change_lanes(fr, op, signs, change, other, buffer)
-                for q in range(first, last):
-                    j = paired_row(walk, q, odd)
-                    if is_met(walk, j, rows, tile):
-                        i, k = j * width, (j ^ walk.xmask) * width
-                        u2_tangent_pair(fr, fi, i, k, d.planes, o, d.plane, order, u, v, du, dv, unitary)
+                if unitary:
+                    u2_tangent_rows(
+                        fr, fi, first, last, odd, walk, rows, tile, d.planes, o, d.plane, order, u, v, du, dv, True
+                    )
+                else:
+                    u2_tangent_rows(
+                        fr, fi, first, last, odd, walk, rows, tile, d.planes, o, d.plane, order, u, v, du, dv, False
+                    )
 
 
 @row_kernel

@@ -11,7 +11,7 @@ import numpy as np
 from qhybrid_devices.statevector import kernels, lane_kernels, tangent_kernels, tangent_lane_kernels
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import flat, parity
-from qhybrid_devices.statevector.simd import borrowed, load, save
+from qhybrid_devices.statevector.simd import borrowed, load, save, splat
 from qhybrid_devices.statevector.sweeps import apply_one, gather, scatter, sweep_one
 from qhybrid_devices.statevector.table import DENSE, DIAGONAL, FORM, KIND, LANES, OUTER_ZMASK, PARAM, PAULI, U2, WIDTH
 from qhybrid_devices.statevector.tangent_kernels import Directions
@@ -69,14 +69,22 @@ def is_zero(x):
 
 
 @row_kernel
-def split_directions(i, dirs, first, last, births, moved, base, stride, source, step, at, shift, plain):
-    """Which directions of a group operation ``i`` changes, and which it only acts on.
+def clear(x, first, last):
+    """Fill part of a flat array with zeros, a whole number of registers."""
+    for i in range(first, last, 64 // x.itemsize):
+        save(x, i, splat(x.dtype.type(0)))
+
+
+@row_kernel
+def split_directions(i, dirs, first, last, births, moved, planes, plane, base, stride, source, step, at, shift, plain):
+    """Which directions of a group operation ``i`` changes, and which it only acts on; tangents are born as zeros.
 
     Args:
         i: number of the operation
         dirs, first, last: the group is ``dirs[first:last]``
-        births: for each direction the first operation at which its tangent is not zero
+        births: for each direction the first operation after which its tangent is not zero, -1 if it never was
         moved: from :func:`moved_coefficients`
+        planes, plane: as in :class:`Directions`
         base, stride: the tangent of direction ``d`` is at ``base + d * stride``, or if ``base < 0`` that of number
             ``s`` of the group at ``s * stride``
         source, step: the coefficients of direction ``d`` are at ``source + d * step``
@@ -92,6 +100,8 @@ def split_directions(i, dirs, first, last, births, moved, base, stride, source, 
         place = (s - first) * stride if base < 0 else base + d * stride
         if i < births[d]:
             continue
+        if i == births[d]:
+            clear(planes, place, place + 2 * plane)
         if moved[d, i]:
             at[changed] = place
             shift[changed] = source + d * step
@@ -160,7 +170,7 @@ def tangent_forward(
     Args:
         psi: ``(C, 2, N, L)``
         target: receives psi; ``psi`` itself if there is one group
-        chi: tangents ``(k, C, 2, N, L)``
+        chi: tangents ``(k, C, 2, N, L)``; what is there before a birth does not matter
         dirs, edges: group ``g`` of directions is ``dirs[edges[g] : edges[g + 1]]``; item ``c * groups + g`` is that
             group and chunk ``c``
         births, moved: as for :func:`split_directions`
@@ -190,7 +200,7 @@ def tangent_forward(
             shared = ops[i, FORM] != LANES
             step = dms.shape[1] if shared else chunks * dml.shape[2]
             changed, others = split_directions(
-                i, dirs, edges[g], edges[g + 1], births, moved, 2 * c * plane, 2 * chunks * plane,
+                i, dirs, edges[g], edges[g + 1], births, moved, planes, plane, 2 * c * plane, 2 * chunks * plane,
                 0 if shared else c * dml.shape[2], step, at, shift, plain,
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, derivatives, own_derivatives)
@@ -244,7 +254,7 @@ def tangent_backward(
             shared = ops[i, FORM] != LANES
             step = dms.shape[1] if shared else chunks * dml.shape[2]
             changed, others = split_directions(
-                i, dirs, first, last, births, moved, 2 * c * plane, 2 * chunks * plane,
+                i, dirs, first, last, births, moved, kets, plane, 2 * c * plane, 2 * chunks * plane,
                 0 if shared else c * dml.shape[2], step, at, shift, plain,
             )  # fmt: skip
             for side in range(2):  # psi and its tangents, then lambda and its own
@@ -308,9 +318,11 @@ def sweep_overlap(op, bits, gr, gi, fr, fi, n, rows, lanes, tile, signs, totals,
 
 
 @row_kernel
-def move_tiles(states, c, dirs, first, last, tile, rows, lanes, scratch, plane, back):
-    """Copy one tile of each direction of a group to scratch memory, or back."""
+def move_tiles(states, c, dirs, first, last, births, start, tile, rows, lanes, scratch, plane, back):
+    """Copy one tile of each direction of a group to scratch memory, but for those born from ``start`` on, or back."""
     for s in range(first, last):
+        if births[dirs[s]] >= start and not back:
+            continue
         o = 2 * (s - first) * plane
         for half in range(2):
             here, there = flat(states[dirs[s], c, half]), scratch[o + half * plane : o + (half + 1) * plane]
@@ -330,7 +342,7 @@ def tangent_sweep_forward(
     Args:
         psi: ``(C, 2, N, 1)``
         target: receives psi; ``psi`` itself if there is one group
-        chi: tangents ``(k, C, 2, N, 1)``
+        chi: tangents ``(k, C, 2, N, 1)``; what is there before a birth does not matter
         dirs, edges: group ``g`` of directions is ``dirs[edges[g] : edges[g + 1]]``; item
             ``(c * len(tiles) + i) * groups + g`` is that group and tile ``i`` of chunk ``c``
         rows, lanes, tiles, signs: as for ``sweep_forward``
@@ -358,12 +370,12 @@ def tangent_sweep_forward(
             gather(pr, tile, rows, lanes, fr)
             gather(pi, tile, rows, lanes, fi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, tile, rows, lanes, planes, plane, False)
+            move_tiles(chi, c, dirs, first, last, births, order[0], tile, rows, lanes, planes, plane, False)
         for i in order:
             mine = ops[i, FORM] == LANES
             m, dm = (own, own_derivatives) if mine else (ms, derivatives)
             changed, others = split_directions(
-                i, dirs, first, last, births, moved, 2 * c * plane if whole else -1,
+                i, dirs, first, last, births, moved, planes, plane, 2 * c * plane if whole else -1,
                 2 * (chunks if whole else 1) * plane, c * dml.shape[2] if mine else 0,
                 chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
             )  # fmt: skip
@@ -375,7 +387,7 @@ def tangent_sweep_forward(
             scatter(flat(target[c, 0]), tile, rows, lanes, fr)
             scatter(flat(target[c, 1]), tile, rows, lanes, fi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, tile, rows, lanes, planes, plane, True)
+            move_tiles(chi, c, dirs, first, last, births, order[0], tile, rows, lanes, planes, plane, True)
 
 
 @kernel
@@ -424,14 +436,14 @@ def tangent_sweep_backward(
             gather(qr, tile, rows, lanes, gr)
             gather(qi, tile, rows, lanes, gi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, tile, rows, lanes, kets, plane, False)
-            move_tiles(dlam, c, dirs, first, last, tile, rows, lanes, bras, plane, False)
+            move_tiles(chi, c, dirs, first, last, births, 0, tile, rows, lanes, kets, plane, False)
+            move_tiles(dlam, c, dirs, first, last, births, 0, tile, rows, lanes, bras, plane, False)
         base, stride = (2 * c * plane, 2 * chunks * plane) if whole else (-1, 2 * plane)
         for i in order:
             mine = ops[i, FORM] == LANES
             m = own if mine else ms
             changed, others = split_directions(
-                i, dirs, first, last, births, moved, base, stride, c * dml.shape[2] if mine else 0,
+                i, dirs, first, last, births, moved, kets, plane, base, stride, c * dml.shape[2] if mine else 0,
                 chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
             )  # fmt: skip
             for side in range(2):  # psi and its tangents, then lambda and its own
@@ -462,5 +474,5 @@ def tangent_sweep_backward(
             scatter(flat(lam_target[c, 0]), tile, rows, lanes, gr)
             scatter(flat(lam_target[c, 1]), tile, rows, lanes, gi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, tile, rows, lanes, kets, plane, True)
-            move_tiles(dlam, c, dirs, first, last, tile, rows, lanes, bras, plane, True)
+            move_tiles(chi, c, dirs, first, last, births, 0, tile, rows, lanes, kets, plane, True)
+            move_tiles(dlam, c, dirs, first, last, births, 0, tile, rows, lanes, bras, plane, True)
