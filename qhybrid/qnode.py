@@ -271,7 +271,7 @@ class QNode(qml.QNode):
                 key, leaves = flatten(args, kwargs)
                 entry = self._entry(key, leaves)
             except HostTracesError as cause:
-                if not cause.once:
+                if not importlib.import_module("qhybrid.interfaces.jax").is_compiling(args, kwargs):
                     self._warn(f"calls its function every time, since it cannot be traced: {cause}")
                 return self._recorded_call(args, kwargs)
             except CaptureError as cause:

@@ -225,10 +225,7 @@ def _torch_tensor(tensor: Any, leaves: list) -> Item:
 
 
 def _jax_array(value: Any, leaves: list) -> Item:
-    compiling = not sys.modules["jax"].core.is_concrete(value)
-    raise HostTracesError(
-        "an argument is a JAX array; put the call under jax.jit to record the function only once", once=compiling
-    )
+    raise HostTracesError("an argument is a JAX array; put the call under jax.jit to record the function only once")
 
 
 def _sequence(values: Any, leaves: list) -> Item:

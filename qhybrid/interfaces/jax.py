@@ -70,6 +70,12 @@ def apply(function: Function, *tensors: Any) -> tuple[Any, ...]:
     return tuple(_evaluate.bind(*inexact, node=_Node(function)))
 
 
+def is_compiling(*arguments: Any) -> bool:
+    """Whether JAX is making a program of a call with these arguments, to run it as often as it likes."""
+    leaves = jax.tree.leaves(arguments)
+    return any(isinstance(x, jax.core.Tracer) and not jax.core.is_concrete(x) for x in leaves)
+
+
 # ------------------------------------------------------------------ evaluation
 
 _evaluate = Primitive("qhybrid_evaluate")
