@@ -305,6 +305,8 @@ def apply_tangents(
         from_zeros: whether the tangents begin as zeros, whatever is in ``chi``; faster than zeros there
     """
     if not len(plan.operations):
+        if from_zeros:
+            chi[...] = 0
         return
     if len(plan.product_bits):
         psi[...] = 0
