@@ -304,10 +304,6 @@ def apply_tangents(
         moving: for each operation whether its coefficients change along any direction
         from_zeros: whether the tangents begin as zeros, whatever is in ``chi``; faster than zeros there
     """
-    if not len(plan.operations):
-        if from_zeros:
-            chi[...] = 0
-        return
     if len(plan.product_bits):
         psi[...] = 0
         psi[:, 0, 0] = 1
@@ -315,6 +311,8 @@ def apply_tangents(
     begun = np.array([not (from_zeros or is_zero(x.reshape(-1))) for x in chi], np.bool_)
     never = ~(begun | moved.any(1))
     chi[never] = 0
+    if not plan.operations:
+        return
     births = np.where(begun, -1, np.where(never, len(plan.operations), moved.argmax(1)))
     by_birth = np.argsort(births, kind="stable")
     job, states = _TangentJob.of(plan, layout, len(chi), len(plan.operations), 1), _Swapped(psi)

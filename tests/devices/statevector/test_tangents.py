@@ -341,3 +341,10 @@ def test_zeros_to_begin_with(build, options, groups, from_zeros, batch):
             case.dcoef.shared[others, part] = 0
     assert_forward(case, 1e-11, zeros=True)
     assert_reverse(case, 1e-11)
+
+
+def test_no_operations(rng, build, options):
+    case = make(build(rng, 3, None), 2, options)
+    assert_forward(case, 0)
+    assert_reverse(case, 0)
+    assert_forward(case, 0, zeros=True)
