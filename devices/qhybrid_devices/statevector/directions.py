@@ -20,7 +20,7 @@ from qhybrid_devices.statevector.engine import (
     coefficients,
     reverse_tangents,
 )
-from qhybrid_devices.statevector.measurement_tangents import result_tangents, seed_tangents
+from qhybrid_devices.statevector.measurement_tangents import result_tangents, seed_tangents, tangent_states
 from qhybrid_devices.statevector.preparation import add_amplitude_cotangent, initial_state, initial_tangents
 from qhybrid_devices.statevector.tangents import chain_rule_tangents, coefficient_tangents, moving_operations
 
@@ -57,13 +57,17 @@ class _Final:
 
 def _forward(p: Pass) -> _Final:
     program, plan = p.compiled.program, p.compiled.plan
+    from_zeros = program.preparation is None
     psi = DualState(
-        initial_state(program, p.layout, p.values), initial_tangents(program, p.layout, p.directions)
-    )  # fmt: skip
+        p.layout.empty() if len(plan.product_bits) else initial_state(program, p.layout, p.values),
+        tangent_states(len(p.directions), p.layout)
+        if from_zeros
+        else initial_tangents(program, p.layout, p.directions),
+    )
     moving = moving_operations(plan, p.directions)
     coef = coefficients(plan, p.layout, p.values)
     tangents = coefficient_tangents(plan, p.layout, p.values, p.directions, moving)
-    apply_tangents(plan, p.layout, psi.state, psi.tangents, coef, tangents, moving)
+    apply_tangents(plan, p.layout, psi.state, psi.tangents, coef, tangents, moving, from_zeros)
     return _Final(psi, coef, tangents, moving)
 
 

@@ -304,8 +304,6 @@ def apply_tangents(
         moving: for each operation whether its coefficients change along any direction
         from_zeros: whether the tangents begin as zeros, whatever is in ``chi``; faster than zeros there
     """
-    if not len(plan.operations):
-        return
     if len(plan.product_bits):
         psi[...] = 0
         psi[:, 0, 0] = 1

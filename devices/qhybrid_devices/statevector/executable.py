@@ -77,7 +77,7 @@ class StateVectorExecutable(Executable):
 
     Example:
         >>> import numpy as np
-        >>> from qhybrid.program import Expectation, Gate, Observable, PauliRotation, Term
+        >>> from qhybrid.program import Angle, Expectation, Gate, Observable, PauliRotation, Program, Slots, Term
         >>> rx = Gate("RX", (0,), PauliRotation("X", Angle(0)))
         >>> z = Observable((Term(1.0, ((0, "Z"),)),))
         >>> exe = StateVectorExecutable(Program(1, (rx,), (Expectation(z),), num_shared=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from qhybrid.program import Angle
 from qhybrid_devices.externals import Directions, Values
 from qhybrid_devices.statevector.duals import Dual, DualState
-from qhybrid_devices.statevector.engine import Layout, apply_plan, apply_tangents, coefficients
+from qhybrid_devices.statevector.engine import Coefficients, Layout, apply_plan, coefficients
 from qhybrid_devices.statevector.measure import marginal_overlaps, weigh_outcomes
 from qhybrid_devices.statevector.measurements import (
     Entries,
@@ -29,7 +30,7 @@ from qhybrid_devices.statevector.observables import (
     outer,
     word_moments,
 )
-from qhybrid_devices.statevector.plan import Plan
+from qhybrid_devices.statevector.plan import Plan, Sweep
 from qhybrid_devices.statevector.simd import register_array
 from qhybrid_devices.statevector.tangents import coefficient_tangents, moving_operations
 
@@ -154,11 +155,23 @@ def _add_number(number: float | Angle, cotangent: Dual, into: Values, tangents: 
 
 
 def _with_matrices(plan: Plan, layout: Layout, values: Values, directions: Directions, psi: DualState) -> DualState:
-    """A copy of ``psi`` with the matrices of a term applied, which may move too."""
+    """A copy of ``psi`` with the matrices of a term applied, which may move too.
+
+    They are Hermitian, and the kernels of circuits rely on unitary ones: here ``dA psi`` is made of its own.
+    """
     out, moving = psi.copy(), moving_operations(plan, directions)
-    tangents = coefficient_tangents(plan, layout, values, directions, moving)
+    shared, lanes = coefficient_tangents(plan, layout, values, directions, moving)
     coef = coefficients(plan, layout, values)
-    apply_tangents(plan, layout, out.state, out.tangents, coef, tangents, moving)
+    for sweep in plan.sweeps:
+        for i in sweep.order:
+            step = replace(plan, sweeps=(Sweep.of(i, i + 1, sweep.tiling),))
+            for d, chi in enumerate(out.tangents):
+                apply_plan(step, layout, chi, coef)
+                if moving[i]:
+                    change = out.state.copy()
+                    apply_plan(step, layout, change, Coefficients(shared[d], lanes[d], coef.factors))
+                    chi += change
+            apply_plan(step, layout, out.state, coef)
     return out
 
 

@@ -23,12 +23,11 @@ def initial_state(program: Program, layout: Layout, values: Values) -> NDArray:
 
 
 def initial_tangents(program: Program, layout: Layout, directions: Directions) -> NDArray:
-    """Their tangents, ``(k, C, 2, N, L)``."""
+    """Their tangents where amplitudes are prepared, ``(k, C, 2, N, L)``."""
     chi = register_array((len(directions), *layout.shape), layout.dtype)
     chi[...] = 0
-    if program.preparation is not None:
-        for i, own in enumerate(chi):
-            _write(program, layout, directions.one(i), own)
+    for i, own in enumerate(chi):
+        _write(program, layout, directions.one(i), own)
     return chi
 
 

@@ -8,7 +8,7 @@ import pytest
 from qhybrid.errors import DeviceError
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients import Adjoint
-from qhybrid.gradients.base import second_order
+from qhybrid.gradients.base import Wanted, shifted_jvp, shifted_second_order
 from qhybrid.program import (
     Constant,
     Evolution,
@@ -233,16 +233,16 @@ def test_shift_rules(build, options, seed, batch):
     cotangents = tuple(random_like(rng, r) for r in executable.run(slots))
     needs = Needs()
     got = executable.second_order(slots, cotangents, tangents, None, needs)
-    results = executable.jvp(slots, tangents)
     circuit = Circuit(program, lambda p: StateVectorExecutable(p, options=options))
-    for i in range(2):
-        own = Slots(tangents.shared[i], None if slots.batched is None else tangents.batched[i], (), slots.batch_size)
-        hvp, jvp = second_order(Adjoint(), circuit, slots, cotangents, own, needs, want_results=True)
-        for a, b in zip((*got.results, *results), (*jvp, *jvp), strict=True):
-            np.testing.assert_allclose(a[i], b, atol=1e-10)
-        np.testing.assert_allclose(got.tangents.shared[i], hvp.shared, atol=1e-10)
-        if slots.batched is not None:
-            np.testing.assert_allclose(got.tangents.batched[i], hvp.batched, atol=1e-10)
+    wanted = shifted_second_order(
+        Adjoint(), circuit, slots, cotangents, tangents, None, needs, Wanted(False, False)
+    ).tangents
+    for results in (got.results, executable.jvp(slots, tangents)):
+        for a, b in zip(results, shifted_jvp(circuit, slots, tangents), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-10)
+    np.testing.assert_allclose(got.tangents.shared, wanted.shared, atol=1e-10)
+    if slots.batched is not None:
+        np.testing.assert_allclose(got.tangents.batched, wanted.batched, atol=1e-10)
 
 
 def small_program(rng, build, batch, wires=3):
