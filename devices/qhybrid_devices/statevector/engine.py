@@ -521,11 +521,12 @@ class _TangentJob:
         plane = layout.lanes << layout.num_wires if layout.tile else max(len(t.rows) * width for t in tilings)
         room = int(cache_bytes() * TANGENT_CACHE) // (2 * plane * dtype.itemsize * states)
         most = min(max(1, room - 1), max(1, k))
+        in_place = not copied and most >= k and all(layout.items(s) >= workers for s in plan.sweeps)
 
         def scratch() -> _TangentScratch:
             of_direction = max((len(t.rows) * width for t in copied), default=0)
             return _TangentScratch(
-                register_array((2 * states, plane), dtype),
+                register_array((2 * states, 0 if in_place else plane), dtype),
                 [register_array((most * 2 * of_direction,), dtype) for _ in range(states)],
                 np.empty(2 * plan.buffer_rows * width, dtype),
             )
