@@ -14,6 +14,7 @@ from qhybrid_devices.statevector.measurements import MeasurementPlan, has_matric
 from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling
+from qhybrid_devices.statevector.separate import SeparatePlan
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Compiled:
     def sampling(self) -> SamplingPlan:
         """How the measurements are sampled; made when it is first asked for."""
         return plan_sampling(self.program, self.frame, self.options)
+
+    @cached_property
+    def separate(self) -> SeparatePlan:
+        """The same with coefficients of each sample; made when it is first asked for."""
+        return SeparatePlan.of(self.plan)
 
     def request(self, needs: Needs) -> Request:
         """What ``needs`` means for the operations of the plan."""

@@ -2,12 +2,10 @@
 
 A result ``r`` of one sample moves by ``2 Re sum dU_ab G_ab`` over all gates, with the matrix cotangents ``G`` of ``r``
 and of that sample. So one sweep backwards a result gives the tangents along every direction. The sweep adds up ``G`` of
-an operation that all samples share; here each operation has coefficients of each sample instead.
+an operation that all samples share, so it is given one where nothing is shared; see ``separate.py``.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +21,6 @@ from qhybrid_devices.statevector.engine import (
     reverse_plan,
 )
 from qhybrid_devices.statevector.measurements import seed
-from qhybrid_devices.statevector.plan import Plan
-from qhybrid_devices.statevector.table import COTANGENT, FORM, LANES, PARAM, PAULI
 
 #: Directions whose tangents take as long as the gradient of one result.
 DIRECTIONS_OF_GRADIENT = 3
@@ -57,13 +53,13 @@ def tangents_by_gradients(
         coef, dcoef: coefficients and their derivatives
         moving: for each operation whether its coefficients change along any direction
     """
-    separate = _Separate.of(compiled.plan)
+    separate = compiled.separate
     own, count = separate.coefficients(layout, coef), len(compiled.program.scalars)
     out = np.zeros((len(dcoef.shared), layout.width, count))
     apply_plan(separate.plan, layout, psi, own)
     if not moving.any():
         return out[:, : layout.count].astype(layout.dtype)
-    weights = separate.weights(coef, dcoef, np.flatnonzero(moving))
+    weights = separate.weights(coef, dcoef)
     for s in range(count):
         cotangents = np.zeros((layout.count, count))
         cotangents[:, s] = 1
@@ -72,66 +68,3 @@ def tangents_by_gradients(
         g = reverse_plan(separate.plan, layout, state, lam, own, moving, int(np.argmax(moving)))
         out[:, :, s] = separate.tangents(weights, g.lanes.astype(float, copy=False)).reshape(len(out), -1)
     return out[:, : layout.count].astype(layout.dtype)
-
-
-@dataclass(frozen=True)
-class _Separate:
-    """A plan where all coefficients are of each sample: those that were shared first, then the others.
-
-    Args:
-        given: the plan that it was made of
-        plan: the new one
-    """
-
-    given: Plan
-    plan: Plan
-
-    @classmethod
-    def of(cls, plan: Plan) -> _Separate:
-        """Move what is shared."""
-        ops, own = plan.ops.copy(), plan.ops[:, FORM] == LANES
-        coefficients, cotangents = len(plan.shared_constants), plan.num_shared_cotangents
-        ops[own, PARAM] += coefficients
-        ops[own, COTANGENT] += cotangents
-        ops[:, FORM] = LANES
-        made = replace(
-            plan,
-            ops=ops,
-            num_lane_coefficients=coefficients + plan.num_lane_coefficients,
-            num_shared_cotangents=0,
-            num_lane_cotangents=cotangents + plan.num_lane_cotangents,
-        )
-        return cls(plan, made)
-
-    def coefficients(self, layout: Layout, coef: Coefficients) -> Coefficients:
-        """The coefficients of each sample."""
-        shape = (layout.chunks, len(coef.shared), layout.lanes)
-        return coef._replace(lanes=np.concatenate([np.broadcast_to(coef.shared[:, None], shape), coef.lanes], 1))
-
-    def weights(self, coef: Coefficients, dcoef: CoefficientTangents, moving: NDArray) -> tuple[NDArray, NDArray]:
-        """What matrix cotangents are multiplied with: ``2 Re dU G``, or ``2 dx g`` of Pauli rotations.
-
-        Returns:
-            the weights of operations that are shared ``(k, K)``, and of the others ``(k, C, K, L)``
-        """
-        k, chunks, _, lanes = dcoef.lanes.shape
-        shared = np.zeros((k, 1, self.given.num_shared_cotangents, 1))
-        own = np.zeros((k, chunks, self.given.num_lane_cotangents, lanes))
-        shared_numbers = coef.shared[:, None], dcoef.shared[:, None, :, None]
-        for i in moving:
-            row, op = self.given.ops[i], self.given.operations[i]
-            (u, du), out = ((coef.lanes, dcoef.lanes), own) if row[FORM] == LANES else (shared_numbers, shared)
-            p, o = row[PARAM], row[COTANGENT]
-            if op.kind == PAULI:
-                out[:, :, o] = 2 * (u[..., p, :] * du[:, :, p + 1] - u[..., p + 1, :] * du[:, :, p])
-            else:
-                size = 2 * op.num_coefficients
-                out[:, :, o : o + size : 2] = 2 * du[:, :, p : p + size : 2]
-                out[:, :, o + 1 : o + size : 2] = -2 * du[:, :, p + 1 : p + size : 2]
-        return shared[:, 0, :, 0], own
-
-    def tangents(self, weights: tuple[NDArray, NDArray], g: NDArray) -> NDArray:
-        """The tangents ``(k, C, L)`` of one result, given its matrix cotangents ``(C, K, L)``."""
-        shared, own = weights
-        count = shared.shape[1]
-        return np.moveaxis(shared @ g[:, :count], 0, 1) + np.einsum("dckl,ckl->dcl", own, g[:, count:])
