@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pennylane import numpy as pnp
 
 import qhybrid
-from qhybrid.errors import CircuitError
+from qhybrid.errors import CircuitError, FallbackWarning
 
 DEVICES = ("qhybrid.statevector", "qhybrid.aer", "default.qubit", "lightning.qubit")
 POINT = (0.7, 1.1)
@@ -186,9 +186,9 @@ def test_forward_mode(circuit):
 @pytest.mark.parametrize("circuit", [reset, postselected], ids=lambda c: c.__name__)
 def test_under_jit(circuit):
     jax = pytest.importorskip("jax")
-    jax.config.update("jax_enable_x64", True)
     node = _flat(qhybrid.QNode(circuit, _device(DEVICES[0])))
-    found = jax.jit(jax.jacobian(lambda z: node(z[0], z[1])))(jax.numpy.array(POINT))
+    with jax.experimental.enable_x64(), pytest.warns(FallbackWarning, match="JAX array"):
+        found = jax.jit(jax.jacobian(lambda z: node(z[0], z[1])))(jax.numpy.array(POINT))
     np.testing.assert_allclose(found, _jacobian(circuit), atol=1e-9)
 
 
