@@ -19,7 +19,7 @@ from pennylane.devices.reference_qubit import ReferenceQubit
 from pennylane.tape import QuantumScript
 
 from qhybrid.backend import CompilingDevice
-from qhybrid.errors import CaptureError, QHybridError
+from qhybrid.errors import CaptureError, DeviceError, QHybridError
 from qhybrid.gradients import NATIVE_METHODS
 from qhybrid.jobs import Jobs, jobs_of
 from qhybrid.program import Program
@@ -151,8 +151,20 @@ class TapeBackend(CompilingDevice):
         return 2 ** (num_wires * (2 if isinstance(self.device, DefaultMixed) else 1))
 
     def labels(self, num_wires: int) -> Sequence[Any]:
-        """The label of each wire of a program."""
-        return range(num_wires) if self.device.wires is None else list(self.device.wires)
+        """The label of each wire of a program.
+
+        Raises:
+            DeviceError: the device has fewer wires than the program, for example than one with an auxiliary wire
+        """
+        if self.device.wires is None:
+            return range(num_wires)
+        labels = list(self.device.wires)
+        if num_wires > len(labels):
+            raise DeviceError(
+                f"A circuit on {num_wires} wires does not fit on {self.device.name} with the wires {labels}. Give the "
+                'device more wires, or none; diff_method="hadamard" needs one that the circuit leaves free.'
+            )
+        return labels
 
     def direct(self, executable: TapeExecutable) -> Direct | None:
         """The short way to the device's kernels, where there is one for this program."""
