@@ -65,5 +65,18 @@ class CaptureError(QHybridError):
     """
 
 
+class HostTracesError(CaptureError):
+    """An argument belongs to a host that traces functions itself, so this one is recorded in each of its traces.
+
+    Args:
+        message: what happened
+        once: whether the host is tracing now, to run what it found as often as it likes
+    """
+
+    def __init__(self, message: str, once: bool) -> None:
+        super().__init__(message)
+        self.once = once
+
+
 class FallbackWarning(UserWarning):
     """A QNode runs through PennyLane's own path: right, but not compiled. Names the cause."""

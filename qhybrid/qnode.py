@@ -28,7 +28,14 @@ from qhybrid.capture.signature import flatten, holds_tensor, leaf_names
 from qhybrid.capture.trace import Trace, audit, trace
 from qhybrid.capture.values import concrete, is_functorch
 from qhybrid.circuit import CompiledCircuit, run_tape
-from qhybrid.errors import CaptureError, DeviceError, DifferentiationError, FallbackWarning, NotFiniteError
+from qhybrid.errors import (
+    CaptureError,
+    DeviceError,
+    DifferentiationError,
+    FallbackWarning,
+    HostTracesError,
+    NotFiniteError,
+)
 from qhybrid.execution import Needs
 from qhybrid.explanation import Explanation
 from qhybrid.gradients import (
@@ -263,6 +270,10 @@ class QNode(qml.QNode):
             try:
                 key, leaves = flatten(args, kwargs)
                 entry = self._entry(key, leaves)
+            except HostTracesError as cause:
+                if not cause.once:
+                    self._warn(f"calls its function every time, since it cannot be traced: {cause}")
+                return self._recorded_call(args, kwargs)
             except CaptureError as cause:
                 result = self._recorded_call(args, kwargs)  # first: a mistake in the function shows itself here
                 self._cache.untraceable = str(cause)

@@ -31,7 +31,7 @@ from pennylane.wires import Wires
 from qhybrid.capture.replay import plain_torch
 from qhybrid.capture.tracer import Tracer
 from qhybrid.capture.values import concrete, is_functorch, is_tensor
-from qhybrid.errors import CaptureError, CircuitError
+from qhybrid.errors import CaptureError, CircuitError, HostTracesError
 
 #: Tags of traced leaves: the host that the leaf belongs to.
 NUMPY, AUTOGRAD, TORCH = "numpy", "autograd", "torch"
@@ -225,7 +225,10 @@ def _torch_tensor(tensor: Any, leaves: list) -> Item:
 
 
 def _jax_array(value: Any, leaves: list) -> Item:
-    raise CaptureError("an argument is a JAX array; put the call under jax.jit to record the function only once")
+    compiling = not sys.modules["jax"].core.is_concrete(value)
+    raise HostTracesError(
+        "an argument is a JAX array; put the call under jax.jit to record the function only once", once=compiling
+    )
 
 
 def _sequence(values: Any, leaves: list) -> Item:

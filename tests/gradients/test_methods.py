@@ -128,8 +128,13 @@ def test_second_derivative_along_an_array_is_refused():
 
 def test_third_derivative_is_refused():
     second = function(ANGLES["one rotation"], Adjoint()).pullback((True,)).pullback((True, True))
+    third, x, one = second.pullback((True, True, True)), np.array([0.3]), np.ones(1)
     with pytest.raises(DifferentiationError, match="Third derivatives"):
-        second.pullback((True, True, True))
+        third(x, one, one, one, one)
+    with pytest.raises(DifferentiationError, match="Third derivatives"):
+        third.pullback((True, False, False, False, False))
+    still, *_ = third(x, one, np.zeros(1), one, one)  # linear in the direction, so that there it is known
+    np.testing.assert_array_equal(still, [0.0])
 
 
 def test_gate_without_rule_names_gate_and_method():
