@@ -79,7 +79,9 @@ def _is_abstract(value: Any) -> bool:
     """Whether a value, below all that differentiates and maps it, has no numbers."""
     if not isinstance(value, jax.core.Tracer):
         return False
-    inner = value.val if isinstance(value, batching.BatchTracer) else getattr(value, "primal", None)
+    inner = getattr(value, "primal", None)  # of a tracer that differentiates; one that maps has a `batch_dim`
+    if inner is None and hasattr(value, "batch_dim"):
+        inner = value.val
     return inner is None or _is_abstract(inner)
 
 
