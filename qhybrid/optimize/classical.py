@@ -136,7 +136,8 @@ class AutogradJacobian(ClassicalJacobian):
         def vector(x: Any) -> Any:
             tensors = prologue(leaves.replaced(x, lambda part, leaf: part)).tensors
             moves[:] = [isinstance(t, Box) for t in tensors]
-            parts = [p for t, m in zip(tensors, moves, strict=True) if m for p in _real_parts(t)]
+            arrays = [i >= prologue.num_angle_tensors for i in range(len(tensors))]
+            parts = [p for t, m, a in zip(tensors, moves, arrays, strict=True) if m for p in _real_parts(t, a)]
             return anp.concatenate(parts) if parts else np.zeros(0)
 
         self._vjp, value = make_vjp(vector)(start)
@@ -150,10 +151,13 @@ class AutogradJacobian(ClassicalJacobian):
         return self._vjp(vector)
 
 
-def _real_parts(tensor: Any) -> list[Any]:
+def _real_parts(tensor: Any, is_array: bool) -> list[Any]:
+    """Angles as they are; of an array, which may be complex, the real and the imaginary part."""
+    if not is_array:
+        return [tensor.reshape(-1)]
     if tensor.dtype.kind == "c":
         return [anp.real(tensor).reshape(-1), anp.imag(tensor).reshape(-1)]
-    return [tensor.reshape(-1)]
+    return [tensor.reshape(-1), np.zeros(tensor.size)]
 
 
 def layout_of(moves: Sequence[bool], like: Slots) -> SlotLayout:

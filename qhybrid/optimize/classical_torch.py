@@ -23,7 +23,8 @@ class TorchJacobian(ClassicalJacobian):
             live = leaves.replaced(self._x, lambda part, leaf: part.to(leaf.device, leaf.dtype))
             tensors = prologue(live).tensors
             moves = [t.requires_grad for t in tensors]
-            moving = [p for t, m in zip(tensors, moves, strict=True) if m for p in _real_parts(t)]
+            arrays = [i >= prologue.num_angle_tensors for i in range(len(tensors))]
+            moving = [p for t, m, a in zip(tensors, moves, arrays, strict=True) if m for p in _real_parts(t, a)]
             self._y = torch.cat(moving) if moving else 0 * self._x[:0]
             self._u = torch.zeros_like(self._y).requires_grad_()
             (self._pulled,) = torch.autograd.grad(self._y, self._x, self._u, create_graph=True)
@@ -44,6 +45,9 @@ class TorchJacobian(ClassicalJacobian):
         return found.numpy()
 
 
-def _real_parts(tensor: Any) -> list[torch.Tensor]:
-    parts = [tensor.real, tensor.imag] if tensor.is_complex() else [tensor]
+def _real_parts(tensor: Any, is_array: bool) -> list[torch.Tensor]:
+    """Angles as they are; of an array, which may be complex, the real and the imaginary part."""
+    parts = [tensor]
+    if is_array:
+        parts = [tensor.real, tensor.imag] if tensor.is_complex() else [tensor, torch.zeros_like(tensor)]
     return [p.reshape(-1).double().cpu() for p in parts]

@@ -39,7 +39,7 @@ class NaturalGradient(qml.GradientDescentOptimizer):
         warm_start: whether conjugate gradients begin with the last step's solution
 
     Attributes:
-        solution: of the last step: direction, products with the metric, residual
+        solution: of the last step, a :class:`~qhybrid.optimize.Solution`
 
     Example:
         >>> import qhybrid as qml

@@ -24,13 +24,13 @@ class Solution:
 
     Args:
         direction: the natural gradient ``(P,)``
-        iterations: products with the metric that it took
-        residual: norm of what is left of the gradient, relative to the gradient
+        products: with the metric, or columns of it, that it took
+        converged: whether the tolerance was reached
     """
 
     direction: NDArray
-    iterations: int
-    residual: float
+    products: int
+    converged: bool
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Solver:
         if not np.isfinite(norm):
             raise FloatingPointError("The gradient has entries that are NaN or infinite; no step was made.")
         if norm == 0:
-            return Solution(np.zeros(len(gradient)), 0, 0.0)
+            return Solution(np.zeros(len(gradient)), 0, True)
         if self.method == "dense":
             return self._solve_dense(metric, gradient / norm, norm)
         return self._solve_iteratively(metric, gradient / norm, norm, start)
@@ -97,8 +97,7 @@ class Solver:
         values, vectors = np.linalg.eigh(matrix + self.damping * np.eye(len(unit)))
         kept = values > SMALLEST_EIGENVALUE * values[-1]
         direction = vectors[:, kept] @ ((vectors[:, kept].T @ unit) / values[kept])
-        left = np.linalg.norm(unit - matrix @ direction - self.damping * direction)
-        return Solution(norm * direction, 1, float(left))
+        return Solution(norm * direction, len(unit), True)
 
     def _solve_iteratively(
         self, metric: LinearOperator, unit: NDArray, norm: float, start: NDArray | None
@@ -111,15 +110,16 @@ class Solver:
             return metric @ vector + self.damping * vector
 
         operator = LinearOperator(metric.shape, matvec=damped, dtype=float)
-        begin = None if start is None or not start.any() else _fitted(operator, unit, start)
+        begin, left = np.zeros(len(unit)), unit
+        if start is not None and start.any():
+            begin, left = _fitted(operator, unit, start)
         limit = self.max_iterations or 10 * len(unit)
-        direction, _ = cg(
-            operator, unit, x0=begin, rtol=self.tolerance, maxiter=limit, M=self._preconditioner(metric)
-        )
-        left = float(np.linalg.norm(unit - operator @ direction))
-        if not np.isfinite(left):
+        inverse = self._preconditioner(metric)
+        rest, failed = cg(operator, left, rtol=0.0, atol=self.tolerance, maxiter=limit, M=inverse)
+        direction = norm * (begin + rest)
+        if not np.isfinite(direction).all():
             raise FloatingPointError("The natural gradient is not finite. Use a larger damping; no step was made.")
-        return Solution(norm * direction, products, left)
+        return Solution(direction, products, not failed)
 
     def _preconditioner(self, metric: LinearOperator) -> LinearOperator | None:
         if self.preconditioner is None:
@@ -136,7 +136,13 @@ class Solver:
         return LinearOperator(metric.shape, matvec=lambda v: inverse * np.ravel(v), dtype=float)
 
 
-def _fitted(operator: LinearOperator, unit: NDArray, start: NDArray) -> NDArray | None:
-    """``start`` times the number that brings it closest to the solution, if that is closer than zero."""
-    curvature = float(start @ (operator @ start))
-    return start * (float(start @ unit) / curvature) if curvature > 0 else None
+def _fitted(operator: LinearOperator, unit: NDArray, start: NDArray) -> tuple[NDArray, NDArray]:
+    """``start`` times the number that brings it closest to the solution, and what it leaves of ``unit``.
+
+    What conjugate gradients make of it is a direction of descent, however bad ``start`` is.
+    """
+    start = start / np.linalg.norm(start)
+    product = operator @ start
+    curvature = float(start @ product)
+    factor = float(start @ unit) / curvature if curvature > 0 else 0.0
+    return factor * start, unit - factor * product

@@ -30,7 +30,7 @@ class TorchNaturalGradient(torch.optim.Optimizer):
         damping, solver, max_iterations, tolerance, preconditioner: see :class:`~qhybrid.optimize.NaturalGradient`
 
     Attributes:
-        solution: of the last step: direction, products with the metric, residual
+        solution: of the last step, a :class:`~qhybrid.optimize.Solution`
 
     Raises:
         ValueError: a setting is impossible, or there are several groups of parameters
