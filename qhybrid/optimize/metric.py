@@ -44,8 +44,8 @@ class Metric(LinearOperator):
         ...     qml.RZ(x[1], wires=0)
         ...     return qml.expval(qml.X(0))
         >>> metric = fubini_study(circuit)(qml.numpy.array([0.5, 0.2]))
-        >>> (metric @ [1.0, 0.0]).round(4)
-        array([0.25, 0.  ])
+        >>> (metric @ [1.0, 1.0]).round(4)
+        array([0.25  , 0.0575])
         >>> print(metric.dense().round(4))
         [[0.25   0.    ]
          [0.     0.0575]]

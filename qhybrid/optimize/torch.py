@@ -105,7 +105,7 @@ class TorchNaturalGradient(torch.optim.Optimizer):
         if any(p.grad is None for p in params):
             raise RuntimeError("A parameter has no gradient. Call backward() on the loss before a step.")
         gradient = np.concatenate([_flat(p.grad) for p in order])
-        last = [self.state[p].get("direction") for p in order]
+        last = [self.state[p].get("direction") if p in self.state else None for p in order]
         start = None if any(x is None for x in last) else np.concatenate([_flat(x) for x in last])
         self.solution = self.solver.solve(metric, gradient, start)
         self._move(order, metric.split(self.solution.direction), group["lr"])
