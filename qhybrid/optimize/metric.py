@@ -127,8 +127,8 @@ class FullMetric(Metric):
         if len(self) * state.psi.size > 8 * MAX_TANGENT_NUMBERS:
             return super().dense()
         parts = [self._tangents(units).reshape(len(units), -1) for units in self._units()]
-        tangents = np.concatenate([np.zeros((0, state.psi.size)), *parts])
-        return (tangents.conj() @ tangents.T).real / self.point.batch
+        real = np.concatenate([np.zeros((0, state.psi.size), complex), *parts]).view(float)
+        return real @ real.T / self.point.batch
 
     def diagonal(self) -> NDArray:
         """The diagonal ``(P,)``; ``P`` Jacobian-vector products."""
