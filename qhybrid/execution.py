@@ -214,6 +214,17 @@ class Function(ABC):
         """
 
     @abstractmethod
+    def pushforward(self, moving: tuple[bool, ...]) -> Function:
+        """The function ``(*inputs, *tangents of the moving inputs) -> tangents of the outputs``.
+
+        Args:
+            moving: for each input, whether it has a tangent; that of all others is zero
+
+        Raises:
+            DifferentiationError: the derivative cannot be given correctly
+        """
+
+    @abstractmethod
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> Function:
         """The function over one more axis of ``size``, in front of each ``mapped`` input and of every output."""
 

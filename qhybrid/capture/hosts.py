@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from autograd import numpy as anp
-from autograd.extend import defvjp, primitive
+from autograd.extend import defjvp, defvjp, primitive
 
 from qhybrid.capture.replay import TORCH_NAMES, plain_torch
 from qhybrid.capture.values import concrete
@@ -125,6 +125,8 @@ def _scatter_vjp(answer: Any, rows: Any, index: Any, size: int) -> Callable:
 
 defvjp(_gather, _gather_vjp, None)
 defvjp(_scatter, _scatter_vjp, None, None)
+defjvp(_gather, "same")
+defjvp(_scatter, "same")
 
 
 class AutogradHost(Host):

@@ -1,4 +1,4 @@
-"""The device's own vector-Jacobian product."""
+"""The device's own derivatives."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.base import GradientMethod
+from qhybrid.execution import Circuit, Needs, SecondOrder
+from qhybrid.gradients.base import GradientMethod, Wanted
 from qhybrid.program import Slots
 
 
@@ -17,8 +17,10 @@ class Adjoint(GradientMethod):
     """The reverse sweep of a simulator, exact and independent of the number of parameters and outputs.
 
     When to use: always, where the device has it and there are no shots. Cost: about three executions and two states in
-    memory, whatever the depth. Differentiates gate angles, entries of unitaries, prepared amplitudes, observable
-    coefficients and matrices. Limits: none of it exists with shots or on hardware; use :class:`ParameterShift` there.
+    memory, whatever the depth; on devices with a forward mode of their own, one execution for each direction of a
+    Jacobian-vector product, and about three gradients for each Hessian-vector product. Differentiates gate angles,
+    entries of unitaries, prepared amplitudes, observable coefficients and matrices. Limits: none of it exists with
+    shots or on hardware; use :class:`ParameterShift` there.
 
     T. Jones, J. Gacon, "Efficient calculation of gradients in classical simulations of variational quantum
     algorithms", arXiv:2009.02823.
@@ -38,3 +40,24 @@ class Adjoint(GradientMethod):
         if residual is None:
             return circuit.executable.vjp(slots, cotangents, needs)
         return circuit.executable.vjp(slots, cotangents, needs, residual=residual)  # type: ignore[call-arg]
+
+    def jvp(self, circuit: Circuit, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
+        """The executable's own, or exact shift rules where it has none."""
+        if circuit.executable.has_jvp:
+            return circuit.executable.jvp(slots, tangents)
+        return super().jvp(circuit, slots, tangents)
+
+    def second_order(
+        self,
+        circuit: Circuit,
+        slots: Slots,
+        cotangents: tuple[NDArray, ...],
+        tangents: Slots,
+        cotangent_tangents: tuple[NDArray, ...] | None,
+        needs: Needs,
+        wanted: Wanted,
+    ) -> SecondOrder:
+        """The executable's own, or exact shift rules on top of its vjp where it has none."""
+        if circuit.executable.has_jvp:
+            return circuit.executable.second_order(slots, cotangents, tangents, cotangent_tangents, needs)
+        return super().second_order(circuit, slots, cotangents, tangents, cotangent_tangents, needs, wanted)

@@ -89,6 +89,12 @@ class Arranged(Function):
         needed = tuple([a for a, n in zip(inputs, needs, strict=True) if n])
         return Arranged(self.function.pullback(needs, residual), inputs + self._outputs, needed)
 
+    def pushforward(self, moving: tuple[bool, ...]) -> Arranged:
+        """The function's pushforward; tangents are arranged like what they are tangents of."""
+        inputs = self._inputs + (None,) * (len(moving) - len(self._inputs))
+        tangents = tuple([a for a, m in zip(inputs, moving, strict=True) if m])
+        return Arranged(self.function.pushforward(moving), inputs + tangents, self._outputs)
+
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> Arranged:
         """The function over one more axis, in front of everything."""
         return Arranged(self.function.vmap(size, mapped), self._inputs, self._outputs)

@@ -1,4 +1,4 @@
-"""What a gradient method is, and second derivatives, which are the same for every method."""
+"""What a gradient method is, and derivatives by shifted executions, which are the same for every method."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.lanes import Shifts, batch_of, per_lane, untie
+from qhybrid.execution import Circuit, Needs, SecondOrder
+from qhybrid.gradients.lanes import Shifts, Untied, batch_of, per_lane, untie
 from qhybrid.gradients.shift_rules import ShiftRule
 from qhybrid.program import ArrayRef, Diagonal, Matrix, Program, Slots
 
@@ -22,10 +22,10 @@ ALL = Needs()
 
 @dataclass(frozen=True)
 class GradientMethod(ABC):
-    """How first derivatives of a circuit are obtained.
+    """How derivatives of a circuit are obtained.
 
-    Second derivatives are the first derivatives at shifted angles, combined by exact shift rules (see
-    :func:`second_order`), so a method says only what its first derivative is.
+    A method says what its vector-Jacobian product is. Tangents of results, and of that product, follow from exact
+    shift rules (:func:`shifted_jvp`, :func:`shifted_second_order`) unless it knows better.
     """
 
     #: The name that ``diff_method`` takes for it.
@@ -53,6 +53,45 @@ class GradientMethod(ABC):
             DifferentiationError: this method cannot give a needed cotangent correctly
         """
 
+    def jvp(self, circuit: Circuit, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
+        """Tangents of the results along ``k`` directions, the axis of directions in front.
+
+        Args:
+            circuit: what to differentiate
+            slots: where
+            tangents: of the slots, as :meth:`~qhybrid.execution.Executable.jvp` takes them
+
+        Raises:
+            DifferentiationError: this method cannot give the derivative along these directions correctly
+        """
+        return shifted_jvp(circuit, slots, tangents)
+
+    def second_order(
+        self,
+        circuit: Circuit,
+        slots: Slots,
+        cotangents: tuple[NDArray, ...],
+        tangents: Slots,
+        cotangent_tangents: tuple[NDArray, ...] | None,
+        needs: Needs,
+        wanted: Wanted,
+    ) -> SecondOrder:
+        """Tangents of the results and of :meth:`vjp` along ``k`` directions.
+
+        Args:
+            circuit: what to differentiate
+            slots: where
+            cotangents: of the results
+            tangents: directions of the slots, as for :meth:`jvp`
+            cotangent_tangents: directions of the cotangents, the axis of directions in front; ``None``: zero
+            needs: which slots' cotangents, and tangents of them, are wanted
+            wanted: which of the three are wanted at all; the others may be empty
+
+        Raises:
+            DifferentiationError: this method cannot give these derivatives correctly
+        """
+        return shifted_second_order(self, circuit, slots, cotangents, tangents, cotangent_tangents, needs, wanted)
+
     def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
         """How many executions one gradient costs for ``samples`` samples, by default along all angles.
 
@@ -66,74 +105,153 @@ class GradientMethod(ABC):
         return circuit.run(slots), None
 
 
-def second_order(
+@dataclass(frozen=True)
+class Wanted:
+    """Which parts of a :class:`~qhybrid.execution.SecondOrder` are wanted."""
+
+    results: bool = True
+    cotangents: bool = True
+    tangents: bool = True
+
+
+NOTHING = Slots(None)
+
+
+def direction(slots: Slots, index: int) -> Slots:
+    """One of several directions, or of several cotangents."""
+    batched = None if slots.batched is None else slots.batched[index]
+    arrays = tuple(None if a is None else a[index] for a in slots.arrays)
+    return Slots(None if slots.shared is None else slots.shared[index], batched, arrays, slots.batch_size)
+
+
+def count_directions(tangents: Slots) -> int:
+    """How many directions there are."""
+    assert tangents.shared is not None
+    return len(tangents.shared)
+
+
+def shifted_jvp(circuit: Circuit, slots: Slots, tangents: Slots, rule: ShiftRule | None = None) -> tuple[NDArray, ...]:
+    """Tangents of the results from shifted executions, which all directions share.
+
+    Args:
+        circuit: what to differentiate
+        slots: where
+        tangents: ``k`` directions of the slots
+        rule: of every angle; by default each has its exact one
+
+    Raises:
+        DifferentiationError: a direction has a part along an array slot, or an angle has no shift rule
+    """
+    refuse_array_direction(circuit.program, tangents)
+    untied = untie(circuit.program)
+    moves, shifts = _shifts_along(untied, slots, tangents, rule)
+    shifted, batch = circuit.rewritten(untied.program), batch_of(slots)
+    total: list[Any] = [0.0] * (1 + len(circuit.program.tensors))
+    for part in shifts.chunks(untied.program, batch):
+        weights = part.coefficients[:, None] * moves[:, part.rows]
+        for i, result in enumerate(shifted.run(part.apply(untied, slots))):
+            lanes = result.reshape(len(part), batch, *result.shape[1:])
+            total[i] = total[i] + np.einsum("dtb,tb...->db...", weights, lanes)
+    if not len(shifts):
+        results = per_lane(circuit.run(slots), slots)
+        total = [np.zeros((len(moves), *r.shape), r.dtype) for r in results]
+    return tuple(total) if slots.batch_size is not None else tuple(t[:, 0] for t in total)
+
+
+def shifted_second_order(
+    method: GradientMethod,
+    circuit: Circuit,
+    slots: Slots,
+    cotangents: tuple[NDArray, ...],
+    tangents: Slots,
+    cotangent_tangents: tuple[NDArray, ...] | None,
+    needs: Needs,
+    wanted: Wanted,
+) -> SecondOrder:
+    """Second derivatives from first derivatives at shifted angles; see :meth:`GradientMethod.second_order`.
+
+    With the shift rule of each angle, ``d/dx_i g = sum_j c_ij g(x + s_ij e_i)`` holds for the results and, as they
+    have the same frequencies, for their first derivatives. All shifts of all angles are lanes of one device call, and
+    all directions share them.
+
+    Raises:
+        DifferentiationError: a direction has a part along an array slot, or an angle has no shift rule
+    """
+    results = method.jvp(circuit, slots, tangents) if wanted.results else ()
+    first = method.vjp(circuit, slots, cotangents, needs) if wanted.cotangents else NOTHING
+    if not wanted.tangents:
+        return SecondOrder(results, first, NOTHING)
+    refuse_array_direction(circuit.program, tangents)
+    second = _shifted_cotangents(method, circuit, slots, cotangents, tangents, needs)
+    for i in range(count_directions(tangents) if cotangent_tangents is not None else 0):
+        assert cotangent_tangents is not None
+        linear = method.vjp(circuit, slots, tuple(c[i] for c in cotangent_tangents), needs)
+        for target, part in zip(_parts(direction(second, i)), _parts(linear), strict=True):
+            if target is not None:
+                target += part
+    return SecondOrder(results, first, second)
+
+
+def _shifted_cotangents(
     method: GradientMethod,
     circuit: Circuit,
     slots: Slots,
     cotangents: tuple[NDArray, ...],
     tangents: Slots,
     needs: Needs,
-    want_results: bool,
-) -> tuple[Slots, tuple[NDArray, ...]]:
-    """Derivatives of ``<tangents, vjp(slots, cotangents)>``: a Hessian-vector and a Jacobian-vector product.
-
-    With the shift rule of each angle, ``d/dx_i g = sum_j c_ij g(x + s_ij e_i)`` holds for the results and, as they
-    have the same frequencies, for their first derivatives. All shifts of all angles are lanes of one device call.
-
-    Args:
-        method: gives the first derivatives
-        circuit: what to differentiate
-        slots: where
-        cotangents: of the results
-        tangents: direction in which the vjp is differentiated; ``None`` where it is zero
-        needs: which slots' second-order cotangents are wanted
-        want_results: whether the Jacobian-vector product is wanted
-
-    Returns:
-        Hessian-vector product, shaped like the slots; Jacobian-vector product, shaped like the results
-
-    Raises:
-        DifferentiationError: the direction has a part along an array slot, or an angle has no shift rule
-    """
-    refuse_array_direction(circuit.program, tangents)
-    untied = untie(circuit.program)
-    direction = untied.rows(Slots(tangents.shared, tangents.batched, (), slots.batch_size))
-    shifts = untied.shifts(np.flatnonzero(direction.any(axis=1)).tolist())
-    shifted = circuit.rewritten(untied.program)
-    cotangents = per_lane(cotangents, slots)
-    rows = np.zeros(direction.shape)
-    arrays = [np.zeros_like(a) if n else None for a, n in zip(slots.arrays, _flags(needs, slots), strict=True)]
-    tangent_results = tuple(np.zeros_like(c) for c in cotangents)
-    for part in shifts.chunks(untied.program, batch_of(slots)):
-        weights = part.coefficients[:, None] * direction[part.rows]
+) -> Slots:
+    """The derivative of ``method.vjp`` along each direction, for constant cotangents."""
+    program, batch = circuit.program, batch_of(slots)
+    untied = untie(program)
+    moves, shifts = _shifts_along(untied, slots, tangents, None)
+    shifted, cotangents = circuit.rewritten(untied.program), per_lane(cotangents, slots)
+    rows = np.zeros(moves.shape)
+    flags = needs.arrays or (False,) * len(slots.arrays)
+    arrays = [
+        np.zeros((len(moves), *a.shape), complex) if n and a is not None else None
+        for a, n in zip(slots.arrays, flags, strict=True)
+    ]
+    inner = Needs(False, needs.shared or needs.batched, needs.arrays)
+    # The sum over lanes that gives the cotangent of a shared array wants them weighted before.
+    weigh_first = any(n and not a.batched for n, a in zip(flags, program.arrays, strict=True))
+    for part in shifts.chunks(untied.program, batch):
+        weights = part.coefficients[:, None] * moves[:, part.rows]
         lanes = part.apply(untied, slots)
-        if want_results:
-            tangent_results = tuple(
-                total + _weighted_sum(weights, r) for total, r in zip(tangent_results, shifted.run(lanes), strict=True)
-            )
-        if needs.shared or needs.batched or any(needs.arrays):
-            inner = Needs(False, needs.shared or needs.batched, needs.arrays)
-            got = method.vjp(shifted, lanes, _spread(weights, cotangents), inner)
+        for i, weight in enumerate(weights if weigh_first else weights[:1]):
+            spread = _spread(weight if weigh_first else np.ones_like(weight), cotangents)
+            got = method.vjp(shifted, lanes, spread, inner)
             if got.batched is not None:
-                rows += got.batched.reshape(len(rows), len(part), -1).sum(axis=1)
-            for i, array in enumerate(got.arrays):
-                if array is not None:
-                    batched = circuit.program.arrays[i].batched
-                    arrays[i] += array.reshape(len(part), -1, *array.shape[1:]).sum(axis=0) if batched else array
-    shared, batched_rows = untied.collect(rows, needs)
-    if slots.batch_size is None:
-        tangent_results = tuple(t[0] for t in tangent_results)
-    return Slots(shared, batched_rows, tuple(arrays), slots.batch_size), tangent_results
+                found = got.batched.reshape(-1, len(part), batch)
+                if weigh_first:
+                    rows[i] += found.sum(axis=1)
+                else:
+                    rows += np.einsum("dtb,rtb->drb", weights, found)
+            for total, array, slot in zip(arrays, got.arrays, program.arrays, strict=True):
+                if total is None or array is None:
+                    continue
+                if not slot.batched:
+                    total[i] += array
+                elif weigh_first:
+                    total[i] += array.reshape(len(part), batch, *slot.shape).sum(axis=0)
+                else:
+                    total += np.einsum("dtb,tb...->db...", weights, array.reshape(len(part), batch, *slot.shape))
+    collected = [untied.collect(r, needs) for r in rows]
+    shared, batched = (np.stack(c) if c and c[0] is not None else None for c in zip(*collected, strict=True))
+    return Slots(shared, batched, tuple(arrays), slots.batch_size)
 
 
-def _flags(needs: Needs, slots: Slots) -> tuple[bool, ...]:
-    return needs.arrays or (False,) * len(slots.arrays)
+def _shifts_along(untied: Untied, slots: Slots, tangents: Slots, rule: ShiftRule | None) -> tuple[NDArray, Shifts]:
+    """How far each row moves along each direction, ``(k, rows, batch)``, and the shifts of those that move."""
+    count, batch = count_directions(tangents), slots.batch_size
+    moves = np.zeros((count, len(untied.sources), batch_of(slots)))
+    for i in range(count):
+        one = direction(tangents, i)
+        moves[i] = untied.rows(Slots(one.shared, one.batched, (), batch))
+    return moves, untied.shifts(np.flatnonzero(moves.any(axis=(0, 2))).tolist(), rule)
 
 
-def _weighted_sum(weights: NDArray, results: NDArray) -> NDArray:
-    """``sum_t weights[t, b] results[t * batch + b]``."""
-    lanes = results.reshape(*weights.shape, *results.shape[1:])
-    return np.einsum("tb,tb...->b...", weights, lanes)
+def _parts(slots: Slots) -> tuple[NDArray | None, ...]:
+    return slots.shared, slots.batched, *slots.arrays
 
 
 def _spread(weights: NDArray, cotangents: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
@@ -204,11 +322,12 @@ def refuse_arrays(program: Program, needs: Needs, method: str) -> None:
 
 
 def refuse_array_direction(program: Program, tangents: Slots) -> None:
-    """Refuse a second derivative along an array slot, unless that direction is zero."""
+    """Refuse a derivative along an array slot by shifts, unless that direction is zero."""
     for index, tangent in enumerate(tangents.arrays):
         if tangent is not None and tangent.any():
             raise DifferentiationError(
-                f"Second derivatives with respect to the array entries of {array_owner(program, index)} are not "
-                "available. Those with respect to gate angles and observable coefficients are: do not require the "
-                "gradient of the array, or build the gate from parametrized rotations."
+                f"Forward-mode and second derivatives along the array entries of {array_owner(program, index)} are not "
+                'available from shifted executions. Use the device "qhybrid.statevector" without shots and '
+                'diff_method="adjoint", do not require the gradient of the array, or build the gate from parametrized '
+                "rotations."
             )

@@ -1,81 +1,48 @@
-"""A circuit as a :class:`~qhybrid.execution.Function`: its results, their pullback, and the pullback of that."""
+"""A circuit as a :class:`~qhybrid.execution.Function`: its results and their derivatives, forward and reverse."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Function, Needs
-from qhybrid.gradients.base import GradientMethod, second_order
+from qhybrid.execution import Circuit, Function, Needs, SecondOrder
+from qhybrid.gradients.base import GradientMethod, Wanted
+from qhybrid.gradients.curvature import tangent_tangents
 from qhybrid.gradients.lanes import all_batched, without_samples
-from qhybrid.gradients.ports import LaneMap, Port, entry, gather, port_shape, result_ports, slot_ports
-from qhybrid.program import Angle, Program, Slots, State
+from qhybrid.gradients.ports import Kind, LaneMap, Port, entry, gather, port_shape
+from qhybrid.gradients.signature import Signature, primal
+from qhybrid.program import Angle, Slots, State
 from qhybrid.validation import check_slots
 
 
 @dataclass(frozen=True)
-class _Signature:
-    """Inputs and outputs of a function: slots; from level 1 also cotangents; at level 2 also tangents.
-
-    Args:
-        inputs: slots, then cotangents of the results, then tangents for the outputs of level 1
-        outputs: results at level 0, else cotangents of the needed inputs of the level below
-        level: how many times the circuit was pulled back
-        sizes: of the mapped axes, outermost first
-        starts: where among the inputs the cotangents and the tangents start
-        constant: angles that nobody differentiates along
-    """
-
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    level: int = 0
-    sizes: tuple[int, ...] = ()
-    starts: tuple[int, int] = (0, 0)
-    constant: frozenset[Angle] = frozenset()
-
-    @cached_property
-    def needs(self) -> Needs:
-        """Which slots' cotangents are outputs."""
-        wanted = {(p.role, p.index) for p in self.outputs}
-        arrays = tuple(("array", p.index) in wanted for p in self.inputs[: self.starts[0]] if p.role == "array")
-        return Needs(("shared", 0) in wanted, ("batched", 0) in wanted, arrays, self.constant)
-
-    @cached_property
-    def slot_positions(self) -> tuple[int | None, ...]:
-        """For each output, the input whose cotangent it is; ``None`` if it is not that of a slot."""
-        positions = {(p.role, p.index): k for k, p in enumerate(self.inputs[: self.starts[0]])}
-        return tuple(positions.get((p.role, p.index)) for p in self.outputs)
-
-    @cached_property
-    def results(self) -> tuple[Port, ...]:
-        """The ports of the results' cotangents."""
-        return self.inputs[self.starts[0] : self.starts[1]]
-
-
-@dataclass(frozen=True)
 class _Point:
-    """Where a function is evaluated, in the terms of one execution."""
+    """Where a function is evaluated, in the terms of one execution; ``None`` where the function has no such input."""
 
     slots: Slots
-    cotangents: tuple[NDArray, ...] = ()
+    cotangents: tuple[NDArray, ...] | None = None
     tangents: Slots | None = None
+    cotangent_tangents: tuple[NDArray, ...] | None = None
+    other_tangents: Slots | None = None
+    tangent_tangents: Slots | None = None
 
 
 class CircuitFunction(Function):
-    """A circuit that hosts can call, differentiate twice and map.
+    """A circuit that hosts can call, differentiate twice, forward and in reverse, and map.
 
     Inputs are ``shared (Ps,)``, if the program has shared angles; then ``batched (Pb, batch)``, if it has batched
     ones; then each array slot, batch axis first. Outputs are the results of an executable: the scalars ``(S,)`` or
     ``(batch, S)``, even if there are none, then each tensor.
 
-    Mapped axes and the batch are flattened into lanes of one execution; what an input does not carry is broadcast on
-    the way in and summed on the way out, which makes each level the exact pullback of the one below.
+    Mapped axes of which the point of evaluation depends are flattened, with the batch, into lanes of one execution;
+    others are directions of one execution. What an input does not carry is broadcast on the way in and summed on the
+    way out, which makes each function the exact derivative of the one that it came from.
 
     Args:
         circuit: the program and where it runs
@@ -89,6 +56,7 @@ class CircuitFunction(Function):
         function = CircuitFunction(Circuit(program, device.compile), Adjoint())
         scalars, *tensors = function(shared, batched)
         shared_bar, = function.pullback((True, False))(shared, batched, scalars_bar)
+        scalars_dot, = function.pushforward((True, False))(shared, batched, shared_dot)
     """
 
     def __init__(
@@ -97,149 +65,226 @@ class CircuitFunction(Function):
         method: GradientMethod,
         constant: frozenset[Angle] = frozenset(),
         *,
-        signature: _Signature | None = None,
+        signature: Signature | None = None,
         residual: Any = None,
     ) -> None:
         self.circuit, self.method, self._residual = circuit, method, residual
-        self._signature = signature or replace(_primal(circuit.program), constant=constant)
-        self._pullbacks: dict[tuple[bool, ...], CircuitFunction] = {}
+        self._signature = signature or replace(primal(circuit.program), constant=constant)
+        self._derivatives: dict[Any, CircuitFunction] = {}
 
     # ---------------------------------------------------------------- derived functions
 
     def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> CircuitFunction:
         """The vector-Jacobian product; see :meth:`Function.pullback`."""
-        found = self._pullbacks.get(needs)
+        found = self._derivatives.get(("pullback", needs))
         if found is None:
-            found = self._pullbacks[needs] = self._derived(self._pulled_back(needs))
+            found = self._derivatives["pullback", needs] = self._derived(self._signature.pulled_back(needs))
         if residual is None:
             return found
         return self._derived(found._signature, residual)
 
-    def _derived(self, signature: _Signature, residual: Any = None) -> CircuitFunction:
-        return CircuitFunction(self.circuit, self.method, signature=signature, residual=residual)
-
-    def _pulled_back(self, needs: tuple[bool, ...]) -> _Signature:
-        sig = self._signature
-        if sig.level == 2:
-            raise DifferentiationError(
-                "Third derivatives of a circuit are not available; first and second derivatives are exact."
-            )
-        inputs = sig.inputs + sig.outputs
-        outputs = tuple(p for p, n in zip(sig.inputs, needs, strict=True) if n)
-        starts = (sig.starts[0], len(inputs) if sig.level == 0 else sig.starts[1])
-        return replace(sig, inputs=inputs, outputs=outputs, level=sig.level + 1, starts=starts)
+    def pushforward(self, moving: tuple[bool, ...]) -> CircuitFunction:
+        """The Jacobian-vector product; see :meth:`Function.pushforward`."""
+        found = self._derivatives.get(("pushforward", moving))
+        if found is None:
+            found = self._derivatives["pushforward", moving] = self._derived(self._signature.pushed(moving))
+        return found
 
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> CircuitFunction:
-        """The same function over one more axis, whose elements become lanes of one execution."""
-        sig = self._signature
-        inputs = tuple(replace(p, carries=(m, *p.carries)) for p, m in zip(sig.inputs, mapped, strict=True))
-        outputs = tuple(replace(p, carries=(True, *p.carries)) for p in sig.outputs)
-        return self._derived(replace(sig, inputs=inputs, outputs=outputs, sizes=(size, *sig.sizes)))
+        """The same function over one more axis, whose elements become lanes or directions of one execution."""
+        return self._derived(self._signature.vmapped(size, mapped))
+
+    def _derived(self, signature: Signature, residual: Any = None) -> CircuitFunction:
+        return CircuitFunction(self.circuit, self.method, signature=signature, residual=residual)
 
     # ---------------------------------------------------------------- evaluation
 
     def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
         """The outputs at ``inputs``; see the class for what they are."""
         sig = self._signature
-        if sig.sizes:
-            return self._call_lanes(inputs)
-        point = self._point(inputs)
-        if sig.level == 0:
-            return self.circuit.run(point.slots)
-        slots, results = self._derivative(self.circuit, point, sig.needs)
-        return tuple(
-            results[p.index] if k is None else _like(entry(slots, p), inputs[k])
-            for p, k in zip(sig.outputs, sig.slot_positions, strict=True)
-        )
+        if sig.sizes or not sig.is_plain:
+            return self._call_mapped(inputs)
+        slots = self._slots(inputs)
+        if sig.kinds == {Kind.VALUE}:
+            return self.circuit.run(slots)
+        cotangents = self._results(Kind.COTANGENT, inputs, lambda value, _: _double(value))
+        assert cotangents is not None
+        circuit, cotangents = self._active(self.circuit, cotangents)
+        found = self.method.vjp(circuit, slots, cotangents, sig.needs, self._residual)
+        pairs = zip(sig.outputs, sig.positions, strict=True)
+        return tuple(_like(entry(found, p), inputs[k]) for p, k in pairs if k is not None)
 
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
-        """The outputs, and at level 0 what the gradient method keeps for the derivative."""
-        if self._signature.level or self._signature.sizes or self.circuit.shots is not None:
+        """The outputs and, of the results themselves, what the gradient method keeps for the derivative."""
+        if self._signature.kinds != {Kind.VALUE} or self._signature.sizes or self.circuit.shots is not None:
             return self(*inputs), None
-        return self.method.forward(self.circuit, self._point(inputs).slots)
+        return self.method.forward(self.circuit, self._slots(inputs))
 
     def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and kind of each output; see :meth:`Function.output_types`."""
-        sig, circuit = self._signature, self.circuit
-        batch = _batch(sig.inputs, inputs)
-        shapes = [port_shape(circuit.program, p, sig.sizes, batch, circuit.shots) for p in sig.outputs]
+        sig = self._signature
         return tuple(
-            (shape, self._kind(p) if k is None else "c" if inputs[k].dtype.kind == "c" else "f")
-            for shape, p, k in zip(shapes, sig.outputs, sig.slot_positions, strict=True)
+            (self._shape(p, inputs), self._number(p) if k is None else "c" if inputs[k].dtype.kind == "c" else "f")
+            for p, k in zip(sig.outputs, sig.positions, strict=True)
         )
 
-    def _kind(self, result: Port) -> str:
-        """What numbers a result holds, or its cotangent."""
+    def _shape(self, port: Port, inputs: Sequence[Any]) -> tuple[int, ...]:
+        batch = _batch(self._signature.inputs, inputs)
+        return port_shape(self.circuit.program, port, self._signature.sizes, batch, self.circuit.shots)
+
+    def _number(self, result: Port) -> str:
+        """What numbers a result holds, or its derivative."""
         if result.passive:
-            return "f" if self._signature.level else "i"
+            return "i" if result.kind is Kind.VALUE else "f"
         tensors = self.circuit.program.tensors
         return "c" if result.index and isinstance(tensors[result.index - 1], State) else "f"
 
-    def _point(self, inputs: Sequence[NDArray]) -> _Point:
-        sig, num_arrays = self._signature, len(self.circuit.program.arrays)
-        first, second = sig.starts
-        slots = gather(sig.inputs[:first], inputs[:first], num_arrays)
-        if sig.level == 0:
-            check_slots(self.circuit.program, slots)
-            return _Point(slots)
-        tangents = gather(sig.inputs[second:], inputs[second:], num_arrays) if sig.level == 2 else None
-        return _Point(slots, tuple(map(_double, inputs[first:second])), tangents)
-
-    def _derivative(self, circuit: Circuit, point: _Point, needs: Needs) -> tuple[Slots, tuple[NDArray, ...]]:
-        """Cotangents of the slots (level 1), or of the slots and of the results' cotangents (level 2)."""
+    def _slots(self, inputs: Sequence[NDArray]) -> Slots:
         sig = self._signature
-        passive = tuple(p.passive for p in sig.results)
-        cotangents = point.cotangents
-        if any(passive):
-            if any(p and c.any() for p, c in zip(passive, cotangents, strict=True)):
-                raise DifferentiationError("Samples have no derivative. Differentiate expval, var or probs instead.")
-            circuit = circuit.rewritten(without_samples(circuit.program))
-            cotangents = tuple(c for p, c in zip(passive, cotangents, strict=True) if not p)
-        if point.tangents is None:
-            return self.method.vjp(circuit, point.slots, cotangents, needs, self._residual), ()
-        wanted = any(p.role == "result" for p in sig.outputs)
-        slots, jvp = second_order(self.method, circuit, point.slots, cotangents, point.tangents, needs, wanted)
-        active = iter(jvp)
-        pairs = zip(passive, point.cotangents, strict=True)
-        return slots, tuple(np.zeros_like(c) if p else next(active) for p, c in pairs)
+        index = sig.indices(Kind.VALUE)
+        slots = gather([sig.inputs[k] for k in index], [inputs[k] for k in index], len(self.circuit.program.arrays))
+        if Kind.VALUE in sig.kinds:
+            check_slots(self.circuit.program, slots)
+        return slots
 
-    def _call_lanes(self, inputs: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
-        """Evaluate with the mapped axes and the batch as lanes of one execution."""
+    def _results(self, kind: Kind, inputs: Sequence[NDArray], convert: Any) -> tuple[NDArray, ...] | None:
+        """The inputs that are derivatives of results, zero for those that are not given; ``None`` without any."""
+        sig = self._signature
+        given = {sig.inputs[k].place: convert(inputs[k], sig.inputs[k]) for k in sig.indices(kind)}
+        if not given:
+            return None
+        found = []
+        for p in primal(self.circuit.program).outputs:
+            if p.place not in given:
+                port = replace(p, kind=kind, carries=(False,) * len(sig.sizes))
+                zeros = np.zeros(self._shape(port, inputs), complex if self._number(port) == "c" else float)
+                given[p.place] = convert(zeros, port)
+            found.append(given[p.place])
+        return tuple(found)
+
+    def _active(self, circuit: Circuit, cotangents: tuple[NDArray, ...]) -> tuple[Circuit, tuple[NDArray, ...]]:
+        """The circuit without raw samples, and the cotangents of what is left."""
+        passive = self._passive
+        if not any(passive):
+            return circuit, cotangents
+        if any(p and c.any() for p, c in zip(passive, cotangents, strict=True)):
+            raise DifferentiationError("Samples have no derivative. Differentiate expval, var or probs instead.")
+        active = circuit.rewritten(without_samples(circuit.program))
+        return active, tuple(c for p, c in zip(passive, cotangents, strict=True) if not p)
+
+    @cached_property
+    def _passive(self) -> tuple[bool, ...]:
+        return tuple(p.passive for p in primal(self.circuit.program).outputs)
+
+    # ---------------------------------------------------------------- with mapped axes, or along directions
+
+    def _call_mapped(self, inputs: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         sig, program = self._signature, self.circuit.program
-        first, second = sig.starts
-        lanes = LaneMap(program, sig.sizes, _batch(sig.inputs, inputs), self._array_lanes)
-        circuit = self.circuit.rewritten(all_batched(program, lanes.array_lanes))
-        slots = lanes.slots(sig.inputs[:first], inputs[:first])
-        if sig.level == 0:
-            check_slots(circuit.program, slots)
-            return tuple(lanes.restore(r, p) for r, p in zip(circuit.run(slots), sig.outputs, strict=True))
-        cotangents = tuple(lanes.flatten(_double(c), p) for c, p in zip(inputs[first:second], sig.results, strict=True))
-        tangents = lanes.slots(sig.inputs[second:], inputs[second:]) if sig.level == 2 else None
-        needs = Needs(False, sig.needs.shared or sig.needs.batched, sig.needs.arrays)
-        slots, results = self._derivative(circuit, _Point(slots, cotangents, tangents), needs)
-        return tuple(
-            lanes.restore(results[p.index], p) if k is None else _like(lanes.entry(slots, p), inputs[k])
-            for p, k in zip(sig.outputs, sig.slot_positions, strict=True)
+        in_lanes = any(sig.lanes) or sig.bends_a_tangent
+        batch = _batch(sig.inputs, inputs)
+        lanes = LaneMap(program, sig.sizes, sig.lanes, in_lanes, batch, self._array_lanes)
+        circuit = self.circuit.rewritten(all_batched(program, lanes.array_lanes)) if in_lanes else self.circuit
+        point = self._point(lanes, inputs)
+        if Kind.VALUE in sig.kinds:
+            check_slots(circuit.program, point.slots)
+        found = self._derivatives_at(circuit, point, sig.needs if not in_lanes else _in_lanes(sig.needs))
+        outputs = []
+        for p, k in zip(sig.outputs, sig.positions, strict=True):
+            if p.kind is Kind.UNUSED or (p.passive and p.kind is not Kind.VALUE):
+                outputs.append(np.zeros(self._shape(p, inputs)))
+            elif k is None:
+                outputs.append(lanes.restore(found[p.kind][p.index], p))
+            else:
+                outputs.append(_like(lanes.entry(found[p.kind], p), inputs[k]))
+        return tuple(outputs)
+
+    def _point(self, lanes: LaneMap, inputs: tuple[NDArray, ...]) -> _Point:
+        sig = self._signature
+
+        def slots(kind: Kind) -> Slots | None:
+            index = sig.indices(kind)
+            if not index and kind is not Kind.VALUE:
+                return None
+            return lanes.slots([sig.inputs[k] for k in index], [inputs[k] for k in index])
+
+        def results(kind: Kind) -> tuple[NDArray, ...] | None:
+            return self._results(kind, inputs, lambda value, port: lanes.flatten(_double(value), port))
+
+        at = slots(Kind.VALUE)
+        assert at is not None
+        return _Point(
+            at,
+            results(Kind.COTANGENT),
+            slots(Kind.TANGENT),
+            results(Kind.COTANGENT_TANGENT),
+            slots(Kind.OTHER_TANGENT),
+            slots(Kind.TANGENT_TANGENT),
         )
+
+    def _derivatives_at(self, circuit: Circuit, point: _Point, needs: Needs) -> dict[Kind, Any]:
+        """What the outputs are made of, by their kind: slots, or one array a result."""
+        kinds, method = self._signature.kinds, self.method
+        if kinds <= {Kind.VALUE}:
+            return {Kind.VALUE: circuit.run(point.slots) if kinds else ()}
+        if kinds == {Kind.COTANGENT}:
+            assert point.cotangents is not None
+            circuit, cotangents = self._active(circuit, point.cotangents)
+            return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs)}
+        if any(self._passive):
+            circuit = circuit.rewritten(without_samples(circuit.program))
+        if kinds == {Kind.TANGENT}:
+            assert point.tangents is not None
+            return {Kind.TANGENT: self._with_passive(method.jvp(circuit, point.slots, point.tangents))}
+        if self._signature.bends_a_tangent:
+            bent = tangent_tangents(
+                method, circuit, point.slots, point.tangents, point.other_tangents, point.tangent_tangents
+            )
+            return {Kind.TANGENT_TANGENT: self._with_passive(bent)}
+        found = self._second_order(circuit, point, needs)
+        return {
+            Kind.TANGENT: self._with_passive(found.results) if found.results else (),
+            Kind.COTANGENT: found.cotangents,
+            Kind.COTANGENT_TANGENT: found.tangents,
+        }
+
+    def _second_order(self, circuit: Circuit, point: _Point, needs: Needs) -> SecondOrder:
+        assert point.cotangents is not None
+        assert point.tangents is not None
+        kinds = self._signature.kinds
+        wanted = Wanted(Kind.TANGENT in kinds, Kind.COTANGENT in kinds, Kind.COTANGENT_TANGENT in kinds)
+        _, cotangents = self._active(circuit, point.cotangents)
+        moving = point.cotangent_tangents
+        if moving is not None:
+            moving = tuple(c for p, c in zip(self._passive, moving, strict=True) if not p)
+        return self.method.second_order(circuit, point.slots, cotangents, point.tangents, moving, needs, wanted)
+
+    def _with_passive(self, results: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
+        """Tangents of all results, given those that have any; what stands for samples, which do not move, is empty."""
+        active = iter(results)
+        return tuple(np.empty(0) if p else next(active) for p in self._passive)
 
     @cached_property
     def _array_lanes(self) -> tuple[bool, ...]:
-        """Which arrays vary from lane to lane: those with a batch or mapped axis, or all if there are no angles."""
+        """Which arrays vary from lane to lane: those with a batch or a mapped axis that is one of lanes.
+
+        All do if there are no angles, and where every lane's derivatives are wanted for themselves.
+        """
         sig, program = self._signature, self.circuit.program
-        varying = {p.index for p in sig.inputs + sig.outputs if p.role == "array" and any(p.carries)}
-        no_angles = not (program.num_shared or program.num_batched)
-        return tuple(a.batched or no_angles or i in varying for i, a in enumerate(program.arrays))
+        varying = {
+            p.index
+            for p in sig.inputs + sig.outputs
+            if p.role == "array" and any(c and lane for c, lane in zip(p.carries, sig.lanes, strict=True))
+        }
+        always = sig.bends_a_tangent or not (program.num_shared or program.num_batched)
+        return tuple(a.batched or always or i in varying for i, a in enumerate(program.arrays))
 
 
-@lru_cache(maxsize=256)
-def _primal(program: Program) -> _Signature:
-    """The signature of the results themselves."""
-    slots = slot_ports(program)
-    return _Signature(slots, result_ports(program), starts=(len(slots), len(slots)))
+def _in_lanes(needs: Needs) -> Needs:
+    return Needs(False, needs.shared or needs.batched, needs.arrays)
 
 
 def _double(cotangent: NDArray) -> NDArray:
-    """Cotangents in double precision."""
+    """Derivatives in double precision."""
     return np.asarray(cotangent, dtype=complex if cotangent.dtype.kind == "c" else float)
 
 

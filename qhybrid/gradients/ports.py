@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -12,6 +14,29 @@ from numpy.typing import NDArray
 
 from qhybrid.execution import result_shape
 from qhybrid.program import Program, Samples, Slots
+
+
+class Kind(StrEnum):
+    """What an array at a port is: a slot or a result itself, or a derivative of one.
+
+    With ``y = f(x)`` and its Jacobian ``J``: a cotangent of results pulls back to ``J^T c``, a tangent of slots pushes
+    forward to ``J v``; what these two change by, along a tangent of ``x`` and one of ``c`` or ``v``, are the others.
+    """
+
+    VALUE = "value"
+    COTANGENT = "cotangent"
+    TANGENT = "tangent"
+    #: How a cotangent changes along the tangent.
+    COTANGENT_TANGENT = "cotangent tangent"
+    #: A second direction, and how a tangent changes along it.
+    OTHER_TANGENT = "other tangent"
+    TANGENT_TANGENT = "tangent tangent"
+    #: An input that nothing depends on, and the derivative along it, which is zero.
+    UNUSED = "unused"
+
+
+#: What differs from direction to direction where several directions share an execution.
+DIRECTED = frozenset({Kind.TANGENT, Kind.COTANGENT_TANGENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +49,7 @@ class Port:
         batched: whether it has the batch axis of its program
         carries: for each mapped axis, outermost first, whether the port has it (in front of its own axes)
         passive: whether it is a result without a derivative
+        kind: a slot or a result itself, or a derivative of it
     """
 
     role: Literal["shared", "batched", "array", "result"]
@@ -31,6 +57,12 @@ class Port:
     batched: bool = False
     carries: tuple[bool, ...] = ()
     passive: bool = False
+    kind: Kind = Kind.VALUE
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Which slot or which result it belongs to."""
+        return self.role, self.index
 
 
 def slot_ports(program: Program) -> tuple[Port, ...]:
@@ -89,72 +121,126 @@ def entry(slots: Slots, port: Port) -> NDArray:
     else:
         value = slots.shared if port.role == "shared" else slots.batched
     if value is None:
-        raise RuntimeError(f"the cotangent of the {port.role} slot {port.index} was asked for but not given")
+        raise RuntimeError(f"the {port.kind} of the {port.role} slot {port.index} was asked for but not given")
     return value
 
 
 @dataclass(frozen=True)
 class LaneMap:
-    """Flattens mapped axes and the batch into lanes, and back.
+    """Makes mapped axes lanes of one execution, or directions that share it, and back.
+
+    With lanes, these and the batch are flattened into the batch of a program all of whose angles are batched. The
+    other axes are flattened into one axis of directions, in front of whatever is :data:`DIRECTED`.
 
     Args:
         program: the program without mapped axes
         sizes: of the mapped axes, outermost first
+        lanes: for each mapped axis, whether its elements are lanes; if not they are directions
+        in_lanes: whether there are lanes at all
         batch: samples of the program, 1 if it has no batch
         array_lanes: for each array slot, whether it varies from lane to lane
     """
 
     program: Program
     sizes: tuple[int, ...]
+    lanes: tuple[bool, ...]
+    in_lanes: bool
     batch: int
     array_lanes: tuple[bool, ...]
 
-    @property
+    @cached_property
+    def lane_sizes(self) -> tuple[int, ...]:
+        """Of the axes that are lanes."""
+        return tuple(n for n, lane in zip(self.sizes, self.lanes, strict=True) if lane)
+
+    @cached_property
+    def direction_sizes(self) -> tuple[int, ...]:
+        """Of the axes that are directions."""
+        return tuple(n for n, lane in zip(self.sizes, self.lanes, strict=True) if not lane)
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """The mapped axes, directions first."""
+        return tuple(sorted(range(len(self.sizes)), key=lambda axis: self.lanes[axis]))
+
+    @cached_property
     def count(self) -> int:
         """Number of lanes."""
-        return prod(self.sizes) * self.batch
+        return prod(self.lane_sizes) * self.batch
+
+    @cached_property
+    def directions(self) -> int:
+        """Number of directions."""
+        return prod(self.direction_sizes)
 
     def slots(self, ports: Sequence[Port], values: Sequence[NDArray]) -> Slots:
-        """Slots of :func:`~qhybrid.gradients.lanes.all_batched`; an angle block without a port is zero."""
-        rows = {"shared": self.program.num_shared, "batched": self.program.num_batched}
-        angles = {role: np.zeros((self.count, n)) for role, n in rows.items()}
-        arrays: list[NDArray | None] = [None] * len(self.program.arrays)
-        for port, value in zip(ports, values, strict=True):
-            if port.role != "array":
-                angles[port.role] = self.flatten(value, port)
-            elif self.array_lanes[port.index]:
-                arrays[port.index] = self.flatten(value, port).astype(complex)
-            else:
-                arrays[port.index] = np.asarray(value, dtype=complex)
-        joined = np.ascontiguousarray(np.concatenate([angles["shared"], angles["batched"]], axis=1).T, dtype=float)
-        return Slots(np.empty(0), joined, tuple(arrays), self.count)
+        """Slots, or directions of them, from the values of their ports; an angle block without a port is zero."""
+        directed = bool(ports) and ports[0].kind in DIRECTED
+        if not self.in_lanes and not directed:
+            return gather(ports, values, len(self.program.arrays))
+        front = (self.directions,) if directed else ()
+        flat = {p.place: self.flatten(v, p) for p, v in zip(ports, values, strict=True)}
+        arrays = tuple(flat.get(("array", i)) for i in range(len(self.program.arrays)))
+        arrays = tuple(None if a is None else a.astype(complex, copy=False) for a in arrays)
+        shared, batched = flat.get(("shared", 0)), flat.get(("batched", 0))
+        if not self.in_lanes:
+            if shared is None:
+                shared = np.zeros((*front, self.program.num_shared))
+            return Slots(shared, batched, arrays, self.batch if self.program.is_batched else None)
+        if shared is None:
+            shared = np.zeros((*front, self.count, self.program.num_shared))
+        if batched is None:
+            batched = np.zeros((*front, self.count, self.program.num_batched))
+        rows = np.swapaxes(np.concatenate([shared, batched], axis=-1), -1, -2)
+        return Slots(np.empty((*front, 0)), np.ascontiguousarray(rows, dtype=float), arrays, self.count)
 
     def entry(self, slots: Slots, port: Port) -> NDArray:
-        """The part of the slots in lanes that belongs to ``port``, back in its own axes."""
-        if port.role == "array":
-            value = entry(slots, port)
-            return self.restore(value, port) if self.array_lanes[port.index] else value
-        rows = entry(slots, Port("batched"))
+        """The part of the slots that belongs to ``port``, back in its own axes."""
+        if port.role == "array" or not self.in_lanes:
+            return self.restore(entry(slots, port), port)
+        rows = np.swapaxes(entry(slots, replace(port, role="batched")), -1, -2)
         split = self.program.num_shared
-        return self.restore((rows[:split] if port.role == "shared" else rows[split:]).T, port)
+        return self.restore(rows[..., :split] if port.role == "shared" else rows[..., split:], port)
 
     def flatten(self, value: NDArray, port: Port) -> NDArray:
-        """Broadcast to all mapped axes and the batch: ``(lanes, *own axes)``."""
-        carried = sum(port.carries)
-        if port.role == "batched":
+        """Broadcast to all axes: ``(directions, lanes, *own axes)``, where the port has directions and lanes."""
+        laned, carried = self._is_laned(port), sum(port.carries)
+        if laned and port.role == "batched":
             value = np.swapaxes(value, carried, carried + 1)
-        own = value.shape[carried + port.batched :]
+        own = value.shape[carried + (laned and port.batched) :]
         mapped = iter(value.shape[:carried])
         front = tuple(next(mapped) if c else 1 for c in port.carries)
-        expanded = value.reshape(*front, self.batch if port.batched else 1, *own)
-        return np.broadcast_to(expanded, (*self.sizes, self.batch, *own)).reshape(self.count, *own)
+        inner = (self.batch if port.batched else 1,) if laned else ()
+        full = np.broadcast_to(value.reshape(*front, *inner, *own), (*self._front(port), *self._inner(port), *own))
+        ordered = full.transpose(*self.order, *range(len(self.order), full.ndim))
+        directions = (self.directions,) if port.kind in DIRECTED else ()
+        return ordered.reshape(*directions, *((self.count,) if laned else ()), *own)
 
-    def restore(self, lanes: NDArray, port: Port) -> NDArray:
+    def restore(self, value: NDArray, port: Port) -> NDArray:
         """The transpose of :meth:`flatten`: sum over the axes that the port does not carry."""
-        full = lanes.reshape(*self.sizes, self.batch, *lanes.shape[1:])
+        laned = self._is_laned(port)
+        if port.kind not in DIRECTED:
+            value = np.broadcast_to(value, (self.directions, *value.shape))
+        own = value.shape[1 + laned :]
+        lanes = self.lane_sizes if laned else (1,) * len(self.lane_sizes)
+        full = value.reshape(*self.direction_sizes, *lanes, *self._inner(port), *own)
+        back = np.argsort(self.order)
+        full = full.transpose(*back, *range(len(back), full.ndim))
         summed = [axis for axis, carried in enumerate(port.carries) if not carried]
-        if not port.batched:
+        if laned and not port.batched:
             summed.append(len(self.sizes))
-        value = full.sum(axis=tuple(summed))
+        if summed:
+            full = full.sum(axis=tuple(summed))
         carried = sum(port.carries)
-        return np.swapaxes(value, carried, carried + 1) if port.role == "batched" else value
+        return np.swapaxes(full, carried, carried + 1) if laned and port.role == "batched" else full
+
+    def _is_laned(self, port: Port) -> bool:
+        return self.in_lanes and (port.role != "array" or self.array_lanes[port.index])
+
+    def _front(self, port: Port) -> tuple[int, ...]:
+        """Sizes of the mapped axes that a port is broadcast to."""
+        laned, directed = self._is_laned(port), port.kind in DIRECTED
+        return tuple(n if (laned if lane else directed) else 1 for n, lane in zip(self.sizes, self.lanes, strict=True))
+
+    def _inner(self, port: Port) -> tuple[int, ...]:
+        return (self.batch,) if self._is_laned(port) else ()

@@ -6,13 +6,15 @@ autograd's gradient of a real function of ``z = x + iy`` is ``dL/dx - i dL/dy``,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 from autograd.builtins import SequenceBox
-from autograd.extend import Box, defvjp, defvjp_argnums, primitive
+from autograd.builtins import tuple as tuple_of_boxes
+from autograd.core import defjvp_argnums
+from autograd.extend import Box, defjvp, defvjp, defvjp_argnums, primitive
 from numpy.typing import NDArray
 
 from qhybrid.execution import Function
@@ -58,6 +60,21 @@ def _conj(value: Any) -> Any:
 defvjp_argnums(_node, _pullback)
 
 
+def _pushforward(
+    argnums: tuple[int, ...], tangents: Sequence[Any], ans: Any, args: tuple[Any, ...], kwargs: dict
+) -> Any:
+    """Tangents of the outputs, themselves nodes of the graph; those of autograd are plain ``dz``."""
+    del kwargs
+    call, *inputs = args
+    moving = tuple(k + 1 in argnums for k in range(len(inputs)))
+    given = [t for _, t in sorted(zip(argnums, tangents, strict=True), key=lambda pair: pair[0])]
+    outputs = apply(call.function.pushforward(moving), *inputs, *given)
+    return tuple_of_boxes(outputs) if isinstance(ans, tuple | SequenceBox) else outputs[0]
+
+
+defjvp_argnums(_node, _pushforward)
+
+
 @primitive
 def _entry(scalars: NDArray, index: int) -> Any:
     return scalars[index] if scalars.ndim == 1 else scalars[:, index]
@@ -73,6 +90,8 @@ def _embedded(entry: Any, index: int, size: int) -> NDArray:
 
 defvjp(_entry, lambda ans, scalars, index: lambda g: _embedded(g, index, scalars.shape[-1]), None)
 defvjp(_embedded, lambda ans, entry, index, size: lambda g: _entry(g, index), None, None)
+defjvp(_entry, "same")
+defjvp(_embedded, "same")
 
 
 def unstack(scalars: Any) -> list[Any]:

@@ -1,9 +1,8 @@
 """Functions as JAX primitives: one that evaluates a function, and one that pushes tangents through it.
 
 Evaluation has the function's own batching rule. The push-forward is what forward mode sees; it transposes to the
-function's pullback, which is an evaluation again, so that reverse mode costs what it costs on any other host and a
-derivative is differentiable as often as the function is. Forward mode itself multiplies by the Jacobian, whose rows are
-one pullback mapped over the unit cotangents.
+function's pullback, which is an evaluation again, as is the function's pushforward that forward mode evaluates, so that
+both cost what they cost on any other host and a derivative is differentiable as often as the function is.
 
 JAX pairs a cotangent with ``dz`` as ``Re(c dz)``, so its complex cotangents are the conjugates of those of
 :class:`~qhybrid.execution.Function` and are conjugated on the way in and out.
@@ -14,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Any
 
 import jax
@@ -126,45 +124,9 @@ _push.multiple_results = True
 
 @_push.def_impl
 def _push_now(*operands: Any, node: _Node, needs: tuple[bool, ...]) -> list[Any]:
-    """The tangents of the outputs that are not integers, as the Jacobian times those of the inputs."""
-    primals, tangents = operands[: len(needs)], operands[len(needs) :]
-    if not node.axes:
-        return _times_jacobian(node.function, needs, primals, tangents)
-    (size, mapped), *inner = node.axes
-    in_axes = [0 if m else None for m in (*mapped, *(m for m, n in zip(mapped, needs, strict=True) if n))]
-    one = _Node(node.function, tuple(inner))
-    return jax.vmap(lambda *xs: _push_now(*xs, node=one, needs=needs), in_axes, axis_size=size)(*operands)
-
-
-def _times_jacobian(
-    function: Function, needs: tuple[bool, ...], primals: Sequence[Any], tangents: Sequence[Any]
-) -> list[Any]:
-    outputs = _Node(function).outputs(primals)
-    moving = [t for t in outputs if _inexact(t)]
-    rows = sum(prod(t.shape) * (1 + _complex(t)) for t in moving)
-    if not rows:
-        return _unflatten(jnp.zeros(0), moving)
-    blocks = iter(_unflatten(np.eye(rows), moving))
-    units = [next(blocks) if _inexact(t) else np.zeros((rows, *t.shape)) for t in outputs]
-    mapped = (False,) * len(primals) + (True,) * len(units)
-    jacobian = apply(function.pullback(needs).vmap(rows, mapped), *primals, *units)
-    pairs = zip(jacobian, tangents, strict=True)
-    total = sum(jnp.real(jnp.conj(g) * t).reshape(rows, -1).sum(axis=1) for g, t in pairs)
-    return _unflatten(total, moving)
-
-
-def _unflatten(numbers: Any, outputs: Sequence[jax.ShapeDtypeStruct]) -> list[Any]:
-    """Outputs from all their real numbers ``(..., n)``; an output's imaginary parts follow its real ones."""
-    found, start = [], 0
-    for t in outputs:
-        size = prod(t.shape)
-        value = numbers[..., start : start + size]
-        if _complex(t):
-            start += size
-            value = value + 1j * numbers[..., start : start + size]
-        start += size
-        found.append(value.reshape(*numbers.shape[:-1], *t.shape).astype(t.dtype))
-    return found
+    """The tangents of the outputs that are not integers."""
+    tangents = _evaluate.bind(*operands, node=_Node(node.mapped.pushforward(needs)))
+    return [t for t, y in zip(tangents, node.outputs(operands[: len(needs)]), strict=True) if _inexact(y)]
 
 
 @_push.def_abstract_eval
@@ -221,7 +183,3 @@ def _in_front(operands: Sequence[Any], dims: Sequence[Any]) -> tuple[int, tuple[
 
 def _inexact(value: Any) -> bool:
     return jnp.issubdtype(value.dtype, jnp.inexact)
-
-
-def _complex(value: Any) -> bool:
-    return jnp.issubdtype(value.dtype, jnp.complexfloating)

@@ -1,12 +1,14 @@
 """Functions as nodes of PyTorch's graph: one ``autograd.Function`` for all.
 
-Backward applies the same node to the function's pullback, so a derivative is differentiable as often as the function
-is, and everything that works on the node (``torch.func``, hooks on saved tensors, several threads) works on its
-derivatives. Complex gradients follow PyTorch's convention, which is that of :class:`~qhybrid.execution.Function`.
+Backward applies the same node to the function's pullback, and forward mode to its pushforward, so a derivative is
+differentiable as often as the function is, and everything that works on the node (``torch.func``, hooks on saved
+tensors, several threads) works on its derivatives. Complex gradients follow PyTorch's convention, which is that of
+:class:`~qhybrid.execution.Function`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, lru_cache, reduce
 from typing import Any
 
@@ -14,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd import forward_ad
 
-from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Function
 
 
@@ -42,6 +43,8 @@ class _Node(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple[torch.Tensor, ...]) -> None:
         """Save the inputs; outputs that are not floating point have no derivative."""
         _keep(ctx, *inputs)
+        ctx.save_for_forward(*inputs[1:])
+        ctx.active = [y.is_floating_point() or y.is_complex() for y in output]
         _mark(ctx, output)
 
     @staticmethod
@@ -67,12 +70,17 @@ class _Node(torch.autograd.Function):
         return outputs, (0,) * len(outputs)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ARG004 - the signature is PyTorch's
-        """Refuse forward mode."""
-        raise DifferentiationError(
-            "Forward-mode derivatives (torch.func.jvp, jacfwd, hessian) of a circuit are not available. Use reverse "
-            "mode: torch.func.vjp, torch.func.jacrev, or jacrev(jacrev(f)) for a Hessian."
-        )
+    def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """The pushforward, as a node again."""
+        primals = ctx.saved_for_forward
+        given = [t for t in tangents if t is not None]
+        pushforward = ctx.call.function.pushforward(tuple([t is not None for t in tangents]))
+        if any(map(torch._C._functorch.is_legacy_batchedtensor, given)):
+            found = _apply_to_batched(pushforward, primals, given)
+        else:
+            found = apply(pushforward, *primals, *given)
+        active = zip(found, ctx.active, strict=True)
+        return tuple([y if a else None for y, a in active])
 
 
 class _EagerNode(torch.autograd.Function):
@@ -118,15 +126,15 @@ def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...
 
 
 def _apply_to_batched(
-    pullback: Function, saved: tuple[torch.Tensor, ...], cotangents: tuple[torch.Tensor, ...]
+    derivative: Function, saved: Sequence[torch.Tensor], directions: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
-    """The pullback under ``torch.autograd.grad(..., is_grads_batched=True)``: cotangents have a hidden batch axis."""
-    mapped = tuple(map(torch._C._functorch.is_legacy_batchedtensor, cotangents))
+    """A derivative under ``torch.autograd.grad(..., is_grads_batched=True)``: directions have a hidden batch axis."""
+    mapped = tuple(map(torch._C._functorch.is_legacy_batchedtensor, directions))
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    rows = [torch._remove_batch_dim(c, level, 0, 0) if m else c for c, m in zip(cotangents, mapped, strict=True)]
+    rows = [torch._remove_batch_dim(c, level, 0, 0) if m else c for c, m in zip(directions, mapped, strict=True)]
     size = next(r.shape[0] for r, m in zip(rows, mapped, strict=True) if m)
-    found = apply(pullback.vmap(size, (False,) * len(saved) + mapped), *saved, *rows)
+    found = apply(derivative.vmap(size, (False,) * len(saved) + mapped), *saved, *rows)
     return tuple([torch._add_batch_dim(y, 0, level) for y in found])
 
 

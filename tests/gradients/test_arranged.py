@@ -24,6 +24,9 @@ class Affine(Function):
     def pullback(self, needs, residual=None):
         return Affine(self.matrix, not self.transposed)
 
+    def pushforward(self, moving):
+        return Affine(self.matrix, self.transposed)
+
     def vmap(self, size, mapped):
         return self
 

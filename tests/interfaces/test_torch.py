@@ -320,6 +320,10 @@ class Spy(Function):
         self.log.append(needs)
         return self.inner.pullback(needs, residual)
 
+    def pushforward(self, moving):
+        self.log.append(("push", moving))
+        return self.inner.pushforward(moving)
+
     def vmap(self, size, mapped):
         return Spy(self.inner.vmap(size, mapped), self.log)
 

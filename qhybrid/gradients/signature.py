@@ -1,0 +1,142 @@
+"""What a function of a circuit takes and gives: the results, their derivatives, and the derivatives of those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+from qhybrid.errors import DifferentiationError
+from qhybrid.execution import Needs
+from qhybrid.gradients.ports import Kind, Port, result_ports, slot_ports
+from qhybrid.program import Angle, Program
+
+_VALUE, _COTANGENT, _TANGENT, _UNUSED = Kind.VALUE, Kind.COTANGENT, Kind.TANGENT, Kind.UNUSED
+
+#: For outputs of some kind: what the tangents of the inputs are, and those of the outputs.
+_PUSHED = {
+    _VALUE: ({_VALUE: _TANGENT}, _TANGENT),
+    _COTANGENT: ({_VALUE: _TANGENT, _COTANGENT: Kind.COTANGENT_TANGENT}, Kind.COTANGENT_TANGENT),
+    _TANGENT: ({_VALUE: Kind.OTHER_TANGENT, _TANGENT: Kind.TANGENT_TANGENT}, Kind.TANGENT_TANGENT),
+}
+#: For outputs of some kind: what their cotangents are, and those of the inputs.
+_PULLED = {
+    _VALUE: (_COTANGENT, {_VALUE: _COTANGENT}),
+    _COTANGENT: (_TANGENT, {_VALUE: Kind.COTANGENT_TANGENT, _COTANGENT: _TANGENT}),
+    _TANGENT: (_COTANGENT, {_VALUE: Kind.COTANGENT_TANGENT, _TANGENT: _COTANGENT}),
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of a function.
+
+    Args:
+        inputs: the slots, then what derivatives of the function take
+        outputs: what it gives
+        sizes: of the mapped axes, outermost first
+        constant: angles that nobody differentiates along
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    sizes: tuple[int, ...] = ()
+    constant: frozenset[Angle] = frozenset()
+
+    @cached_property
+    def kinds(self) -> frozenset[Kind]:
+        """Of the outputs, but for zeros."""
+        return frozenset(p.kind for p in self.outputs) - {_UNUSED}
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether this is the results, or a first pullback of theirs, and nothing else."""
+        return self.kinds in ({_VALUE}, {_COTANGENT}) and not any(p.kind is _UNUSED for p in self.outputs)
+
+    @cached_property
+    def needs(self) -> Needs:
+        """Which slots' cotangents, or tangents of cotangents, are outputs."""
+        wanted = {p.place for p in self.outputs if p.kind in (_COTANGENT, Kind.COTANGENT_TANGENT)}
+        arrays = tuple(p.place in wanted for p in self.inputs if p.kind is _VALUE and p.role == "array")
+        return Needs(("shared", 0) in wanted, ("batched", 0) in wanted, arrays, self.constant)
+
+    @cached_property
+    def positions(self) -> tuple[int | None, ...]:
+        """For each output that belongs to a slot, the input that is this slot."""
+        positions = {p.place: k for k, p in enumerate(self.inputs) if p.kind is _VALUE}
+        return tuple(positions.get(p.place) for p in self.outputs)
+
+    @cached_property
+    def _indices(self) -> dict[Kind, tuple[int, ...]]:
+        return {kind: tuple(k for k, p in enumerate(self.inputs) if p.kind is kind) for kind in Kind}
+
+    def indices(self, kind: Kind) -> tuple[int, ...]:
+        """Which inputs are of some kind."""
+        return self._indices[kind]
+
+    @cached_property
+    def lanes(self) -> tuple[bool, ...]:
+        """For each mapped axis, whether its elements need executions of their own; if not they are directions."""
+        shared = bool(self.kinds & {_TANGENT, Kind.COTANGENT_TANGENT}) and not self.bends_a_tangent
+        used = [p for p in self.inputs if p.kind in (_VALUE, _COTANGENT)]
+        return tuple(not shared or any(p.carries[axis] for p in used) for axis in range(len(self.sizes)))
+
+    @property
+    def bends_a_tangent(self) -> bool:
+        """Whether this is the derivative of a tangent along a second direction."""
+        return Kind.TANGENT_TANGENT in self.kinds
+
+    # ------------------------------------------------------------------ derived functions
+
+    def pushed(self, moving: tuple[bool, ...]) -> Signature:
+        """The signature of the pushforward along the ``moving`` inputs."""
+        kind = self._differentiable()
+        of_input, of_output = _PUSHED[kind]
+        movers = [p for p, m in zip(self.inputs, moving, strict=True) if m]
+        if kind is not _VALUE and not any(p.kind is _VALUE for p in movers):
+            return self._linear(movers, kind)
+        tangents = tuple(replace(p, kind=of_input.get(p.kind, _UNUSED)) for p in movers)
+        still = not any(t.kind is not _UNUSED for t in tangents)
+        outputs = tuple(replace(p, kind=_UNUSED if still else of_output) for p in self.outputs)
+        return replace(self, inputs=self.inputs + tangents, outputs=outputs)
+
+    def _linear(self, movers: list[Port], kind: Kind) -> Signature:
+        """A derivative is linear in its cotangents or tangents, so that its pushforward along them is itself."""
+        before = tuple(replace(p, kind=_UNUSED) if p.kind is kind else p for p in self.inputs)
+        tangents = tuple(p if p.kind is kind else replace(p, kind=_UNUSED) for p in movers)
+        still = not any(p.kind is kind for p in movers)
+        outputs = tuple(replace(p, kind=_UNUSED) if still else p for p in self.outputs)
+        return replace(self, inputs=before + tangents, outputs=outputs)
+
+    def pulled_back(self, needs: tuple[bool, ...]) -> Signature:
+        """The signature of the pullback to the needed inputs."""
+        kind = self._differentiable()
+        of_output, of_input = _PULLED[kind]
+        cotangents = tuple(replace(p, kind=_UNUSED if p.kind is _UNUSED else of_output) for p in self.outputs)
+        needed = [p for p, n in zip(self.inputs, needs, strict=True) if n]
+        outputs = tuple(replace(p, kind=of_input.get(p.kind, _UNUSED)) for p in needed)
+        inputs = self.inputs
+        if kind is not _VALUE and not any(p.kind is _VALUE for p in needed):  # of a linear function: no longer needed
+            inputs = tuple(replace(p, kind=_UNUSED) if p.kind is kind else p for p in inputs)
+        return replace(self, inputs=inputs + cotangents, outputs=outputs)
+
+    def vmapped(self, size: int, mapped: tuple[bool, ...]) -> Signature:
+        """The signature over one more axis, in front."""
+        inputs = tuple(replace(p, carries=(m, *p.carries)) for p, m in zip(self.inputs, mapped, strict=True))
+        outputs = tuple(replace(p, carries=(True, *p.carries)) for p in self.outputs)
+        return replace(self, inputs=inputs, outputs=outputs, sizes=(size, *self.sizes))
+
+    def _differentiable(self) -> Kind:
+        if not self.kinds:
+            return _VALUE
+        (kind, *others) = self.kinds
+        if others or kind not in _PUSHED:
+            raise DifferentiationError(
+                "Third derivatives of a circuit are not available; first and second derivatives are exact."
+            )
+        return kind
+
+
+@lru_cache(maxsize=256)
+def primal(program: Program) -> Signature:
+    """The signature of the results themselves."""
+    return Signature(slot_ports(program), result_ports(program))
