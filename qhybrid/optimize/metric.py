@@ -46,7 +46,7 @@ class Metric(LinearOperator):
         >>> metric = fubini_study(circuit)(qml.numpy.array([0.5, 0.2]))
         >>> (metric @ [1.0, 1.0]).round(4)
         array([0.25  , 0.0575])
-        >>> print(metric.dense().round(4))
+        >>> print(metric.dense().round(4) + 0.0)
         [[0.25   0.    ]
          [0.     0.0575]]
     """

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients import GradientMethod
-from qhybrid.gradients.base import second_order
 from qhybrid.program import Program, Slots, State
 
 #: Complex numbers that tangents of states may hold at once; more directions are taken one part after the other.
@@ -58,7 +57,8 @@ class PreparedState:
         Args:
             tangents: of the slots, the axis of ``k`` directions in front
         """
-        found = self._tangents(tangents).reshape(-1, *self.psi.shape)
+        found = np.asarray(self.method.jvp(self.circuit, self.slots, tangents)[1], complex)
+        found = found.reshape(-1, *self.psi.shape)
         overlaps = np.einsum("bn,kbn->kb", self.psi.conj(), found)
         return found - overlaps[:, :, None] * self.psi
 
@@ -71,23 +71,3 @@ class PreparedState:
         shaped = cotangent if self.slots.batch_size is not None else cotangent[0]
         none = np.zeros((*shaped.shape[:-1], 0))
         return self.method.vjp(self.circuit, self.slots, (none, shaped), self.needs, self.residual)
-
-    def _tangents(self, tangents: Slots) -> NDArray:
-        executable = self.circuit.executable
-        if self.method.is_native and executable.has_jvp:
-            return np.asarray(executable.jvp(self.slots, tangents)[1], complex)
-        none = (np.zeros((*self.psi.shape[:-1], 0)), np.zeros_like(self.psi))
-        if self.slots.batch_size is None:
-            none = tuple(n[0] for n in none)
-        wanted = Needs(False, False, (False,) * len(self.slots.arrays))
-        found = [
-            second_order(self.method, self.circuit, self.slots, none, _direction(tangents, j), wanted, True)[1][1]
-            for j in range(len(tangents.shared))
-        ]
-        return np.array(found, complex)
-
-
-def _direction(tangents: Slots, j: int) -> Slots:
-    batched = None if tangents.batched is None else tangents.batched[j]
-    arrays = tuple(None if a is None else a[j] for a in tangents.arrays)
-    return Slots(tangents.shared[j], batched, arrays, tangents.batch_size)

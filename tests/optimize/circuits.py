@@ -62,11 +62,12 @@ def tfim(n):
 
 
 def ising_ansatz(w):
-    """Layers of rotations and controlled phases from |+...+>; ``w`` has shape ``(layers, n, 2)``."""
-    n = w.shape[1]
+    """From |+...+>, layers of IsingZZ on neighbours and RX, an angle each; ``w`` has shape ``(layers, 2 n - 1)``."""
+    n = (w.shape[1] + 1) // 2
+    for i in range(n):
+        qml.Hadamard(i)
     for layer in w:
+        for i in range(n - 1):
+            qml.IsingZZ(layer[i], wires=[i, i + 1])
         for i in range(n):
-            qml.RY(layer[i, 0], wires=i)
-            qml.RZ(layer[i, 1], wires=i)
-        for i in range(n):
-            qml.CNOT([i, (i + 1) % n])
+            qml.RX(layer[n - 1 + i], wires=i)

@@ -42,10 +42,10 @@ def start(shape, seed=0, spread=0.3):
 @pytest.mark.parametrize("approx", [None, "block-diag", "diag"])
 @pytest.mark.parametrize("options", [{"solver": "dense"}, {"tolerance": 1e-10}, {"preconditioner": "diagonal"}])
 def test_step_solves_the_damped_equation(approx, options):
-    energy, w = energy_of(tfim(3), 3), start((2, 3, 2))
+    energy, w = energy_of(tfim(3), 3), start((2, 5))
     optimizer = NaturalGradient(0.3, approx, 0.02, **{"tolerance": 1e-8, **options})
     new, cost = optimizer.step_and_cost(energy, w)
-    matrix = fubini_study(energy, approx)(w).dense() + 0.02 * np.eye(12)
+    matrix = fubini_study(energy, approx)(w).dense() + 0.02 * np.eye(10)
     expected = w - 0.3 * np.linalg.solve(matrix, qml.grad(energy)(w).ravel()).reshape(w.shape)
     np.testing.assert_allclose(new, expected, atol=1e-6)
     assert new.requires_grad
@@ -55,7 +55,7 @@ def test_step_solves_the_damped_equation(approx, options):
 
 def test_agrees_with_pennylane():
     """For one argument, PennyLane's optimizer does the same."""
-    energy, w = energy_of(tfim(3), 3), start((1, 3, 2))
+    energy, w = energy_of(tfim(3), 3), start((1, 5))
     theirs = qml.QNode(energy.func, qml.device("default.qubit", wires=4))
     for approx in ("block-diag", "diag", None):
         expected, cost = qml.QNGOptimizer(0.1, approx=approx, lam=0.05).step_and_cost(theirs, w)
@@ -105,7 +105,7 @@ def test_several_arguments_and_constants():
 
 
 def test_cost_of_several_circuits_takes_a_metric():
-    energy, w = energy_of(tfim(2), 2), start((1, 2, 2))
+    energy, w = energy_of(tfim(3), 3), start((2, 5))
 
     def cost(w):
         return energy(w) ** 2 + energy(w)
@@ -121,23 +121,23 @@ def test_cost_of_several_circuits_takes_a_metric():
 
 
 def test_metric_of_other_arguments_is_refused():
-    energy, w = energy_of(tfim(2), 2), start((1, 2, 2))
-    with pytest.raises(ValueError, match=r"\(8, 8\).*4 trained"):
+    energy, w = energy_of(tfim(2), 2), start((1, 3))
+    with pytest.raises(ValueError, match=r"\(8, 8\).*3 trained"):
         NaturalGradient().step(energy, w, metric_tensor_fn=lambda w: np.eye(8))
 
 
 def test_metric_of_the_last_step_may_be_kept():
-    energy, w = energy_of(tfim(2), 2), start((1, 2, 2))
+    energy, w = energy_of(tfim(2), 2), start((1, 3))
     optimizer = NaturalGradient(0.1, damping=0.1, solver="dense")
     new = optimizer.step(energy, w)
     kept = optimizer.step(energy, new, recompute_tensor=False)
-    matrix = fubini_study(energy)(w).dense() + 0.1 * np.eye(4)
+    matrix = fubini_study(energy)(w).dense() + 0.1 * np.eye(3)
     expected = new - 0.1 * np.linalg.solve(matrix, qml.grad(energy)(new).ravel()).reshape(w.shape)
     np.testing.assert_allclose(kept, expected, atol=1e-9)
 
 
 def test_given_gradient_is_used():
-    energy, w = energy_of(tfim(2), 2), start((1, 2, 2))
+    energy, w = energy_of(tfim(2), 2), start((1, 3))
     optimizer = NaturalGradient(0.1, damping=0.1)
     new, cost = optimizer.step_and_cost(energy, w, grad_fn=lambda w: (np.zeros(w.shape),))
     np.testing.assert_array_equal(new, w)
@@ -145,14 +145,14 @@ def test_given_gradient_is_used():
 
 
 def test_nothing_to_train():
-    energy, w = energy_of(tfim(2), 2), np.zeros((1, 2, 2))
+    energy, w = energy_of(tfim(2), 2), np.zeros((1, 3))
     new, cost = NaturalGradient().step_and_cost(energy, w)
     assert new is w
     assert cost == pytest.approx(energy(w))
 
 
 def test_reset_forgets_the_last_step():
-    energy, w = energy_of(tfim(3), 3), start((2, 3, 2))
+    energy, w = energy_of(tfim(3), 3), start((2, 5))
     optimizer = NaturalGradient(0.1, tolerance=1e-2)
     first = optimizer.step(energy, w)
     optimizer.step(energy, first)
@@ -178,13 +178,13 @@ def test_impossible_settings_are_refused(settings, words):
 
 
 def test_gradient_that_is_not_finite_stops_before_a_step():
-    energy, w = energy_of(tfim(2), 2), start((1, 2, 2))
+    energy, w = energy_of(tfim(2), 2), start((1, 3))
     with pytest.raises(FloatingPointError, match="no step was made"):
         NaturalGradient().step(energy, w, grad_fn=lambda w: (np.full(w.shape, np.nan),))
 
 
 def test_shots_are_refused_and_pennylanes_metric_works():
-    energy, w = energy_of(tfim(2), 2), start((1, 2, 2))
+    energy, w = energy_of(tfim(2), 2), start((1, 3))
     energy = qml.set_shots(energy, shots=20_000)
     with pytest.raises(DifferentiationError, match="metric_tensor_fn="):
         NaturalGradient().step(energy, w)
@@ -204,19 +204,19 @@ def test_shots_are_refused_and_pennylanes_metric_works():
         {"solver": "dense"},
         {"preconditioner": "diagonal"},
         {"max_iterations": 4},
-        {"approx": "block-diag", "damping": 1e-2},
+        {"approx": "block-diag", "damping": 0.05, "stepsize": 0.05},
     ],
 )
 def test_reaches_the_ground_state_of_an_ising_chain(options):
-    energy, w = energy_of(tfim(4), 4), start((3, 4, 2), seed=1)
+    energy, w = energy_of(tfim(4), 4), start((3, 7), seed=1)
     optimizer = NaturalGradient(**{"stepsize": 0.1, "damping": 1e-3, **options})
-    for _ in range(100):
+    for _ in range(150):
         w = optimizer.step(energy, w)
     assert energy(w) == pytest.approx(ground_energy(tfim(4), 4), abs=2e-3)
 
 
 def test_far_fewer_steps_than_gradient_descent():
-    energy, first = energy_of(tfim(4), 4), start((3, 4, 2), seed=1)
+    energy, first = energy_of(tfim(4), 4), start((3, 7), seed=1)
     goal = ground_energy(tfim(4), 4) + 1e-2
 
     def steps(optimizer, limit):

@@ -36,7 +36,7 @@ def classifier(inputs, first, second):
 
 
 def weights(dtype=torch.double):
-    values = np.random.default_rng(2).normal(0, 0.3, (2, WIRES, 2))
+    values = np.random.default_rng(2).normal(0, 0.3, (3, 2 * WIRES - 1))
     return torch.tensor(values, dtype=dtype, requires_grad=True)
 
 
@@ -46,7 +46,7 @@ def minimize(optimizer, w, steps):
         loss = energy(w)
         loss.backward()
         optimizer.step()
-    return float(energy(w))
+    return energy(w).item()
 
 
 def layer_and_data(dtype=torch.double):
@@ -95,9 +95,9 @@ def test_step_of_a_layer_uses_the_inputs_of_its_closure(dtype):
     metric = fubini_study(classifier)(inputs=inputs, **layer.qnode_weights).dense()
     move = 0.1 * np.linalg.solve(metric + 0.05 * np.eye(3), gradient)
     loss = optimizer.step(closure)
-    found = np.concatenate([(b - p).detach().numpy().ravel() for b, p in zip(before, layer.parameters(), strict=True)])
+    found = np.concatenate([(b - p.detach()).numpy().ravel() for b, p in zip(before, layer.parameters(), strict=True)])
     np.testing.assert_allclose(found, move, atol=1e-8 if dtype is torch.double else 1e-5)
-    assert loss == pytest.approx(float(closure()), abs=1)
+    assert loss.item() > closure().item()
     assert not layer._forward_pre_hooks
 
 
@@ -115,9 +115,9 @@ def test_layer_in_a_model_and_several_calls():
 
     values = []
     for _ in range(30):
-        values.append(float(natural.step(closure)))
+        values.append(natural.step(closure).item())
         rest.step()
-    assert values[-1] < 0.6 * values[0]
+    assert values[-1] < 0.8 * values[0]
 
 
 def test_frozen_weights_stay():
@@ -126,7 +126,7 @@ def test_frozen_weights_stay():
     before = layer.first.clone()
     optimizer = TorchNaturalGradient(layer.parameters(), layer, lr=0.1)
     closure = closure_of(optimizer, layer, inputs, labels)
-    first, last = float(optimizer.step(closure)), float(closure())
+    first, last = optimizer.step(closure).item(), closure().item()
     assert last < first
     torch.testing.assert_close(layer.first, before)
 
@@ -188,7 +188,7 @@ def test_step_that_overflows_changes_no_parameter():
     optimizer = TorchNaturalGradient([a, b], lambda: fubini_study(circuit)(a, b), lr=1e30)
     a.grad, b.grad = torch.ones(1), torch.full((1,), 1e12)
     unchanged(optimizer, a, FloatingPointError, "no parameter was changed")
-    assert float(b) == 0
+    assert b.item() == 0
 
 
 def test_missing_gradient_is_an_error():
