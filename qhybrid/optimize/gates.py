@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,26 +50,31 @@ class Occurrences:
         owners = tuple(i for i, g in enumerate(program.gates) for _ in g.angles)
         return cls(replace(program, gates=gates, **counts), tuple(sources), owners)
 
+    @cached_property
+    def _index(self) -> tuple[tuple[NDArray, NDArray], ...]:
+        """For shared and for batched angles: the rows that copy them, and which angle each copies."""
+        flags = np.array([a.batched for a in self.sources], dtype=bool)
+        index = np.array([a.index for a in self.sources], dtype=np.intp)
+        return tuple((np.flatnonzero(flags == b), index[flags == b]) for b in (False, True))
+
     def spread(self, shared: NDArray, batched: NDArray | None, batch: int) -> NDArray:
-        """Values of the rows, ``(..., rows, batch)``, from those of shared ``(..., Ps)`` and batched angles."""
-        front = shared.shape[:-1]
-        rows = np.zeros((*front, len(self.sources), batch))
-        for row, angle in enumerate(self.sources):
-            if not angle.batched:
-                rows[..., row, :] = shared[..., angle.index, None]
-            elif batched is not None:
-                rows[..., row, :] = batched[..., angle.index, :]
+        """Values of the rows, ``(rows, batch)``, from those of shared ``(Ps,)`` and batched angles ``(Pb, batch)``."""
+        (shared_rows, shared_index), (batched_rows, batched_index) = self._index
+        rows = np.zeros((len(self.sources), batch))
+        rows[shared_rows] = shared[shared_index, None]
+        if batched is not None:
+            rows[batched_rows] = batched[batched_index]
         return rows
 
     def collect(self, rows: NDArray, like: Slots) -> Slots:
         """The transpose of :meth:`spread`, for rows ``(rows, batch)``."""
+        (shared_rows, shared_index), (batched_rows, batched_index) = self._index
         shared = np.zeros(like.shared.shape)
-        batched = None if like.batched is None else np.zeros(like.batched.shape)
-        for value, angle in zip(rows, self.sources, strict=True):
-            if angle.batched and batched is not None:
-                batched[angle.index] += value
-            else:
-                shared[angle.index] += value.sum()
+        np.add.at(shared, shared_index, rows[shared_rows].sum(axis=1))
+        batched = None
+        if like.batched is not None:
+            batched = np.zeros(like.batched.shape)
+            np.add.at(batched, batched_index, rows[batched_rows])
         return Slots(shared, batched, (None,) * len(like.arrays), like.batch_size)
 
     def layers(self, moving: Sequence[int]) -> list[list[int]]:
@@ -90,6 +97,10 @@ class Occurrences:
         return [layer for layer in layers if layer]
 
 
+#: The occurrences of a circuit's angles, and the circuit in which each has a row.
+_OCCURRENCES: WeakKeyDictionary[Circuit, tuple[Occurrences, Circuit]] = WeakKeyDictionary()
+
+
 class GateMetric:
     """The metric of the gate angles of a circuit at one point.
 
@@ -100,7 +111,11 @@ class GateMetric:
     """
 
     def __init__(self, circuit: Circuit, state: PreparedState, constant: frozenset[Angle]) -> None:
-        self.occurrences = Occurrences.of(circuit.program)
+        found = _OCCURRENCES.get(circuit)
+        if found is None:
+            occurrences = Occurrences.of(circuit.program)
+            found = _OCCURRENCES[circuit] = (occurrences, circuit.rewritten(occurrences.program))
+        self.occurrences, rewritten = found
         slots, self._batch = state.slots, len(state.psi)
         values = self.occurrences.spread(slots.shared, slots.batched, self._batch)
         self._moving = [r for r, a in enumerate(self.occurrences.sources) if a not in constant]
@@ -108,9 +123,8 @@ class GateMetric:
         rows = Slots(
             np.zeros(0) if batched else values[:, 0], values if batched else None, slots.arrays, slots.batch_size
         )
-        # A program whose every row is shared has the state of the original, and so may use what that kept.
         needs = Needs(not batched, batched, (False,) * len(slots.arrays))
-        self._state = PreparedState.at(circuit.rewritten(self.occurrences.program), state.method, rows, needs)
+        self._state = PreparedState.at(rewritten, state.method, rows, needs)
 
     def layer_blocks(self) -> list[tuple[list[int], NDArray]]:
         """For each layer, its rows and their metric ``(batch, k, k)``."""

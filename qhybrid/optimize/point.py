@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pennylane import numpy as pnp
 
 from qhybrid.capture.signature import flatten
 from qhybrid.capture.values import concrete, is_functorch, is_tensor
+from qhybrid.circuit import CompiledCircuit
 from qhybrid.errors import CaptureError, DeviceError, DifferentiationError
 from qhybrid.execution import Circuit
 from qhybrid.gradients import resolve
@@ -18,6 +20,9 @@ from qhybrid.optimize.classical import ClassicalJacobian, Leaves, classical_jaco
 from qhybrid.optimize.states import PreparedState, state_program
 from qhybrid.program import Angle, Program, Slots
 from qhybrid.qnode import QNode
+
+#: From what a QNode runs to the same with the state as its result.
+_CIRCUITS: WeakKeyDictionary[CompiledCircuit, Circuit] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +100,13 @@ def _traced(qnode: QNode, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, lis
     entry = qnode._entry(key, leaves)
     if entry.circuit.program.channels:
         raise CaptureError("the circuit is noisy, so that its state is mixed")
-    program = state_program(entry.circuit.program)
-    backend.check(program, None)
+    circuit = _CIRCUITS.get(entry.circuit)
+    if circuit is None:
+        program = state_program(entry.circuit.program)
+        backend.check(program, None)
+        circuit = _CIRCUITS[entry.circuit] = Circuit(program, backend.compile)
     method, _ = resolve("best", has_vjp=backend.has_vjp, shots=None)
-    return entry.trace, leaves, Circuit(program, backend.compile), method
+    return entry.trace, leaves, circuit, method
 
 
 def _refuse_shots(qnode: QNode) -> None:
