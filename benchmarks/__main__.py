@@ -16,6 +16,7 @@ BENCHMARKS = {
     "w1": "w1_hybrid_step",
     "ps": "parameter_shift",
     "plugins": "plugins",
+    "natural": "natural_gradient",
     "overhead": "overhead",
     "ratio": "ratio",
     "floor": "floor",
