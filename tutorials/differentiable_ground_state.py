@@ -129,9 +129,10 @@ def energy_and_slope(weights, kappa):
     return energy.item(), slope.item()
 
 
-def train(kappa, weights, steps, lr=0.03):
+def train(kappa, weights, steps):
     """Lower the energy; returns energies and slopes along the way, each (steps + 1,)."""
     matrix = hamiltonian(kappa).detach()
+    lr = 1 / torch.linalg.matrix_norm(matrix, 2).item()  # no step may overshoot in the steepest direction
     metric = lambda: fubini_study(expected)(weights, matrix)  # noqa: E731
     optimizer = TorchNaturalGradient([weights], metric, lr=lr, damping=1e-3, solver="dense")
     seen = [energy_and_slope(weights, kappa)]
@@ -184,12 +185,12 @@ figure.savefig(OUTPUT / "differentiable_ground_state_training.png", dpi=150)
 # From one $\kappa$ to the next the trained weights are a good start, so a few steps suffice for each.
 
 # %%
-kappas = torch.linspace(0.0, 2.0, 9)
+kappas = torch.linspace(0.0, 1.0, 9)
 followed = []
 for kappa in tqdm(kappas, desc="kappa", unit="value"):
     followed.append(train(kappa, weights, 60)[:, -1])
 energies_followed, slopes_followed = np.array(followed).T
-grid = torch.linspace(0.0, 2.0, 80)
+grid = torch.linspace(0.0, 1.0, 80)
 exact_energies = torch.func.vmap(ground_energy)(grid)
 exact_slopes = torch.func.vmap(slope_of)(grid)
 energy_difference = float(np.abs(energies_followed - [ground_energy(k).item() for k in kappas]).max())
