@@ -17,6 +17,7 @@ BENCHMARKS = {
     "ps": "parameter_shift",
     "plugins": "plugins",
     "natural": "natural_gradient",
+    "derivatives": "derivatives",
     "overhead": "overhead",
     "ratio": "ratio",
     "floor": "floor",

@@ -31,6 +31,7 @@ from qhybrid.errors import CaptureError, FallbackWarning, NotFiniteError
 from qhybrid.execution import Needs
 from qhybrid.explanation import Explanation
 from qhybrid.gradients import GradientMethod, check_method, resolve, resolves
+from qhybrid.interfaces.names import name_node
 from qhybrid.tapes import TapeBackend, backend_of, portable
 
 #: Traces kept for one signature, for functions that branch on values.
@@ -122,13 +123,14 @@ class QNode(qml.QNode):
         if "torch" in sys.modules:
             from qhybrid.interfaces.torch import keep_out_of_graphs
 
-            keep_out_of_graphs(QNode.__call__, QNode.stacked)
+            keep_out_of_graphs(QNode.call_outside_of_graphs, QNode.stacked)
         self._init_args = {
             "func": func, "device": device, "interface": interface, "diff_method": diff_method, "trace": trace, **kwargs
         }  # fmt: skip
         self._method = diff_method
         self._trace = trace
         self._cache = _Cache()
+        self._name_in_graphs = name_node(self)
         if self._no_backend() is None and resolves(diff_method):
             for number in self._each_shots():
                 self._resolve(number)
@@ -145,6 +147,14 @@ class QNode(qml.QNode):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the circuit; the result has the structure that the quantum function returns."""
+        if _in_a_graph():
+            from qhybrid.interfaces.torch_library import evaluate_in_graph
+
+            return evaluate_in_graph(self._name_in_graphs, args, kwargs)
+        return self.call_outside_of_graphs(args, kwargs)
+
+    def call_outside_of_graphs(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run the circuit, which no graph of ``torch.compile`` looks into."""
         reason = self._not_compiled(kwargs)
         if reason is None:
             try:
@@ -415,6 +425,7 @@ class QNode(qml.QNode):
         copied._compile_pipeline = CompilePipeline(self._compile_pipeline)
         copied.gradient_kwargs = dict(self.gradient_kwargs)
         copied._cache = _Cache()
+        copied._name_in_graphs = name_node(copied)
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QNode:
@@ -437,6 +448,12 @@ class QNode(qml.QNode):
                 "Define it at the top level of a module."
             )
         return (_rebuild, (module, name, settings, shots))
+
+
+def _in_a_graph() -> bool:
+    """Whether ``torch.compile`` is making a graph of the caller."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
 
 
 def _is_trainable(leaf: Any) -> bool:

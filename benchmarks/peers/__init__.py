@@ -64,6 +64,12 @@ PEERS = {
     ),
     "torchquantum": Peer("TorchQuantum", ("torchquantum-ng==0.2.0", "torch==2.13.0"), {"w1": (SINGLE,)}),
     "deepquantum": Peer("DeepQuantum", ("deepquantum==4.5.0", "torch==2.13.0"), {"w1": BOTH}),
+    "pennylane_jax": Peer(
+        "PennyLane default.qubit, JAX jit",
+        ("pennylane==0.45.1", "jax==0.7.1", "jaxlib==0.7.1"),
+        {"hessian": (DOUBLE,)},
+        most_qubits=10,
+    ),
     "tfq": Peer("TensorFlow Quantum, adjoint", ("tensorflow-quantum==0.7.6",), {"w1": (SINGLE,)}),
 }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 
 from qhybrid.program import Angle, Diagonal, Evolution, Matrix, Program, Slots
 
@@ -51,6 +53,66 @@ class Values(NamedTuple):
         if not isinstance(value, Angle):
             return value
         return self.batched[value.index] if value.batched else self.shared[value.index]
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Tangents of the slots of a batch along ``k`` directions, or of their cotangents.
+
+    Args:
+        shared: ``(k, Ps)``
+        batched: ``(k, Pb, B)``
+        arrays: as in :class:`Values`, with the axis of directions in front
+    """
+
+    shared: NDArray
+    batched: NDArray
+    arrays: tuple[NDArray, ...]
+
+    @classmethod
+    def of(cls, values: Values, tangents: Slots) -> Directions:
+        """The tangents of an execution, zeros where they are not given."""
+        assert tangents.shared is not None
+        zero = cls.zeros(len(tangents.shared), values)
+        batched = zero.batched if tangents.batched is None else np.ascontiguousarray(tangents.batched, float)
+        given = tangents.arrays or (None,) * len(zero.arrays)
+        arrays = (z if a is None else np.asarray(a, complex) for a, z in zip(given, zero.arrays, strict=True))
+        return cls(np.ascontiguousarray(tangents.shared, float), batched, tuple(arrays))
+
+    @classmethod
+    def zeros(cls, count: int, values: Values) -> Directions:
+        """``count`` tangents of zero."""
+        arrays = tuple(np.zeros((count, *a.shape), complex) for a in values.arrays)
+        return cls(np.zeros((count, *values.shared.shape)), np.zeros((count, *values.batched.shape)), arrays)
+
+    def __len__(self) -> int:
+        return len(self.shared)
+
+    def part(self, program: Program, start: int, stop: int) -> Directions:
+        """The tangents of some samples, as views."""
+        if not program.is_batched or (start == 0 and stop == self.batched.shape[2]):
+            return self
+        pairs = zip(self.arrays, program.arrays, strict=True)
+        arrays = tuple(a[:, start:stop] if s.batched else a for a, s in pairs)
+        return Directions(self.shared, self.batched[:, :, start:stop], arrays)
+
+    def some(self, start: int, stop: int) -> Directions:
+        """Some of the directions, as views."""
+        return Directions(self.shared[start:stop], self.batched[start:stop], tuple(a[start:stop] for a in self.arrays))
+
+    def one(self, index: int) -> Values:
+        """One direction, as views."""
+        return Values(self.shared[index], self.batched[index], tuple(a[index] for a in self.arrays))
+
+    def number(self, value: Angle | float) -> NDArray:
+        """The tangents of a parameter, ``(k, 1)`` or ``(k, B)``."""
+        if not isinstance(value, Angle):
+            return np.zeros((len(self), 1))
+        return self.batched[:, value.index] if value.batched else self.shared[:, value.index, None]
+
+    def moves(self, value: Angle | float) -> bool:
+        """Whether a parameter changes along any direction."""
+        return isinstance(value, Angle) and bool(self.number(value).any())
 
 
 def external_matrix(operator: Matrix | Diagonal | Evolution, values: Values) -> NDArray:
@@ -109,3 +171,128 @@ def _add_number(value: Angle | float, cotangent: NDArray, into: Values) -> None:
         into.batched[value.index] += cotangent
     elif isinstance(value, Angle):
         into.shared[value.index] += np.sum(cotangent)
+
+
+# ------------------------------------------------------------------ along directions
+
+
+def external_moves(operator: Matrix | Diagonal | Evolution, directions: Directions) -> bool:
+    """Whether an operator changes along any direction."""
+    if isinstance(operator, Evolution):
+        return any(directions.moves(p) for p in (operator.time, *operator.coefficients))
+    return bool(directions.arrays[operator.ref.index].any())
+
+
+def external_tangents(operator: Matrix | Diagonal | Evolution, values: Values, directions: Directions) -> NDArray:
+    """The tangents of :func:`external_matrix`, ``(k, 1, ...)`` or ``(k, B, ...)``."""
+    if isinstance(operator, Evolution):
+        energies, vectors, time = _spectrum(operator, values)
+        return _frechet(energies, vectors, time, _exponent_tangents(operator, values, directions))
+    tangents = directions.arrays[operator.ref.index]
+    if tangents.ndim == (2 if isinstance(operator, Diagonal) else 3):
+        tangents = tangents[:, None]
+    if not operator.adjoint:
+        return tangents
+    return tangents.conj() if isinstance(operator, Diagonal) else np.swapaxes(tangents, -1, -2).conj()
+
+
+def external_cotangent_tangents(
+    operator: Matrix | Diagonal | Evolution,
+    values: Values,
+    g: NDArray,
+    directions: Directions,
+    dg: NDArray,
+    into: Directions,
+) -> None:
+    """Add the tangents of what :func:`external_cotangent` adds.
+
+    Args:
+        operator, values, g: as there
+        directions: tangents of the slots
+        dg: those of ``g``, with the axis of directions in front
+        into: tangents of cotangents, changed in place
+    """
+    if isinstance(operator, Evolution):
+        _evolution_cotangent_tangents(operator, values, g, directions, dg, into)
+        return
+    for i, own in enumerate(dg):  # a cotangent is linear in the matrix cotangent
+        external_cotangent(operator, values, own, into.one(i))
+
+
+def _evolution_cotangent_tangents(
+    operator: Evolution, values: Values, g: NDArray, directions: Directions, dg: NDArray, into: Directions
+) -> None:
+    r"""The cotangent of a parameter ``p`` of ``exp(A)`` is ``2 Re tr(dA/dp M)``, ``M = L(A, G^T)``.
+
+    ``L`` is the Frechet derivative, whose own is ``dM = L(A, dG^T) + L2(A; G^T, dA)``.
+    """
+    energies, vectors, time = _spectrum(operator, values)
+    tilt, time = _exponent_tangents(operator, values, directions), time[..., None]
+    gt, dgt = np.swapaxes(g, -1, -2), np.swapaxes(dg, -1, -2)
+    if dgt.ndim == 3:
+        gt, dgt = gt[None], dgt[:, None]
+    m = _frechet(energies, vectors, time[..., 0], gt)
+    dm = _frechet(energies, vectors, time[..., 0], dgt)
+    hamiltonian = np.einsum("...ai,...i,...bi->...ab", vectors, energies, vectors.conj())
+    if tilt.any():
+        dm = dm + _second_frechet(-1j * time * hamiltonian, gt, tilt)
+    d_hamiltonian = _hamiltonian_tangents(operator, directions)
+    d_time = 2 * _trace(hamiltonian, dm).imag + 2 * _trace(d_hamiltonian, m).imag
+    _add_numbers(operator.time, d_time, into)
+    dt = directions.number(operator.time)
+    for c, term in zip(operator.coefficients, operator.terms.array, strict=True):
+        if isinstance(c, Angle):
+            _add_numbers(c, 2 * (time[..., 0, 0] * _trace(term, dm) + dt * _trace(term, m)).imag, into)
+
+
+def _trace(a: NDArray, b: NDArray) -> NDArray:
+    """``tr(a b)`` of each pair of matrices."""
+    return np.einsum("...ij,...ji->...", a, b)
+
+
+def _add_numbers(value: Angle | float, tangents: NDArray, into: Directions) -> None:
+    for i, own in enumerate(tangents):
+        _add_number(value, own, into.one(i))
+
+
+def _hamiltonian_tangents(operator: Evolution, directions: Directions) -> NDArray:
+    """The tangents of ``sum_k c_k H_k``, ``(k, 1, d, d)`` or ``(k, B, d, d)``."""
+    weights = np.stack(np.broadcast_arrays(*(directions.number(c) for c in operator.coefficients)), -1)
+    return np.tensordot(weights, operator.terms.array, 1)
+
+
+def _exponent_tangents(operator: Evolution, values: Values, directions: Directions) -> NDArray:
+    """The tangents of ``-i t sum_k c_k H_k``, ``(k, 1, d, d)`` or ``(k, B, d, d)``."""
+    energies, vectors, time = _spectrum(operator, values)
+    hamiltonian = np.einsum("...ai,...i,...bi->...ab", vectors, energies, vectors.conj())
+    dt = directions.number(operator.time)[..., None, None]
+    return -1j * (dt * hamiltonian + time[..., None] * _hamiltonian_tangents(operator, directions))
+
+
+def _frechet(energies: NDArray, vectors: NDArray, time: NDArray, x: NDArray) -> NDArray:
+    """``L(A, x)``, the derivative of ``exp(A)``, ``A = -i t H``, along ``x`` (Daleckii and Krein)."""
+    difference = energies[..., :, None] - energies[..., None, :]
+    mean = (energies[..., :, None] + energies[..., None, :]) / 2
+    t = time[..., None]
+    phi = np.exp(-1j * t * mean) * np.sinc(t * difference / (2 * np.pi))
+    adjoint = np.swapaxes(vectors, -1, -2).conj()
+    return vectors @ (phi * (adjoint @ x @ vectors)) @ adjoint
+
+
+def _second_frechet(a: NDArray, x: NDArray, e: NDArray) -> NDArray:
+    """``L2(a; x, e)``, the mixed second derivative of ``exp``, from the exponential of a block triangular matrix.
+
+    N. J. Higham and S. D. Relton, "Higher order Frechet derivatives of matrix functions" (2014), theorem 3.5. Second
+    divided differences would cancel where eigenvalues are close.
+    """
+    scales = [np.linalg.norm(m, axis=(-2, -1), keepdims=True) for m in (x, e)]
+    sx, se = (np.where(s == 0, 1, s) for s in scales)
+    a, x, e = np.broadcast_arrays(a, x / sx, e / se)
+    d = a.shape[-1]
+    blocks = np.zeros((*a.shape[:-2], 4, d, 4, d), complex)
+    for i in range(4):
+        blocks[..., i, :, i, :] = a
+    for i, j, block in ((0, 1, x), (2, 3, x), (0, 2, e), (1, 3, e)):
+        blocks[..., i, :, j, :] = block
+    result = expm(blocks.reshape(*a.shape[:-2], 4 * d, 4 * d))
+    return sx * se * result[..., :d, 3 * d :]

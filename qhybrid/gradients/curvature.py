@@ -42,7 +42,8 @@ def tangent_tangents(
     needs = Needs(False, True, (True,) * len(slots.arrays))
     if moves is not None:
         total = [r[0].copy() for r in method.jvp(circuit, slots, _one_direction(moves))]
-    for result, place, unit in _units(total):
+    still = not any(part is not None and part.any() for part in (others.batched, *others.arrays))
+    for result, place, unit in () if still else _units(total):
         cotangents = tuple(_unit_of(r, place, unit) if i == result else np.zeros_like(r) for i, r in enumerate(total))
         found = method.second_order(circuit, slots, cotangents, tangents, None, needs, Wanted(False, False)).tangents
         total[result][place] += unit * _form(found, others)

@@ -16,7 +16,7 @@ from qhybrid.gradients.base import GradientMethod, Wanted
 from qhybrid.gradients.curvature import tangent_tangents
 from qhybrid.gradients.lanes import all_batched, without_samples
 from qhybrid.gradients.ports import Kind, LaneMap, Port, entry, gather, port_shape
-from qhybrid.gradients.signature import Signature, primal
+from qhybrid.gradients.signature import Signature, primal, third_derivatives
 from qhybrid.program import Angle, Slots, State
 from qhybrid.validation import check_slots
 
@@ -190,7 +190,7 @@ class CircuitFunction(Function):
         found = self._derivatives_at(circuit, point, sig.needs if not in_lanes else _in_lanes(sig.needs))
         outputs = []
         for p, k in zip(sig.outputs, sig.positions, strict=True):
-            if p.kind is Kind.UNUSED or (p.passive and p.kind is not Kind.VALUE):
+            if p.kind in (Kind.UNUSED, Kind.THIRD) or (p.passive and p.kind is not Kind.VALUE):
                 outputs.append(np.zeros(self._shape(p, inputs)))
             elif k is None:
                 outputs.append(lanes.restore(found[p.kind][p.index], p))
@@ -235,17 +235,23 @@ class CircuitFunction(Function):
         if kinds == {Kind.TANGENT}:
             assert point.tangents is not None
             return {Kind.TANGENT: self._with_passive(method.jvp(circuit, point.slots, point.tangents))}
+        found: dict[Kind, Any] = {}
         if self._signature.bends_a_tangent:
-            bent = tangent_tangents(
-                method, circuit, point.slots, point.tangents, point.other_tangents, point.tangent_tangents
-            )
-            return {Kind.TANGENT_TANGENT: self._with_passive(bent)}
-        found = self._second_order(circuit, point, needs)
-        return {
-            Kind.TANGENT: self._with_passive(found.results) if found.results else (),
-            Kind.COTANGENT: found.cotangents,
-            Kind.COTANGENT_TANGENT: found.tangents,
-        }
+            found = self._bent(circuit, point)
+        if kinds & {Kind.COTANGENT_TANGENT, Kind.COTANGENT}:
+            second = self._second_order(circuit, point, needs)
+            found[Kind.TANGENT] = self._with_passive(second.results) if second.results else ()
+            found[Kind.COTANGENT], found[Kind.COTANGENT_TANGENT] = second.cotangents, second.tangents
+        return found
+
+    def _bent(self, circuit: Circuit, point: _Point) -> dict[Kind, Any]:
+        kinds, moving = self._signature.kinds, point.other_tangents
+        if Kind.THIRD in kinds and moving is not None and _any(moving):
+            raise third_derivatives()
+        if Kind.TANGENT_TANGENT not in kinds:
+            return {}
+        bent = tangent_tangents(self.method, circuit, point.slots, point.tangents, moving, point.tangent_tangents)
+        return {Kind.TANGENT_TANGENT: self._with_passive(bent)}
 
     def _second_order(self, circuit: Circuit, point: _Point, needs: Needs) -> SecondOrder:
         assert point.cotangents is not None
@@ -277,6 +283,11 @@ class CircuitFunction(Function):
         }
         always = sig.bends_a_tangent or not (program.num_shared or program.num_batched)
         return tuple(a.batched or always or i in varying for i, a in enumerate(program.arrays))
+
+
+def _any(slots: Slots) -> bool:
+    """Whether any of them is not zero."""
+    return any(part is not None and part.any() for part in (slots.shared, slots.batched, *slots.arrays))
 
 
 def _in_lanes(needs: Needs) -> Needs:

@@ -31,6 +31,8 @@ class Kind(StrEnum):
     #: A second direction, and how a tangent changes along it.
     OTHER_TANGENT = "other tangent"
     TANGENT_TANGENT = "tangent tangent"
+    #: What needs a third derivative, unless the other direction is zero: then it is zero too.
+    THIRD = "third"
     #: An input that nothing depends on, and the derivative along it, which is zero.
     UNUSED = "unused"
 

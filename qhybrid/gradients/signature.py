@@ -83,7 +83,7 @@ class Signature:
     @property
     def bends_a_tangent(self) -> bool:
         """Whether this is the derivative of a tangent along a second direction."""
-        return Kind.TANGENT_TANGENT in self.kinds
+        return bool(self.kinds & {Kind.TANGENT_TANGENT, Kind.THIRD})
 
     # ------------------------------------------------------------------ derived functions
 
@@ -109,6 +109,8 @@ class Signature:
 
     def pulled_back(self, needs: tuple[bool, ...]) -> Signature:
         """The signature of the pullback to the needed inputs."""
+        if Kind.COTANGENT_TANGENT in self.kinds:
+            return self._twice_pulled_back(needs)
         kind = self._differentiable()
         of_output, of_input = _PULLED[kind]
         cotangents = tuple(replace(p, kind=_UNUSED if p.kind is _UNUSED else of_output) for p in self.outputs)
@@ -117,6 +119,23 @@ class Signature:
         inputs = self.inputs
         if kind is not _VALUE and not any(p.kind is _VALUE for p in needed):  # of a linear function: no longer needed
             inputs = tuple(replace(p, kind=_UNUSED) if p.kind is kind else p for p in inputs)
+        return replace(self, inputs=inputs + cotangents, outputs=outputs)
+
+    def _twice_pulled_back(self, needs: tuple[bool, ...]) -> Signature:
+        """The pullback of ``H(c) v``, and perhaps of ``J v``, which are linear in ``v`` and in ``c``.
+
+        Programs that differentiate reverse mode in reverse mode to go forward ask for this, with ``v`` zero.
+        """
+        given = {p.kind for p in self.inputs}
+        if self.kinds - {Kind.COTANGENT_TANGENT, _TANGENT} or Kind.COTANGENT_TANGENT in given:
+            raise third_derivatives()
+        now_other = {_TANGENT: Kind.OTHER_TANGENT}
+        of_output = {Kind.COTANGENT_TANGENT: _TANGENT, _TANGENT: Kind.COTANGENT_TANGENT}
+        of_input = {_VALUE: Kind.THIRD, _COTANGENT: Kind.TANGENT_TANGENT, _TANGENT: Kind.COTANGENT_TANGENT}
+        inputs = tuple(replace(p, kind=now_other.get(p.kind, p.kind)) for p in self.inputs)
+        cotangents = tuple(replace(p, kind=of_output.get(p.kind, _UNUSED)) for p in self.outputs)
+        needed = [p for p, n in zip(self.inputs, needs, strict=True) if n]
+        outputs = tuple(replace(p, kind=of_input.get(p.kind, _UNUSED)) for p in needed)
         return replace(self, inputs=inputs + cotangents, outputs=outputs)
 
     def vmapped(self, size: int, mapped: tuple[bool, ...]) -> Signature:
@@ -130,10 +149,15 @@ class Signature:
             return _VALUE
         (kind, *others) = self.kinds
         if others or kind not in _PUSHED:
-            raise DifferentiationError(
-                "Third derivatives of a circuit are not available; first and second derivatives are exact."
-            )
+            raise third_derivatives()
         return kind
+
+
+def third_derivatives() -> DifferentiationError:
+    """The error that says that there are none."""
+    return DifferentiationError(
+        "Third derivatives of a circuit are not available; first and second derivatives are exact."
+    )
 
 
 @lru_cache(maxsize=256)

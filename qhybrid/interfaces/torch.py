@@ -163,7 +163,7 @@ def _evaluate(call: _Call, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Ten
 
 
 def _to_numpy(tensor: torch.Tensor) -> NDArray:
-    if tensor.dtype is torch.float64 and tensor.is_cpu and not tensor.is_neg():
+    if tensor.dtype is torch.float64 and tensor.is_cpu and not (tensor.is_neg() or tensor._is_zerotensor()):
         return tensor.detach().numpy()
     return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy(force=True)
 

@@ -114,14 +114,16 @@ class TorchLayer(nn.Module):
         batch = flat.shape[:-1]
         arguments = {self.input_arg: flat, **self._weights(flat)}
         result = self._evaluate(arguments, batch)
-        if not self._batch_axis_checked and batch and batch[0] == flat.shape[-1] and self._is_repeatable():
+        if torch.compiler.is_compiling():
+            pass  # what a graph computes may not depend on it
+        elif not self._batch_axis_checked and batch and batch[0] == flat.shape[-1] and self._is_repeatable():
             self._check_batch_axis(arguments, result)
         result = _cast(result, inputs.dtype)
         return result if len(leading) < 2 else result.reshape((*leading, *result.shape[1:]))
 
     def _evaluate(self, arguments: dict[str, Tensor], batch: torch.Size) -> Tensor:
         """One call of the QNode, its values along the last axis if there are several."""
-        if isinstance(self.qnode, QNode):
+        if isinstance(self.qnode, QNode) and not torch.compiler.is_compiling():
             values = self.qnode.stacked(**arguments)
             if values is not None:
                 return _joined(values, batch)

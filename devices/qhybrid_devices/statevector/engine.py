@@ -10,17 +10,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from qhybrid.program import Diagonal, Matrix
 from qhybrid_devices.externals import Values, external_cotangent, external_matrix
 from qhybrid_devices.statevector.matrices import chain, compose
+from qhybrid_devices.statevector.memory import cache_bytes
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
 from qhybrid_devices.statevector.simd import register_array, register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward, sweep_backward, sweep_forward
 from qhybrid_devices.statevector.table import LANES
+from qhybrid_devices.statevector.tangent_sweeps import (
+    is_zero,
+    moved_coefficients,
+    tangent_backward,
+    tangent_forward,
+    tangent_sweep_backward,
+    tangent_sweep_forward,
+)
 from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel
 from qhybrid_devices.statevector.tilings import Tiling
 
 #: Operations times lanes below which one thread composes coefficients faster.
 PARALLEL_PRODUCTS = 1 << 12
+#: Part of the cache for the tiles of a group of directions.
+TANGENT_CACHE = 0.75
 
 
 @dataclass(frozen=True)
@@ -192,7 +204,7 @@ class _Scratch:
 
 
 class MatrixCotangents(NamedTuple):
-    """Matrix cotangents: shared ``(K,)``, and of each sample ``(C, K, L)``."""
+    """Matrix cotangents: shared ``(K,)``, and of each sample ``(C, K, L)``; tangents have their directions in front."""
 
     shared: NDArray
     lanes: NDArray
@@ -262,6 +274,260 @@ def _undone(sweep: Sweep, stop: int) -> NDArray:
 def _total(parts: NDArray) -> NDArray:
     """The sum over parts."""
     return parts[0] if len(parts) == 1 else parts.sum(0)
+
+
+# ------------------------------------------------------------------ tangents
+
+
+class CoefficientTangents(NamedTuple):
+    """Derivatives of coefficients along ``k`` directions: shared ``(k, K)``, and of each sample ``(k, C, K, L)``."""
+
+    shared: NDArray
+    lanes: NDArray
+
+
+def apply_tangents(
+    plan: Plan, layout: Layout, psi: NDArray, chi: NDArray, coef: Coefficients, dcoef: CoefficientTangents,
+    moving: NDArray,
+) -> None:  # fmt: skip
+    """All operations on ``psi`` and on its tangents, in place; see ``tangent.md``.
+
+    Product operations begin from zeros, whatever was in ``psi``; their tangents ``chi`` must then be zero.
+
+    Args:
+        plan: the operations
+        layout: of the states
+        psi: ``layout.shape``
+        chi: tangents of ``psi`` along ``k`` directions ``(k, *layout.shape)``
+        coef: coefficients of all operations
+        dcoef: their derivatives, of the same dtype
+        moving: for each operation whether its coefficients change along any direction
+    """
+    if not len(plan.operations):
+        return
+    if len(plan.product_bits):
+        psi[...] = 0
+        psi[:, 0, 0] = 1
+    moved = _moved(plan, dcoef, moving)
+    begun = np.array([not is_zero(x.reshape(-1)) for x in chi], np.bool_)
+    births = np.where(begun, 0, np.where(moved.any(1), moved.argmax(1), len(plan.operations)))
+    by_birth = np.argsort(births, kind="stable")
+    job, states = _TangentJob.of(plan, layout, len(chi), len(plan.operations), 1), _Swapped(psi)
+    numbers = (coef.shared, coef.lanes, dcoef.shared, dcoef.lanes)
+    for sweep in plan.sweeps:
+        order = _all_operations(plan, sweep)
+        dirs = by_birth[births[by_birth] < sweep.stop]
+        edges = job.groups(sweep, len(dirs))
+        (source,), (target,) = states.take(apart=len(edges) > 2)
+        tables = (dirs, edges, births, moved, plan.ops, order, plan.bits)
+
+        def on_samples(part: Part, head: tuple = (source, target, chi), tail: tuple = (*tables, *numbers)) -> None:
+            own = job.scratch[part.worker]
+            tangent_forward(*head, part.start, part.stop, *tail, own.tiles, own.registers)
+
+        def on_tiles(
+            part: Part, head: tuple = (source, target, chi), tables: tuple = tables, tiling: Tiling = sweep.tiling
+        ) -> None:
+            own = job.scratch[part.worker].for_tiles(tiling)
+            tangent_sweep_forward(
+                *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, job.is_whole(tiling),
+                own.tiles, own.tangents[0], own.registers,
+            )  # fmt: skip
+
+        if len(order):
+            task = on_samples if layout.tile else on_tiles
+            parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+    states.settle()
+
+
+def reverse_tangents(
+    plan: Plan, layout: Layout, psi: NDArray, chi: NDArray, lam: NDArray, dlam: NDArray, coef: Coefficients,
+    dcoef: CoefficientTangents, moving: NDArray, want: NDArray, stop: int,
+) -> tuple[MatrixCotangents, MatrixCotangents]:  # fmt: skip
+    """Un-compute both states and their tangents down to operation ``stop``, in place.
+
+    Args:
+        plan, layout, coef, dcoef, moving: as for :func:`apply_tangents`
+        psi: ``layout.shape``
+        chi: tangents of ``psi`` ``(k, *layout.shape)``
+        lam: lambda, like ``psi``
+        dlam: tangents of ``lam``, like ``chi``
+        want: for each operation whether its matrix cotangent is wanted
+        stop: the last operation to undo
+
+    Returns:
+        the wanted matrix cotangents, and their tangents along each direction, ``(k, K)`` and ``(k, C, K, L)``
+    """
+    k, chunks = len(chi), layout.chunks
+    job, states = _TangentJob.of(plan, layout, k, 3 * (len(plan.operations) - stop), 2), _Swapped(psi, lam)
+    dirs, births, moved = np.arange(k), np.zeros(k, np.int64), _moved(plan, dcoef, moving)
+    undoing = _undoing(plan, coef, dcoef, moving)
+    parts = max(num_parts(layout.items(s) * (len(job.groups(s, k)) - 1), job.workers) for s in plan.sweeps)
+    numbers = (coef.shared, coef.lanes, *dcoef, *undoing)
+    gs, dgs = (np.zeros((parts, *front, plan.num_shared_cotangents)) for front in ((), (k,)))
+    if layout.tile:
+        lanes = (plan.num_lane_cotangents, layout.lanes)
+        gl, dgl = (np.zeros((*front, chunks, *lanes), layout.dtype) for front in ((), (k,)))
+    else:
+        gl, dgl = (np.zeros((parts, *front, chunks, plan.num_lane_cotangents)) for front in ((), (k,)))
+    for sweep in reversed(plan.sweeps):
+        order = _all_operations(plan, sweep, stop)[::-1].copy()
+        edges = job.groups(sweep, k)
+        source, target = states.take(apart=len(edges) > 2)
+        tables = (dirs, edges, births, moved, plan.ops, order, want, plan.bits)
+
+        def on_samples(part: Part, head: tuple = (*source, *target, chi, dlam), tables: tuple = tables) -> None:
+            own = job.scratch[part.worker]
+            tangent_backward(
+                *head, part.start, part.stop, *tables, *numbers, gs[part.index], gl, dgs[part.index], dgl,
+                own.tiles, own.registers,
+            )  # fmt: skip
+
+        def on_tiles(
+            part: Part,
+            head: tuple = (*source, *target, chi, dlam),
+            tables: tuple = tables,
+            tiling: Tiling = sweep.tiling,
+        ) -> None:
+            own, i = job.scratch[part.worker].for_tiles(tiling), part.index
+            tangent_sweep_backward(
+                *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, gs[i], gl[i], dgs[i], dgl[i],
+                job.is_whole(tiling), own.tiles, *own.tangents, own.registers,
+            )  # fmt: skip
+
+        if len(order):
+            task = on_samples if layout.tile else on_tiles
+            parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+    states.settle()
+    if not layout.tile:
+        gl, dgl = _total(gl)[..., None], _total(dgl)[..., None]
+    return MatrixCotangents(_total(gs), gl), MatrixCotangents(_total(dgs), dgl)
+
+
+def _moved(plan: Plan, dcoef: CoefficientTangents, moving: NDArray) -> NDArray:
+    """For each direction and operation whether its coefficients change, ``(k, num operations)``."""
+    moved = np.empty((len(dcoef.shared), len(plan.operations)), np.bool_)
+    moved_coefficients(plan.ops, moving, dcoef.shared, dcoef.lanes, moved)
+    return moved
+
+
+def _undoing(plan: Plan, coef: Coefficients, dcoef: CoefficientTangents, moving: NDArray) -> CoefficientTangents:
+    """What takes the place of ``dU`` where psi is un-computed: ``-U dU^dagger U``.
+
+    That is ``dU`` itself as long as matrices stay unitary; those of the user need not.
+    """
+    given = [e for e in plan.externals if moving[e.index] and isinstance(e.operator, Matrix | Diagonal)]
+    if not given:
+        return dcoef
+    out = CoefficientTangents(dcoef.shared.copy(), dcoef.lanes.copy())
+    for external in given:
+        shape = (external.dim,) if external.diagonal else (external.dim, external.dim)
+        part = slice(external.param, external.param + 2 * int(np.prod(shape)))
+        if external.form == LANES:
+            u, du, target = coef.lanes[:, part], dcoef.lanes[:, :, part], out.lanes[:, :, part]
+        else:
+            u, du, target = (x[..., part, None] for x in (coef.shared, dcoef.shared, out.shared))
+        u, du = (_complex_last(x).reshape(*x.shape[:-2], x.shape[-1], *shape) for x in (u, du))
+        found = -u * du.conj() * u if external.diagonal else -u @ np.swapaxes(du.conj(), -1, -2) @ u
+        found = found.reshape(*found.shape[: -len(shape)], -1)
+        target[...] = np.moveaxis(np.ascontiguousarray(found).view(target.dtype), -1, -2)
+    return out
+
+
+def _complex_last(x: NDArray) -> NDArray:
+    """Interleaved coefficients ``(..., 2 K, L)`` as complex numbers ``(..., L, K)``."""
+    x = np.ascontiguousarray(np.moveaxis(x, -2, -1))
+    return x.view(np.result_type(x.dtype, np.complex64))
+
+
+def _all_operations(plan: Plan, sweep: Sweep, stop: int = 0) -> NDArray:
+    """The operations of a sweep from ``stop`` on; those of the product at the start are like any others here."""
+    start = 0 if len(plan.product_bits) else sweep.start
+    return np.arange(max(start, stop), sweep.stop)
+
+
+class _Swapped:
+    """States that a sweep reads in one place and writes to another if several groups of directions begin with them."""
+
+    def __init__(self, *states: NDArray) -> None:
+        self._given = self._now = states
+        self._spare: tuple[NDArray, ...] = ()
+
+    def take(self, apart: bool) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
+        """Where the next sweep reads, and where it writes."""
+        source = self._now
+        if apart:
+            spare = self._spare or tuple(register_array(s.shape, s.dtype) for s in source)
+            self._now, self._spare = spare, source
+        return source, self._now
+
+    def settle(self) -> None:
+        """Write the states where they were at first."""
+        for given, now in zip(self._given, self._now, strict=True):
+            if now is not given:
+                given[...] = now
+
+
+@dataclass
+class _TangentScratch:
+    """The memory that one thread works in: planes of a tile of each state, of its tangents, and registers."""
+
+    tiles: NDArray
+    tangents: list[NDArray]
+    registers: NDArray
+
+    def for_tiles(self, tiling: Tiling) -> _TangentScratch:
+        """The same, zero in lanes that a tile does not fill."""
+        if len(tiling.lanes) < register_lanes(self.tiles.dtype):
+            for memory in (self.tiles, *self.tangents):
+                memory[...] = 0
+        return self
+
+
+@dataclass
+class _TangentJob:
+    """How the work on tangents is divided: ``most`` directions have their tiles in the cache together."""
+
+    layout: Layout
+    workers: int
+    most: int
+    scratch: list[_TangentScratch]
+
+    @classmethod
+    def of(cls, plan: Plan, layout: Layout, k: int, steps: int, states: int) -> _TangentJob:
+        """For ``states`` states, each with ``k`` tangents, and ``steps`` passes over each."""
+        dtype, width = layout.dtype, register_lanes(layout.dtype)
+        workers, tilings = layout.workers(steps * (1 + k)), [s.tiling for s in plan.sweeps]
+        copied = [] if layout.tile else [t for t in tilings if not t.is_state(width)]
+        plane = layout.lanes << layout.num_wires if layout.tile else max(len(t.rows) * width for t in tilings)
+        room = int(cache_bytes() * TANGENT_CACHE) // (2 * plane * dtype.itemsize * states)
+        most = min(max(1, room - 1), max(1, k))
+
+        def scratch() -> _TangentScratch:
+            of_direction = max((len(t.rows) * width for t in copied), default=0)
+            return _TangentScratch(
+                register_array((2 * states, plane), dtype),
+                [register_array((most * 2 * of_direction,), dtype) for _ in range(states)],
+                np.empty(2 * plan.buffer_rows * width, dtype),
+            )
+
+        return cls(layout, workers, most, [scratch() for _ in range(workers)])
+
+    def groups(self, sweep: Sweep, count: int) -> NDArray:
+        """The edges of groups of ``count`` directions, so many that all threads have work."""
+        items, groups = self.layout.items(sweep), max(1, -(-count // self.most))
+        if items < self.workers:
+            groups += -groups % self.workers
+        groups = max(1, min(groups, count))
+        return np.array([count * g // groups for g in range(groups + 1)])
+
+    def is_whole(self, tiling: Tiling) -> bool:
+        """Whether a tile is a state as it lies in memory."""
+        return tiling.is_state(register_lanes(self.layout.dtype))
+
+    def geometry(self, tiling: Tiling) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        """What tells a kernel where amplitudes are."""
+        return tiling.rows, tiling.lanes, tiling.tiles, lane_signs(self.layout.dtype)
 
 
 def chain_rule(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.execution import Executable, Needs
-from qhybrid.program import Angle, Evolution, Program, Slots, Variance
-from qhybrid_devices.externals import Values
+from qhybrid.execution import Executable, Needs, SecondOrder, result_shape
+from qhybrid.program import Program, Slots, State, Variance
+from qhybrid_devices.externals import Directions, Values
 from qhybrid_devices.statevector import memory
+from qhybrid_devices.statevector.compiled import Compiled, compile_program
+from qhybrid_devices.statevector.directions import Pass, jvp, second_order
 from qhybrid_devices.statevector.engine import (
     Coefficients,
     Layout,
@@ -21,61 +24,15 @@ from qhybrid_devices.statevector.engine import (
     coefficients,
     reverse_plan,
 )
-from qhybrid_devices.statevector.measurements import MeasurementPlan, has_matrices, plan_measurements, results, seed
-from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, lower_gates
-from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
-from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling, sample_results
+from qhybrid_devices.statevector.measurements import results, seed
+from qhybrid_devices.statevector.plan import PlanOptions
+from qhybrid_devices.statevector.preparation import add_amplitude_cotangent, initial_state
+from qhybrid_devices.statevector.sampling import sample_results
 from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, num_threads
 
 #: Below this many bytes a run is not checked against the available memory.
 UNCHECKED_BYTES = 1 << 26
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a derivative must deliver.
-
-    Args:
-        want: for each operation whether its matrix cotangent is wanted
-        stop: first operation that the reverse sweep must reach
-        preparation: whether the prepared amplitudes' cotangent is wanted
-        anything: whether any cotangent is
-    """
-
-    want: NDArray
-    stop: int
-    preparation: bool
-    anything: bool
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """Everything about one program in one mode."""
-
-    plan: Plan
-    frame: Frame
-    measurements: MeasurementPlan
-    program: Program
-    options: PlanOptions | None
-    requests: dict[Needs, Request] = field(default_factory=dict)
-
-    @cached_property
-    def sampling(self) -> SamplingPlan:
-        """How the measurements are sampled; made when it is first asked for."""
-        return plan_sampling(self.program, self.frame, self.options)
-
-    def request(self, needs: Needs) -> Request:
-        """What ``needs`` means for the operations of the plan."""
-        request = self.requests.get(needs)
-        if request is None:
-            want = np.array([_wants(op, needs) for op in self.plan.operations], np.bool_)
-            preparation = self.program.preparation
-            prepared = preparation is not None and _wants_array(preparation.amplitudes.index, needs)
-            stop = int(np.argmax(want)) if want.any() else len(want)
-            anything = needs.shared or needs.batched or any(needs.arrays)
-            request = self.requests[needs] = Request(want, 0 if prepared else stop, prepared, anything)
-        return request
 
 
 class Final(NamedTuple):
@@ -129,6 +86,7 @@ class StateVectorExecutable(Executable):
     """
 
     has_vjp = True
+    has_jvp = True
 
     def __init__(self, program: Program, c_dtype: Any = np.complex128, options: PlanOptions | None = None) -> None:
         super().__init__(program)
@@ -183,12 +141,46 @@ class StateVectorExecutable(Executable):
         for start, stop in self._groups(count, 2 + self._scratch_states):
             part, into = values.part(self.program, start, stop), total.part(self.program, start, stop)
             self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, residual, into)
-        wanted = needs.arrays or (False,) * len(self.program.arrays)
-        return Slots(
-            total.shared.astype(self.real_dtype, copy=False) if needs.shared else None,
-            total.batched.astype(self.real_dtype, copy=False) if needs.batched and slots.batched is not None else None,
-            tuple(a.astype(self.c_dtype, copy=False) if w else None for a, w in zip(total.arrays, wanted, strict=True)),
-            slots.batch_size,
+        return self._cotangents(total, slots, needs)
+
+    def jvp(self, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
+        """Tangents of the results; see :meth:`qhybrid.execution.Executable.jvp`."""
+        values, count = Values.of(self.program, slots)
+        directions = Directions.of(values, tangents)
+        out = self._no_tangents(len(directions), count)
+        for p in self._passes(values, directions, count, states=1):
+            _write(jvp(p), p, out)
+        return self._unbatched(out)
+
+    def second_order(
+        self,
+        slots: Slots,
+        cotangents: tuple[NDArray, ...],
+        tangents: Slots,
+        cotangent_tangents: tuple[NDArray, ...] | None,
+        needs: Needs,
+    ) -> SecondOrder:
+        """Tangents of the results and of :meth:`vjp`; see :meth:`qhybrid.execution.Executable.second_order`."""
+        values, count = Values.of(self.program, slots)
+        directions = Directions.of(values, tangents)
+        k, batched = len(directions), self.program.is_batched
+        given = cotangent_tangents or tuple(np.zeros((k, *np.shape(c))) for c in cotangents)
+        c, dc = (
+            [np.asarray(a) if batched else np.expand_dims(a, i) for a in t] for i, t in ((0, cotangents), (1, given))
+        )
+        out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
+        for p in self._passes(values, directions, count, states=2):
+            into = total if p.some.start == 0 else _zeros_like(values)  # the same for all directions
+            part = into.part(self.program, p.samples.start, p.samples.stop)
+            d_part = d_total.part(self.program, p.samples.start, p.samples.stop).some(p.some.start, p.some.stop)
+            own, d_own = [a[p.samples] for a in c], [a[p.some, p.samples] for a in dc]
+            _write(second_order(p, own, d_own, needs, part, d_part), p, out)
+        if not k:
+            return SecondOrder(
+                self._unbatched(out), self.vjp(slots, cotangents, needs), self._cotangents(d_total, slots, needs)
+            )
+        return SecondOrder(
+            self._unbatched(out), self._cotangents(total, slots, needs), self._cotangents(d_total, slots, needs)
         )
 
     def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:
@@ -211,7 +203,7 @@ class StateVectorExecutable(Executable):
     def _forward(self, values: Values, count: int) -> Final:
         layout = self._layout(count)
         plan = self._compile(layout.tile).plan
-        psi = layout.empty() if len(plan.product_bits) else self._initial(layout, values)
+        psi = layout.empty() if len(plan.product_bits) else initial_state(self.program, layout, values)
         coef = coefficients(plan, layout, values)
         apply_plan(plan, layout, psi, coef)
         return Final(layout, psi, coef)
@@ -235,38 +227,7 @@ class StateVectorExecutable(Executable):
         g = reverse_plan(plan, layout, psi, lam, final.coef, request.want, request.stop)
         chain_rule(plan, layout, values, final.coef, g, request.want, into)
         if request.preparation:
-            self._preparation_cotangent(layout, lam, into)
-
-    def _initial(self, layout: Layout, values: Values) -> NDArray:
-        psi = layout.empty()
-        psi[...] = 0
-        preparation = self.program.preparation
-        if preparation is None:
-            psi[:, 0, 0, :] = 1
-            return psi
-        amplitudes = np.atleast_2d(values.arrays[preparation.amplitudes.index])
-        for plane, part in ((0, amplitudes.real), (1, amplitudes.imag)):
-            rows = np.broadcast_to(part.T, (part.shape[1], layout.count))
-            psi[:, plane, self._prepared_rows()] = layout.to_lanes(rows)
-        return psi
-
-    def _prepared_rows(self) -> NDArray | slice:
-        """Rows of the prepared amplitudes, in their order."""
-        assert self.program.preparation is not None
-        n, wires = self.program.num_wires, self.program.preparation.wires
-        if wires == tuple(range(n)):
-            return slice(None)
-        rows = np.zeros(1, np.int64)
-        for w in wires:
-            rows = (rows[:, None] | np.array([0, 1 << (n - 1 - w)])).reshape(-1)
-        return rows
-
-    def _preparation_cotangent(self, layout: Layout, lam: NDArray, into: Values) -> None:
-        assert self.program.preparation is not None
-        kept = lam[:, :, self._prepared_rows()]  # (C, 2, K, L)
-        c = 2 * (kept[:, 0] + 1j * kept[:, 1]).transpose(0, 2, 1).reshape(layout.width, -1)[: layout.count]
-        target = into.arrays[self.program.preparation.amplitudes.index]
-        target += c if target.ndim == 2 else c.sum(0)
+            add_amplitude_cotangent(self.program, layout, lam, into)
 
     # ------------------------------------------------------------------ layout
 
@@ -274,16 +235,7 @@ class StateVectorExecutable(Executable):
         """The program for one layout."""
         compiled = self._compiled.get(tile)
         if compiled is None:
-            program, n, options = self.program, self.program.num_wires, None if tile else self.options
-            lowering = LoweringOptions(absorb=True, restore=has_matrices(program), fuse_mixed=not tile)
-            operations, frame = lower_gates(program.gates, Frame.of_wires(n), program.arrays, lowering)
-            compiled = Compiled(
-                build_plan(operations, n, options, from_zeros=program.preparation is None),
-                frame,
-                plan_measurements(program, frame, options),
-                program,
-                options,
-            )
+            compiled = compile_program(self.program, tile, self.options)
             self._compiled[tile] = compiled
         return compiled
 
@@ -325,7 +277,58 @@ class StateVectorExecutable(Executable):
             memory.require(needed, self.program.num_wires, f"{states} state{'s' if states > 1 else ''} in memory")
         return [(i, min(i + size, count)) for i in range(0, count, size)]
 
+    def _passes(self, values: Values, directions: Directions, count: int, states: int) -> Iterator[Pass]:
+        """Samples and directions in the parts whose states are in memory together.
+
+        Args:
+            values, directions: the slots of all samples and their tangents
+            count: samples
+            states: those of each sample that have tangents
+
+        Raises:
+            DeviceError: the states of one part do not fit
+        """
+        program, sample = self.program, (2 * self.real_dtype.itemsize) << self.program.num_wires
+        most = max(1, min(self.options.directions, self.options.group_bytes // sample, len(directions)))
+        size = max(1, self.options.group_bytes // (sample * most))
+        needed = sample * min(size, count) * (1 + most) * (states + self._scratch_states)
+        if needed > UNCHECKED_BYTES:
+            what = f"states and their tangents along {most} direction{'s' if most > 1 else ''}"
+            memory.require(needed, program.num_wires, what)
+        for start, some in product(range(0, count, size), range(0, len(directions), most)):
+            stop, last = min(start + size, count), min(some + most, len(directions))
+            layout = self._layout(stop - start)
+            yield Pass(
+                slice(start, stop),
+                slice(some, last),
+                self._compile(layout.tile),
+                layout,
+                values.part(program, start, stop),
+                directions.part(program, start, stop).some(some, last),
+            )
+
     # ------------------------------------------------------------------ slots and results
+
+    def _cotangents(self, total: Values | Directions, slots: Slots, needs: Needs) -> Slots:
+        """The cotangents of ``slots``, or the tangents of these, as far as they are wanted."""
+        wanted = needs.arrays or (False,) * len(self.program.arrays)
+        return Slots(
+            total.shared.astype(self.real_dtype, copy=False) if needs.shared else None,
+            total.batched.astype(self.real_dtype, copy=False) if needs.batched and slots.batched is not None else None,
+            tuple(a.astype(self.c_dtype, copy=False) if w else None for a, w in zip(total.arrays, wanted, strict=True)),
+            slots.batch_size,
+        )
+
+    def _no_tangents(self, directions: int, count: int) -> tuple[NDArray, ...]:
+        """Room for tangents of the results, directions and samples in front."""
+        states = (False, *(isinstance(t, State) for t in self.program.tensors))
+        shapes = (result_shape(self.program, i, None) for i in range(len(states)))
+        kinds = (self.c_dtype if state else self.real_dtype for state in states)
+        return tuple(np.zeros((directions, count, *s), kind) for s, kind in zip(shapes, kinds, strict=True))
+
+    def _unbatched(self, tangents: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
+        """Without the axis of samples if the program has none."""
+        return tangents if self.program.is_batched else tuple(t[:, 0] for t in tangents)
 
     def _joined(self, parts: list[tuple[NDArray, ...]], shots: int | None = None) -> tuple[NDArray, ...]:
         if not self.program.is_batched:
@@ -338,24 +341,12 @@ class StateVectorExecutable(Executable):
         return tuple(r.astype(kinds.get(r.dtype.kind, r.dtype)) for r in self.no_results(shots))
 
 
+def _write(tangents: tuple[NDArray, ...], p: Pass, out: tuple[NDArray, ...]) -> None:
+    """Write the tangents of one pass to those of all samples and directions."""
+    for own, target in zip(tangents, out, strict=True):
+        target[p.some, p.samples] = own
+
+
 def _zeros_like(values: Values) -> Values:
     arrays = tuple([np.zeros(a.shape, a.dtype) for a in values.arrays])
     return Values(np.zeros(values.shared.shape), np.zeros(values.batched.shape), arrays)
-
-
-def _wants_array(index: int, needs: Needs) -> bool:
-    return bool(needs.arrays) and needs.arrays[index]
-
-
-def _wants_angle(angle: Angle, needs: Needs) -> bool:
-    return needs.batched if angle.batched else needs.shared
-
-
-def _wants(op: Operation, needs: Needs) -> bool:
-    """Whether a parameter of an operation is wanted."""
-    if isinstance(op.external, Evolution):
-        angles = (op.external.time, *op.external.coefficients)
-        return any(isinstance(a, Angle) and _wants_angle(a, needs) for a in angles)
-    if op.external is not None:
-        return _wants_array(op.external.ref.index, needs)
-    return any(f.angle is not None and _wants_angle(f.angle, needs) for f in op.factors)

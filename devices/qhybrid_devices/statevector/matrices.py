@@ -49,9 +49,12 @@ def phase(x):
 
 @row_kernel
 def factor_2x2(factors, f, constants, theta, table):
-    """``F`` and ``dF/dtheta`` of 2x2 factor ``f`` to row ``f`` of ``table``, ``(F, 8)``."""
+    """``F`` and ``dF/dtheta`` of 2x2 factor ``f`` to row ``f`` of ``table``, ``(F, 8)``.
+
+    The second derivative follows if the table is ``(F, 12)``.
+    """
     o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
-    for q in range(8):
+    for q in range(table.shape[1]):
         table[f, q] = 0
     e = 1.0 + 0j
     for m in range(terms):
@@ -65,6 +68,8 @@ def factor_2x2(factors, f, constants, theta, table):
             value = e * constants[first + q]
             table[f, q] += value
             table[f, 4 + q] += complex(-x * value.imag, x * value.real)
+            if table.shape[1] > 8:
+                table[f, 8 + q] -= x * x * value
 
 
 @row_kernel

@@ -172,6 +172,19 @@ def marginals(psi, c0, c1, masks, out):
 
 
 @kernel
+def marginal_overlaps(psi, chi, c0, c1, masks, out):
+    """Add ``2 Re conj(psi) chi`` of each outcome, the tangent of its probability, to ``out``; see :func:`marginals`."""
+    psi, chi, out = borrowed(psi), borrowed(chi), borrowed(out)
+    lanes = psi.shape[3]
+    for c in range(c0, c1):
+        for j in range(psi.shape[2]):
+            re, im, u, v = psi[c, 0, j], psi[c, 1, j], chi[c, 0, j], chi[c, 1, j]
+            o = out[parities_of(j, masks), c * lanes : (c + 1) * lanes]
+            for t in range(lanes):
+                o[t] += 2 * (re[t] * u[t] + im[t] * v[t])
+
+
+@kernel
 def weigh_outcomes(psi, c0, c1, masks, weights):
     """Multiply each amplitude by the weight of its outcome, ``weights`` of shape ``(2**k, C * L)``, in place."""
     psi, weights = borrowed(psi), borrowed(weights)

@@ -274,7 +274,7 @@ def seed(
         _seed_variance(observable, layout, values, psi, g[s], lam, into, want_observables)
     for p, c in zip(plan.tensors, cotangents[1:], strict=True):
         if p is None:
-            _seed_state(plan, layout, np.asarray(c), lam)
+            add_state_cotangent(plan, layout, np.asarray(c), lam)
         else:
             _seed_probabilities(p, layout, values, psi, np.asarray(c, float), lam)
     return lam
@@ -334,7 +334,8 @@ def _seed_variance(
     apply_observable(observable, layout, values, o_psi, lam, g)
 
 
-def _seed_state(plan: MeasurementPlan, layout: Layout, c: NDArray, lam: NDArray) -> None:
+def add_state_cotangent(plan: MeasurementPlan, layout: Layout, c: NDArray, lam: NDArray) -> None:
+    """Add what the cotangent ``c`` of the state vectors, complex ``(B, 2**n)``, gives for ``lambda``."""
     n = layout.num_wires
     padded = np.zeros((layout.width, 1 << n), np.result_type(layout.dtype, 1j))
     padded[: layout.count] = c

@@ -240,14 +240,18 @@ def observable_cotangents(
             ket = layout.empty()
             partial = with_matrices(slot.others, layout, values, psi)
             add_words(term.word, layout, partial, ket, np.ones((1, 1)), add=False)
-            g = _outer(slot.bits, layout, chi, ket)
+            g = outer(slot.bits, layout, chi, ket)
             c = g.conj() * np.reshape(values.number(term.number) * scale, (-1, 1, 1))
-            c = (c + np.swapaxes(c, -1, -2).conj()) / 2  # the part along Hermitian directions
             target = into.arrays[slot.ref.index]
-            target += c if target.ndim == 3 else c.sum(0)
+            target += hermitian_part(c if target.ndim == 3 else c.sum(0))
 
 
-def _outer(bits: NDArray, layout: Layout, chi: NDArray, ket: NDArray) -> NDArray:
+def hermitian_part(c: NDArray) -> NDArray:
+    """The part of cotangents ``(..., d, d)`` along Hermitian directions."""
+    return (c + np.swapaxes(c, -1, -2).conj()) / 2
+
+
+def outer(bits: NDArray, layout: Layout, chi: NDArray, ket: NDArray) -> NDArray:
     """``sum conj(chi_a) ket_b`` over all bits but ``bits``, the first one most significant, ``(B, d, d)``."""
     dim = 1 << len(bits)
     out = np.zeros((layout.chunks, 2 * dim**2, layout.lanes), layout.dtype)

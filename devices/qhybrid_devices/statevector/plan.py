@@ -45,7 +45,8 @@ class PlanOptions:
         register_bits: lane bits of a sweep's tile, those that fill a register
         tile_lanes: fewest registers of lanes, when samples are spread over threads
         tile_bytes: target size of one state's tile in tile mode
-        group_bytes: largest size of the states of the samples that are in memory together
+        group_bytes: largest size of the states of the samples that are in memory together, or of their tangents
+        directions: most directions along which states have their tangents at once
         residual_bytes: largest final state that ``run_with_residual`` keeps
         copied_bytes: largest kept state that each derivative copies; a larger one is used up by the first
         parallel_work: updated amplitudes below which one thread is faster
@@ -59,6 +60,7 @@ class PlanOptions:
     tile_lanes: int = 2
     tile_bytes: int = 1 << 19
     group_bytes: int = 1 << 28
+    directions: int = 32
     residual_bytes: int = 1 << 28
     copied_bytes: int = 1 << 22
     parallel_work: int = 1 << 17

@@ -1,0 +1,268 @@
+"""What derivatives beyond the gradient cost: tangents, Hessian-vector products, Hessians, ensembles under ``vmap``.
+
+Each is measured beside what theory counts it in: forward passes, gradients, a native batch. Hessians are measured
+beside PennyLane's. Everything is compared before it is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pennylane
+import torch
+from torch.func import grad, jvp, vmap
+
+import qhybrid
+from benchmarks import peers
+from benchmarks._timing import (
+    FULL,
+    QUICK,
+    Effort,
+    Report,
+    checked_difference,
+    interleaved,
+    verdict,
+)
+
+#: (qubits, layers, batch), and numbers of directions at once.
+TANGENT_SIZES, DIRECTIONS = ((10, 4, 32), (16, 4, 1), (20, 2, 1)), (1, 4, 16)
+QUICK_SIZES, QUICK_DIRECTIONS = ((3, 1, 2),), (1, 2)
+#: (qubits, layers) of the Hessian: 60 parameters; and of the ensemble, with its members.
+HESSIAN_SIZE, QUICK_HESSIAN_SIZE = (10, 2), (2, 1)
+ENSEMBLE_SIZE, QUICK_ENSEMBLE_SIZE = (8, 2, 256), (2, 1, 3)
+#: Tangents: forward passes for each of ``k + 1``; Hessian-vector products: gradients; Hessians: times as fast;
+#: ensembles: times a native batch.
+GOALS = {"tangents": 1.2, "hvp": 4.0, "hessian": 20.0, "ensemble": 1.3}
+TOLERANCE = 1e-9
+HESSIAN_EFFORT = Effort(rounds=5, seconds=0.3)
+
+Node = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def circuit_of(library: Any, device: str, qubits: int, batch: int = 1, **settings: Any) -> Node:
+    """``<Z_0 Z_1>`` of an embedding and StronglyEntanglingLayers, summed over the batch."""
+
+    @library.qnode(library.device(device, wires=qubits), **settings)
+    def circuit(inputs, weights):
+        if batch > 1:
+            library.AngleEmbedding(inputs, wires=range(qubits))
+        library.StronglyEntanglingLayers(weights, wires=range(qubits))
+        return library.expval(library.PauliZ(0) @ library.PauliZ(1))
+
+    return lambda inputs, weights: circuit(inputs, weights).sum()
+
+
+def problem(qubits: int, layers: int, batch: int = 1, directions: int = 1) -> tuple[torch.Tensor, ...]:
+    """Inputs, weights and directions."""
+    generator = torch.Generator().manual_seed(qubits)
+    shapes = (batch, qubits), (layers, qubits, 3), (directions, layers, qubits, 3)
+    return tuple(torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+
+
+# ------------------------------------------------------------------ tangents and Hessian-vector products
+
+
+def tangent_cases(qubits: int, layers: int, batch: int, directions: tuple[int, ...]) -> dict[str, Callable]:
+    """A forward pass, a gradient, tangents along several directions at once, and a Hessian-vector product."""
+    node = circuit_of(qhybrid, "qhybrid.statevector", qubits, batch)
+    inputs, weights, moves = problem(qubits, layers, batch, max(directions))
+
+    def value(w: torch.Tensor) -> torch.Tensor:
+        return node(inputs, w)
+
+    def gradient() -> torch.Tensor:
+        start = weights.clone().requires_grad_()
+        return torch.autograd.grad(value(start), start)[0]
+
+    def hvp() -> torch.Tensor:
+        start = weights.clone().requires_grad_()
+        (first,) = torch.autograd.grad(value(start), start, create_graph=True)
+        return torch.autograd.grad((first * moves[0]).sum(), start)[0]
+
+    def tangents(count: int) -> Callable[[], torch.Tensor]:
+        return lambda: vmap(lambda v: jvp(value, (weights,), (v,))[1])(moves[:count])
+
+    cases: dict[str, Callable] = {"forward": lambda: value(weights), "gradient": gradient, "hvp, reverse": hvp}
+    cases["hvp, forward over reverse"] = lambda: jvp(grad(value), (weights,), (moves[0],))[1]
+    return cases | {f"tangents {k}": tangents(k) for k in directions}
+
+
+def check_tangents(cases: Mapping[str, Callable], size: tuple[int, int, int], directions: tuple[int, ...]) -> float:
+    """Tangents against the gradient; Hessian-vector products against differences of gradients.
+
+    Raises:
+        ResultsDifferError: they differ
+    """
+    *_, moves = problem(*size, max(directions))
+    gradient, worst = cases["gradient"](), 0.0
+    for k in directions:
+        expected = torch.tensordot(moves[:k], gradient, 3)
+        worst = max(worst, checked_difference(f"{k} tangents", [cases[f"tangents {k}"]()], [expected], TOLERANCE))
+    one, two = cases["hvp, reverse"](), cases["hvp, forward over reverse"]()
+    return max(worst, checked_difference("Hessian-vector product", [one], [two], TOLERANCE))
+
+
+def measure_tangents(size: tuple[int, int, int], directions: tuple[int, ...], effort: Effort) -> dict[str, Any]:
+    """Milliseconds of all cases, and the ratios that theory speaks of."""
+    cases = tangent_cases(*size, directions)
+    difference = check_tangents(cases, size, directions)
+    seconds = interleaved(cases, effort)
+    forward, gradient = seconds["forward"], seconds["gradient"]
+    return {
+        "size": size,
+        "difference": difference,
+        "milliseconds": {n: 1e3 * t for n, t in seconds.items()},
+        # The call also gives the value, one more forward pass, which is not what a tangent costs.
+        "tangents": {k: (seconds[f"tangents {k}"] - forward) / ((k + 1) * forward) for k in directions},
+        "value and tangents": {k: seconds[f"tangents {k}"] / ((k + 1) * forward) for k in directions},
+        "hvp": {n: seconds[n] / gradient for n in ("hvp, reverse", "hvp, forward over reverse")},
+    }
+
+
+# ------------------------------------------------------------------ Hessians
+
+
+def hessian_cases(qubits: int, layers: int) -> dict[str, Callable[[], torch.Tensor]]:
+    """The Hessian in qhybrid, and PennyLane's ways to it in PyTorch."""
+    inputs, weights, _ = problem(qubits, layers)
+    ours = circuit_of(qhybrid, "qhybrid.statevector", qubits)
+    theirs = circuit_of(pennylane, "default.qubit", qubits, diff_method="backprop")
+    functional = torch.autograd.functional.hessian
+    return {
+        "qhybrid, torch.func.hessian": lambda: torch.func.hessian(lambda w: ours(inputs, w))(weights),
+        "default.qubit, backprop, torch.autograd": lambda: functional(lambda w: theirs(inputs, w), weights),
+        "default.qubit, backprop, vectorized": lambda: functional(lambda w: theirs(inputs, w), weights, vectorize=True),
+    }
+
+
+def measure_hessians(qubits: int, layers: int, effort: Effort) -> dict[str, Any]:
+    """Check and time Hessians; PennyLane on JAX in a process of its own."""
+    with peers.started("hessian") as remotes:
+        cases: dict[str, Any] = dict(hessian_cases(qubits, layers))
+        _, weights, _ = problem(qubits, layers)
+        for name, remote in remotes.items():
+            cases[name] = remote.build({"weights": weights.numpy()})["hessian"]
+        ours, reference, *_ = cases
+        expected = np.asarray(cases[reference]()).reshape(weights.numel(), -1)
+        differences = {
+            name: checked_difference(name, [np.asarray(case()).reshape(expected.shape)], [expected], TOLERANCE)
+            for name, case in cases.items()
+            if name != reference
+        }
+        seconds = interleaved(cases, effort)
+    return {
+        "size": (qubits, layers),
+        "difference": differences,
+        "milliseconds": {n: 1e3 * t for n, t in seconds.items()},
+        "ratio": {n: t / seconds[ours] for n, t in seconds.items()},
+    }
+
+
+# ------------------------------------------------------------------ ensembles
+
+
+def ensemble_cases(qubits: int, layers: int, members: int) -> dict[str, Callable[[], torch.Tensor]]:
+    """Values and gradients of many sets of weights: under ``vmap``, and as a batch that the circuit is written for."""
+    generator = torch.Generator().manual_seed(0)
+    many = torch.rand(members, layers, qubits, 3, generator=generator, dtype=torch.float64)
+    node = circuit_of(qhybrid, "qhybrid.statevector", qubits)
+    last = many.movedim(0, -1).contiguous()
+
+    def value(w: torch.Tensor) -> torch.Tensor:
+        return node(w, w)
+
+    @qhybrid.qnode(qhybrid.device("qhybrid.statevector", wires=qubits))
+    def native(weights):
+        for layer in range(layers):
+            for wire in range(qubits):
+                qhybrid.Rot(*weights[layer, wire], wires=wire)
+            distance = layer % (qubits - 1) + 1
+            for wire in range(qubits):
+                qhybrid.CNOT([wire, (wire + distance) % qubits])
+        return qhybrid.expval(qhybrid.PauliZ(0) @ qhybrid.PauliZ(1))
+
+    def native_gradient() -> torch.Tensor:
+        start = last.clone().requires_grad_()
+        return torch.autograd.grad(native(start).sum(), start)[0].movedim(-1, 0)
+
+    return {
+        "values, native batch": lambda: native(last),
+        "values, vmap": lambda: vmap(value)(many),
+        "gradients, native batch": native_gradient,
+        "gradients, vmap": lambda: vmap(grad(value))(many),
+    }
+
+
+def measure_ensembles(size: tuple[int, int, int], effort: Effort) -> dict[str, Any]:
+    """Check and time ``vmap`` beside the native batch."""
+    cases = ensemble_cases(*size)
+    difference = {
+        what: checked_difference(what, [cases[f"{what}, vmap"]()], [cases[f"{what}, native batch"]()], TOLERANCE)
+        for what in ("values", "gradients")
+    }
+    seconds = interleaved(cases, effort)
+    return {
+        "size": size,
+        "difference": difference,
+        "milliseconds": {n: 1e3 * t for n, t in seconds.items()},
+        "ratio": {w: seconds[f"{w}, vmap"] / seconds[f"{w}, native batch"] for w in ("values", "gradients")},
+    }
+
+
+# ------------------------------------------------------------------ the report
+
+
+def run(quick: bool) -> Report:
+    """Check, then time.
+
+    Args:
+        quick: small sizes, one call each
+    """
+    sizes, directions = (QUICK_SIZES, QUICK_DIRECTIONS) if quick else (TANGENT_SIZES, DIRECTIONS)
+    tangents = [measure_tangents(size, directions, QUICK if quick else FULL) for size in sizes]
+    hessians = measure_hessians(*(QUICK_HESSIAN_SIZE if quick else HESSIAN_SIZE), QUICK if quick else HESSIAN_EFFORT)
+    ensembles = measure_ensembles(QUICK_ENSEMBLE_SIZE if quick else ENSEMBLE_SIZE, QUICK if quick else FULL)
+    rows: list[list[str]] = []
+    for found in tangents:
+        size = "{} qubits, {} layers, batch {}".format(*found["size"])
+        rows += [[f"{size}: {n}", f"{ms:.3g}", ""] for n, ms in found["milliseconds"].items() if n in _UNITS]
+        rows += [
+            [f"{size}: {k} tangents and the value", f"{found['milliseconds'][f'tangents {k}']:.3g}",
+             f"{found['tangents'][k]:.2f} forward passes for each of {k + 1}, the value's taken off"]
+            for k in directions
+        ]  # fmt: skip
+        rows += [
+            [f"{size}: {n}", f"{found['milliseconds'][n]:.3g}", f"{r:.2f} gradients"] for n, r in found["hvp"].items()
+        ]
+    rows += [
+        [f"Hessian, {hessians['size'][0]} qubits, {hessians['size'][1]} layers: {n}", f"{ms:.3g}",
+         f"{hessians['ratio'][n]:.1f}x"]
+        for n, ms in hessians["milliseconds"].items()
+    ]  # fmt: skip
+    size = "{} qubits, {} layers, {} members".format(*ensembles["size"])
+    rows += [[f"Ensemble, {size}: {n}", f"{ms:.3g}", ""] for n, ms in ensembles["milliseconds"].items()]
+    best = min(r for n, r in hessians["ratio"].items() if not n.startswith("qhybrid"))
+    most = max(r for found in tangents for r in found["tangents"].values())
+    hvp = max(min(found["hvp"].values()) for found in tangents)
+    widest = max(ensembles["ratio"].values())
+    remarks = [
+        *peers.absences("hessian"),
+        verdict(most <= GOALS["tangents"], f"k tangents <= {GOALS['tangents']:g} (k + 1) passes ({most:.2f})", quick),
+        verdict(hvp <= GOALS["hvp"], f"Hessian-vector product <= {GOALS['hvp']:g} gradients ({hvp:.2f})", quick),
+        verdict(best >= GOALS["hessian"], f"Hessian >= {GOALS['hessian']:g}x PennyLane's best ({best:.1f})", quick),
+        verdict(widest <= GOALS["ensemble"], f"vmap <= {GOALS['ensemble']:g}x the native batch ({widest:.2f})", quick),
+    ]  # fmt: skip
+    results = {"goals": GOALS, "tangents": tangents, "hessian": hessians, "ensemble": ensembles}
+    check = {
+        "tolerance": TOLERANCE,
+        "differences": [
+            *(found["difference"] for found in tangents), hessians["difference"], ensembles["difference"],
+        ],
+    }  # fmt: skip
+    title = "Derivatives beyond the gradient, in PyTorch: milliseconds, medians of interleaved calls"
+    return Report("derivatives", title, ["", "ms", "in other words"], rows, check, results, remarks)
+
+
+_UNITS = ("forward", "gradient")

@@ -1,0 +1,95 @@
+"""A program compiled for one way of laying out states, and what a derivative of it must deliver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid.execution import Needs
+from qhybrid.program import Angle, Evolution, Program
+from qhybrid_devices.statevector.measurements import MeasurementPlan, has_matrices, plan_measurements
+from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, lower_gates
+from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a derivative must deliver.
+
+    Args:
+        want: for each operation whether its matrix cotangent is wanted
+        stop: first operation that the reverse sweep must reach
+        preparation: whether the prepared amplitudes' cotangent is wanted
+        anything: whether any cotangent is
+    """
+
+    want: NDArray
+    stop: int
+    preparation: bool
+    anything: bool
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Everything about one program in one mode."""
+
+    plan: Plan
+    frame: Frame
+    measurements: MeasurementPlan
+    program: Program
+    options: PlanOptions | None
+    requests: dict[Needs, Request] = field(default_factory=dict)
+
+    @cached_property
+    def sampling(self) -> SamplingPlan:
+        """How the measurements are sampled; made when it is first asked for."""
+        return plan_sampling(self.program, self.frame, self.options)
+
+    def request(self, needs: Needs) -> Request:
+        """What ``needs`` means for the operations of the plan."""
+        request = self.requests.get(needs)
+        if request is None:
+            want = np.array([_wants(op, needs) for op in self.plan.operations], np.bool_)
+            preparation = self.program.preparation
+            prepared = preparation is not None and _wants_array(preparation.amplitudes.index, needs)
+            stop = int(np.argmax(want)) if want.any() else len(want)
+            anything = needs.shared or needs.batched or any(needs.arrays)
+            request = self.requests[needs] = Request(want, 0 if prepared else stop, prepared, anything)
+        return request
+
+
+def compile_program(program: Program, tile: bool, options: PlanOptions) -> Compiled:
+    """Compile a program.
+
+    Args:
+        program: the circuit
+        tile: whether lanes are samples
+        options: sizes of tiles where they are not
+    """
+    n, sizes = program.num_wires, None if tile else options
+    lowering = LoweringOptions(absorb=True, restore=has_matrices(program), fuse_mixed=not tile)
+    operations, frame = lower_gates(program.gates, Frame.of_wires(n), program.arrays, lowering)
+    plan = build_plan(operations, n, sizes, from_zeros=program.preparation is None)
+    return Compiled(plan, frame, plan_measurements(program, frame, sizes), program, sizes)
+
+
+def _wants_array(index: int, needs: Needs) -> bool:
+    return bool(needs.arrays) and needs.arrays[index]
+
+
+def _wants_angle(angle: Angle, needs: Needs) -> bool:
+    return needs.batched if angle.batched else needs.shared
+
+
+def _wants(op: Operation, needs: Needs) -> bool:
+    """Whether a parameter of an operation is wanted."""
+    if isinstance(op.external, Evolution):
+        angles = (op.external.time, *op.external.coefficients)
+        return any(isinstance(a, Angle) and _wants_angle(a, needs) for a in angles)
+    if op.external is not None:
+        return _wants_array(op.external.ref.index, needs)
+    return any(f.angle is not None and _wants_angle(f.angle, needs) for f in op.factors)

@@ -1,0 +1,360 @@
+"""Row kernels where lanes are samples: one operation on psi and on its tangents along several directions.
+
+``psi' = U psi``, so a tangent ``chi`` of psi obeys ``chi' = U chi + dU psi``; undone, ``chi = U^dagger chi' +
+dU^dagger psi'``, which is the same with both matrices conjugate-transposed. A kernel goes through psi in blocks that
+stay in the first-level cache: each block of every direction's tangent first, with the psi before the operation, then
+psi itself. Reading psi then costs next to nothing, and a tangent about as much as a state.
+
+What a plane, a lane, a coefficient and a section are is as in ``kernels.py``; see ``tangent.md`` for derivations.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numpy.typing import NDArray
+
+from qhybrid_devices.statevector._jit import row_kernel
+from qhybrid_devices.statevector.kernels import (
+    bits_of,
+    blocks_of,
+    coefficient,
+    deposit,
+    pauli_at,
+    pauli_overlap,
+    pauli_sign,
+    spread,
+    u2_at,
+    u2_coefficients,
+)
+from qhybrid_devices.statevector.lane_kernels import has_rows, kinds_of_rows, paired_row, walk_of
+from qhybrid_devices.statevector.simd import load, save, splat
+from qhybrid_devices.statevector.table import CMASK, COTANGENT, COUNT, CVAL, NUM_Y, PARAM, RUN, TARGET, WIDTH
+
+#: Bytes of psi that a block of rows takes at most.
+BLOCK_BYTES = 1 << 14
+
+
+class Directions(NamedTuple):
+    """The tangents that an operation acts on: the first ``count`` entries of ``at`` and ``shift``.
+
+    Args:
+        planes: all tangents, flat
+        plane: how far a tangent's imaginary part is behind its real part
+        at: where each direction's real part begins
+        shift: what to add to the number of a coefficient to find its derivative along each direction
+        shared: derivatives of shared coefficients, flat
+        lanes: those of each sample, flat
+    """
+
+    planes: NDArray
+    plane: int
+    at: NDArray
+    shift: NDArray
+    count: int
+    shared: NDArray
+    lanes: NDArray
+
+
+@row_kernel
+def rows_of_block(fr, lanes, shared):
+    """How many pairs of rows make a block."""
+    return max(1, BLOCK_BYTES // (4 * (lanes * fr.itemsize if shared else 64)))
+
+
+# ------------------------------------------------------------------ 2 x 2
+#
+# Formula:   chi'_a = sum_b U_ab chi_b + dU_ab psi_b for each pair of rows j, j ^ x; G_ab = sum conj(lambda'_a) psi_b.
+# Shapes:    U and dU: 4 complex coefficients; G: 4 complex cotangents.
+# Layout:    as in ``kernels.py``; pairs are counted as ``paired_row`` says.
+# Reference: ``apply`` and ``outer``.
+
+
+@row_kernel
+def times_2x2(u, x, y, z, w):
+    """A 2x2 times the vector ``(x + i y, z + i w)``."""
+    a, b, c, d, e, f, g, h = u
+    return (
+        a * x - b * y + c * z - d * w,
+        a * y + b * x + c * w + d * z,
+        e * x - f * y + g * z - h * w,
+        (e * y + f * x + g * w + h * z),
+    )
+
+
+@row_kernel
+def u2_tangent_at(fr, fi, i, k, chi, o, plane, u, du):
+    """``U chi + dU psi`` on the registers at ``i`` and ``k``."""
+    r, m, s, n = o + i, o + i + plane, o + k, o + k + plane
+    p = times_2x2(u, load(chi, r), load(chi, m), load(chi, s), load(chi, n))
+    q = times_2x2(du, load(fr, i), load(fi, i), load(fr, k), load(fi, k))
+    save(chi, r, p[0] + q[0])
+    save(chi, m, p[1] + q[1])
+    save(chi, s, p[2] + q[2])
+    save(chi, n, p[3] + q[3])
+
+
+@row_kernel
+def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
+    """A 2x2 on psi and on tangents."""
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    walk, p, count, size = walk_of(op), op[PARAM], op[COUNT], rows_of_block(fr, lanes, shared)
+    for b in range(blocks):
+        t = b * step
+        u = u2_coefficients(shared, m, ml, p, lanes, t, undo)
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            for s in range(d.count):
+                du, o = u2_coefficients(shared, d.shared, d.lanes, p + d.shift[s], lanes, t, undo), d.at[s]
+                for q in range(first, last):
+                    j = paired_row(walk, q, 0)
+                    if j & walk.cmask == walk.cval:
+                        distance = ((j ^ walk.xmask) - j) * lanes
+                        for i in range(j * lanes + t, (j + 1) * lanes, stride):
+                            u2_tangent_at(fr, fi, i, i + distance, d.planes, o, d.plane, u, du)
+            for q in range(first, last):
+                j = paired_row(walk, q, 0)
+                if j & walk.cmask == walk.cval:
+                    distance = ((j ^ walk.xmask) - j) * lanes
+                    for i in range(j * lanes + t, (j + 1) * lanes, stride):
+                        u2_at(fr, fi, i, i + distance, u)
+
+
+@row_kernel
+def u2_overlap(gr, gi, fr, fi, lanes, op, shared, totals, out):
+    """Add the matrix cotangent of a 2x2, lambda after and psi before it."""
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    walk, o = walk_of(op), op[COTANGENT]
+    for blk in range(blocks):
+        t = blk * step
+        a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
+        for q in range(op[COUNT]):
+            j = paired_row(walk, q, 0)
+            if j & walk.cmask != walk.cval:
+                continue
+            distance = ((j ^ walk.xmask) - j) * lanes
+            for i in range(j * lanes + t, (j + 1) * lanes, stride):
+                k = i + distance
+                x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
+                p0, q0, p1, q1 = load(gr, i), load(gi, i), load(gr, k), load(gi, k)
+                a = a + p0 * x + q0 * y
+                b = b + p0 * y - q0 * x
+                c = c + p0 * z + q0 * w
+                d = d + p0 * w - q0 * z
+                e = e + p1 * x + q1 * y
+                f = f + p1 * y - q1 * x
+                g = g + p1 * z + q1 * w
+                h = h + p1 * w - q1 * z
+        deposit(shared, totals, out, o, lanes, t, a)
+        deposit(shared, totals, out, o + 1, lanes, t, b)
+        deposit(shared, totals, out, o + 2, lanes, t, c)
+        deposit(shared, totals, out, o + 3, lanes, t, d)
+        deposit(shared, totals, out, o + 4, lanes, t, e)
+        deposit(shared, totals, out, o + 5, lanes, t, f)
+        deposit(shared, totals, out, o + 6, lanes, t, g)
+        deposit(shared, totals, out, o + 7, lanes, t, h)
+
+
+# ------------------------------------------------------------------ Pauli rotations
+#
+# Formula:   dU = -i dx P U, so chi' = U chi - i dx P psi', with dx = cos dsin - sin dcos; undone, chi = U^dagger chi' +
+#            i dx P psi; g = Im <lambda|P|psi>, both on the same side of the gate.
+# Shapes:    cosine and sine and the derivatives of both; one real cotangent.
+# Layout:    as in ``kernels.py``. Here psi goes first.
+# Reference: ``word_matrix`` in ``gate_matrix``, and ``gate_cotangent``.
+
+
+@row_kernel
+def turned(x, y, z, w, odd):
+    """``-i P`` on the pair ``(x + i y, z + i w)`` for a positive sign of ``<j|P|k>``."""
+    if odd:
+        return z, w, -x, -y
+    return w, -z, y, -x
+
+
+@row_kernel
+def pauli_tangent_at(fr, fi, i, k, chi, o, plane, odd, c, v, dv):
+    """``(cos - i sin P) chi - i dx P psi'`` on the registers at ``i`` and ``k``; ``v`` and ``dv`` are signed."""
+    r, m, s, n = o + i, o + i + plane, o + k, o + k + plane
+    x, y = load(chi, r), load(chi, m)
+    if i == k:
+        save(chi, r, c * x + v * y + dv * load(fi, i))
+        save(chi, m, c * y - v * x - dv * load(fr, i))
+        return
+    z, w = load(chi, s), load(chi, n)
+    a = turned(x, y, z, w, odd)
+    b = turned(load(fr, i), load(fi, i), load(fr, k), load(fi, k), odd)
+    save(chi, r, c * x + v * a[0] + dv * b[0])
+    save(chi, m, c * y + v * a[1] + dv * b[1])
+    save(chi, s, c * z + v * a[2] + dv * b[2])
+    save(chi, n, c * w + v * a[3] + dv * b[3])
+
+
+@row_kernel
+def pauli_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
+    """A Pauli rotation on psi and on tangents."""
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    walk, p, count, size = walk_of(op), op[PARAM], op[COUNT], rows_of_block(fr, lanes, shared)
+    kinds, imaginary = kinds_of_rows(op), op[NUM_Y] & 1 == 1
+    for part in range(blocks * kinds):
+        t, odd = (part // kinds) * step, part % kinds
+        if not has_rows(op, odd):
+            continue
+        c, s = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+        one = paired_row(walk, 0, odd)
+        negative = (pauli_sign(op, one ^ walk.xmask) < 0) ^ undo
+        v = -s if negative else s
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            for q in range(first, last):
+                j = paired_row(walk, q, odd)
+                if j & walk.cmask == walk.cval:
+                    distance = ((j ^ walk.xmask) - j) * lanes
+                    for i in range(j * lanes + t, (j + 1) * lanes, stride):
+                        pauli_at(fr, fi, i, i + distance, imaginary, c, v)
+            for w in range(d.count):
+                h, o = p + d.shift[w], d.at[w]
+                dc = coefficient(shared, d.shared, d.lanes, h, lanes, t)
+                ds = coefficient(shared, d.shared, d.lanes, h + 1, lanes, t)
+                dx = c * ds - s * dc
+                dv = -dx if negative else dx
+                for q in range(first, last):
+                    j = paired_row(walk, q, odd)
+                    if j & walk.cmask == walk.cval:
+                        distance = ((j ^ walk.xmask) - j) * lanes
+                        for i in range(j * lanes + t, (j + 1) * lanes, stride):
+                            pauli_tangent_at(fr, fi, i, i + distance, d.planes, o, d.plane, imaginary, c, v, dv)
+
+
+@row_kernel
+def pauli_overlaps(gr, gi, fr, fi, lanes, op, shared, totals, out):
+    """Add ``Im <lambda|P|psi>``."""
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    walk, count, kinds, imaginary = walk_of(op), op[COUNT], kinds_of_rows(op), op[NUM_Y] & 1 == 1
+    for part in range(blocks * kinds):
+        t, odd = (part // kinds) * step, part % kinds
+        if not has_rows(op, odd):
+            continue
+        g = splat(fr.dtype.type(0))
+        for q in range(count):
+            j = paired_row(walk, q, odd)
+            if j & walk.cmask == walk.cval:
+                distance = ((j ^ walk.xmask) - j) * lanes
+                for i in range(j * lanes + t, (j + 1) * lanes, stride):
+                    g = g + pauli_overlap(fr, fi, gr, gi, i, i + distance, imaginary)
+        g = g if pauli_sign(op, paired_row(walk, 0, odd) ^ walk.xmask) > 0 else -g
+        deposit(shared, totals, out, op[COTANGENT], lanes, t, g)
+
+
+# ------------------------------------------------------------------ diagonals and global phases
+#
+# Formula:   chi'_a = d_a chi_a + dd_a psi_a; G_a = sum conj(lambda'_a) psi_a.
+# Shapes:    d and dd: 2**k complex coefficients, one for k = 0; G the same.
+# Layout:    entry ``bits_of(j)`` for row j.
+# Reference: ``apply`` and ``outer`` with a diagonal matrix.
+
+
+@row_kernel
+def phase_tangent_at(fr, fi, i, chi, o, plane, a, b, da, db):
+    """``(a + i b) chi + (da + i db) psi`` on the register at ``i``."""
+    x, y, z, w = load(chi, o + i), load(chi, o + i + plane), load(fr, i), load(fi, i)
+    save(chi, o + i, a * x - b * y + da * z - db * w)
+    save(chi, o + i + plane, a * y + b * x + da * w + db * z)
+
+
+@row_kernel
+def diagonal_tangent(fr, fi, d, n, lanes, op, bits, shared, m, ml, undo):
+    """A diagonal on tangents; psi stays for the plain kernel to do."""
+    run, cmask, cval = op[RUN], op[CMASK], op[CVAL]
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    for block in range(blocks):
+        t = block * step
+        for j in range(0, n, run):
+            if j & cmask != cval:
+                continue
+            p = op[PARAM] + 2 * bits_of(j, bits, op[TARGET], op[WIDTH])
+            a, b = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
+            b = -b if undo else b
+            for s in range(d.count):
+                h, o, chi = p + d.shift[s], d.at[s], d.planes
+                da = coefficient(shared, d.shared, d.lanes, h, lanes, t)
+                db = coefficient(shared, d.shared, d.lanes, h + 1, lanes, t)
+                db = -db if undo else db
+                for i in range(j * lanes + t, (j + run) * lanes, stride):
+                    phase_tangent_at(fr, fi, i, chi, o, d.plane, a, b, da, db)
+
+
+@row_kernel
+def diagonal_overlap(gr, gi, fr, fi, n, lanes, op, bits, shared, totals, out):
+    """Add ``conj(lambda_a) psi_a`` to the entries of a diagonal."""
+    run, cmask, cval = op[RUN], op[CMASK], op[CVAL]
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    for block in range(blocks):
+        t = block * step
+        for j in range(0, n, run):
+            if j & cmask != cval:
+                continue
+            o = op[COTANGENT] + 2 * bits_of(j, bits, op[TARGET], op[WIDTH])
+            u = v = splat(fr.dtype.type(0))
+            for i in range(j * lanes + t, (j + run) * lanes, stride):
+                x, y, p0, q0 = load(fr, i), load(fi, i), load(gr, i), load(gi, i)
+                u = u + p0 * x + q0 * y
+                v = v + p0 * y - q0 * x
+            deposit(shared, totals, out, o, lanes, t, u)
+            deposit(shared, totals, out, o + 1, lanes, t, v)
+
+
+# ------------------------------------------------------------------ dense 2**k x 2**k
+#
+# Formula:   chi'_a = sum_b U_ab chi_b + dU_ab psi_b; for G see ``dense_cotangent`` in ``kernels.py``.
+# Shapes:    U and dU: 4**k complex numbers, row by row.
+# Layout:    entry ``spread(a)`` of the rows that have the target bits at zero.
+# Reference: ``apply``.
+
+
+@row_kernel
+def gather_targets(fr, fi, base, lanes, t, dim, bits, first, k, buffer, start):
+    """The registers of all target values, to ``buffer`` from ``start`` on."""
+    step = 64 // fr.itemsize
+    for b in range(dim):
+        i = (base | spread(b, bits, first, k)) * lanes + t
+        save(buffer, start + 2 * b * step, load(fr, i))
+        save(buffer, start + (2 * b + 1) * step, load(fi, i))
+
+
+@row_kernel
+def row_of_dense(shared, m, ml, p, a, dim, lanes, t, undo, buffer, start, step, x, y):
+    """Add row ``a`` of a dense matrix, times what ``buffer`` holds from ``start`` on, to ``x + i y``."""
+    for b in range(dim):
+        q = p + 2 * (b * dim + a if undo else a * dim + b)
+        u, v = coefficient(shared, m, ml, q, lanes, t), coefficient(shared, m, ml, q + 1, lanes, t)
+        v = -v if undo else v
+        z, w = load(buffer, start + 2 * b * step), load(buffer, start + (2 * b + 1) * step)
+        x = x + u * z - v * w
+        y = y + u * w + v * z
+    return x, y
+
+
+@row_kernel
+def dense_tangent(fr, fi, d, n, lanes, op, bits, shared, m, ml, buffer, undo):
+    """A dense matrix on tangents; psi stays for the plain kernel to do. ``buffer`` holds ``4 * 2**k`` registers."""
+    k, first, p = op[WIDTH], op[TARGET], op[PARAM]
+    dim, step = 1 << k, 64 // fr.itemsize
+    mask, zero = spread(dim - 1, bits, first, k), splat(fr.dtype.type(0))
+    for base in range(n):
+        if base & mask or base & op[CMASK] != op[CVAL]:
+            continue
+        for t in range(0, lanes, step):
+            gather_targets(fr, fi, base, lanes, t, dim, bits, first, k, buffer, 0)
+            for s in range(d.count):
+                o, h = d.at[s], p + d.shift[s]
+                xr, xi = d.planes[o : o + d.plane], d.planes[o + d.plane : o + 2 * d.plane]
+                gather_targets(xr, xi, base, lanes, t, dim, bits, first, k, buffer, 2 * dim * step)
+                for a in range(dim):
+                    x, y = row_of_dense(
+                        shared, m, ml, p, a, dim, lanes, t, undo, buffer, 2 * dim * step, step, zero, zero
+                    )
+                    x, y = row_of_dense(shared, d.shared, d.lanes, h, a, dim, lanes, t, undo, buffer, 0, step, x, y)
+                    i = (base | spread(a, bits, first, k)) * lanes + t
+                    save(xr, i, x)
+                    save(xi, i, y)

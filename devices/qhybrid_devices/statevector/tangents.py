@@ -1,0 +1,122 @@
+"""Tangents of slots to tangents of coefficients, and matrix cotangents to tangents of the slots' cotangents."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid_devices.externals import (
+    Directions,
+    Values,
+    external_cotangent_tangents,
+    external_moves,
+    external_tangents,
+)
+from qhybrid_devices.statevector.engine import (
+    PARALLEL_PRODUCTS,
+    CoefficientTangents,
+    Layout,
+    MatrixCotangents,
+    external_g,
+)
+from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents
+from qhybrid_devices.statevector.plan import Plan
+from qhybrid_devices.statevector.table import LANES
+from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel
+
+
+def moving_operations(plan: Plan, directions: Directions) -> NDArray:
+    """For each operation of a plan whether it changes along any direction."""
+    shared, batched = directions.shared.any(0), directions.batched.any((0, 2))
+    moving = np.zeros(len(plan.operations), np.bool_)
+    for i, op in enumerate(plan.operations):
+        if op.external is not None:
+            moving[i] = external_moves(op.external, directions)
+        else:
+            angles = (f.angle for f in op.factors if f.angle is not None)
+            moving[i] = any((batched if a.batched else shared)[a.index] for a in angles)
+    return moving
+
+
+def coefficient_tangents(
+    plan: Plan, layout: Layout, values: Values, directions: Directions, moving: NDArray
+) -> CoefficientTangents:
+    """Tangents of the coefficients of a plan.
+
+    Args:
+        plan, layout, values: as for ``coefficients``
+        directions: tangents of the slots
+        moving: from :func:`moving_operations`
+
+    Returns:
+        the tangents, zero for operations that do not move
+    """
+    k = len(directions)
+    shared = np.zeros((k, len(plan.shared_constants)), layout.dtype)
+    lanes = np.zeros((k, layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
+    if len(plan.comps):
+        _compose(plan, layout, values, directions, moving, shared[:, None, :, None], lanes)
+    for external in plan.externals:
+        if moving[external.index]:
+            matrices = external_tangents(external.operator, values, directions)
+            size = 2 * external.dim ** (1 if external.diagonal else 2)
+            flat = np.ascontiguousarray(matrices, complex).reshape(k, -1, size // 2).view(float)
+            own = slice(external.param, external.param + size)
+            for i, rows in enumerate(flat):
+                if external.form == LANES:
+                    lanes[i, :, own] = layout.to_lanes(np.broadcast_to(rows.T, (size, layout.count)))
+                else:
+                    shared[i, own] = rows[0]
+    return CoefficientTangents(shared, lanes)
+
+
+def _compose(
+    plan: Plan, layout: Layout, values: Values, directions: Directions, moving: NDArray, shared: NDArray, lanes: NDArray
+) -> None:
+    inputs = (
+        plan.comps, plan.factors, plan.constants, values.shared, values.batched,
+        directions.shared, directions.batched, moving,
+    )  # fmt: skip
+    many = plan.num_lane_coefficients and len(plan.comps) * layout.width * len(directions) > PARALLEL_PRODUCTS
+    workers = num_threads() if many else 1
+    tables = np.empty((num_parts(layout.chunks, workers), len(plan.factors), 8), complex)
+
+    def task(part: Part) -> None:
+        compose_tangents(*inputs, part.start, part.stop, tables[part.index], shared, lanes)
+
+    parallel(task, layout.chunks, workers)
+
+
+def chain_rule_tangents(
+    plan: Plan,
+    layout: Layout,
+    values: Values,
+    directions: Directions,
+    g: MatrixCotangents,
+    dg: MatrixCotangents,
+    want: NDArray,
+    into: Directions,
+) -> None:
+    """Add the tangents of the cotangents of all angles and arrays.
+
+    Args:
+        plan, layout, values: as for ``chain_rule``
+        directions: tangents of the slots
+        g: matrix cotangents
+        dg: their tangents, with the axis of directions in front
+        want: for each operation whether its matrix cotangent is there
+        into: tangents of cotangents, changed in place
+    """
+    if len(plan.comps):
+        chain_tangents(
+            plan.comps, plan.factors, plan.constants, values.shared, values.batched,
+            directions.shared, directions.batched, want, np.empty((len(plan.factors), 12), complex),
+            g.shared.reshape(1, -1, 1), g.lanes.astype(float, copy=False),
+            dg.shared[:, None, :, None], dg.lanes.astype(float, copy=False), into.shared, into.batched,
+        )  # fmt: skip
+    for external in plan.externals:
+        if want[external.index]:
+            parts = [MatrixCotangents(s, c) for s, c in zip(dg.shared, dg.lanes, strict=True)]
+            own = np.stack([external_g(external, layout, part) for part in parts])
+            g_own = external_g(external, layout, g)
+            external_cotangent_tangents(external.operator, values, g_own, directions, own, into)
