@@ -1,10 +1,11 @@
 """Natural gradient: a VQE of the transverse-field Ising chain, and a step with thousands of parameters.
 
-All contestants start from the same angles, and stop when the energy is within ``TARGET`` of the exact ground state. Each
-has its step size, and those with a metric their damping, from the same kind of grid: every combination is run for as
-long as a step count says, and the one that needs fewest steps is timed. PennyLane's optimizer makes the same steps as ours
-with the same approximation, which is checked first; so its grid is run with ours, and only the winner with PennyLane's.
-PennyLane's exact metric takes thousands of circuits a step: one of its steps is timed, and counted as often as ours needed.
+All contestants start from the same angles, and stop when the energy is as close to the exact ground state as
+:class:`Size` says. Each has its step size, and those with a metric their damping, from a grid of its own: every
+combination is run, and the one that needs fewest steps is timed. PennyLane's optimizer makes the same steps as ours
+with the same approximation, which is checked first; so its grid is run with ours, and only the winner with
+PennyLane's. PennyLane's exact metric takes thousands of circuits a step: one of its steps is timed, and counted as
+often as ours needed.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ def tuned(
 def grids() -> dict[str, list[dict[str, float]]]:
     """Settings by kind of contestant."""
     plain = [{"stepsize": s} for s in STEP_SIZES["gradient descent"]]
-    damped = {a: [{"stepsize": s, "damping": d} for s in STEP_SIZES[a] for d in DAMPINGS] for a in ("block-diag", "full")}
+    damped = {
+        a: [{"stepsize": s, "damping": d} for s in STEP_SIZES[a] for d in DAMPINGS] for a in ("block-diag", "full")
+    }
     return {"gradient descent": plain, **damped}
 
 
@@ -276,8 +279,8 @@ def _remarks(found: Mapping[str, Any], big: Mapping[str, float], quick: bool) ->
     memory = big["peak MiB"] / big["matrix MiB"]
     return [
         f"QNGOptimizer with the exact metric: {each:.3g} s a step, so {natural * each:.3g} s for {natural} steps.",
-        f"One step with {big['parameters']:.0f} parameters on {big['qubits']:.0f} qubits: {big['products']:.0f} products with "
-        f"the metric, {big['seconds']:.3g} s, as much as {big['gradients']:.3g} gradients; at most "
+        f"One step with {big['parameters']:.0f} parameters on {big['qubits']:.0f} qubits: {big['products']:.0f} "
+        f"products with the metric, {big['seconds']:.3g} s, as much as {big['gradients']:.3g} gradients; at most "
         f"{big['peak MiB']:.3g} MiB of arrays, where the matrix would take {big['matrix MiB']:.3g} MiB.",
         *absences(),
         verdict(fewer >= GOALS["steps"], f"gradient descent / natural, steps >= 10 (found: {fewer:.3g})", quick),

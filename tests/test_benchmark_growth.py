@@ -33,7 +33,10 @@ def results_of_ratio():
 
 
 def results_of_natural_gradient():
-    paths = {"gradient descent": ([3.0, 2.0, 0.5], [0.0, 0.1, 0.2]), "natural gradient, exact metric": ([3.0, 0.4], [0.0, 0.1])}
+    paths = {
+        "gradient descent": ([3.0, 2.0, 0.5], [0.0, 0.1, 0.2]),
+        "natural gradient, exact metric": ([3.0, 0.4], [0.0, 0.1]),
+    }
     return {"target": 0.5, "paths": {n: {"errors": e, "seconds": s} for n, (e, s) in paths.items()}}
 
 

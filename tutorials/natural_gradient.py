@@ -44,8 +44,8 @@ COLORS = {"gradient descent": "#7a7a7a", "natural gradient": "#0b62a4", "exact":
 # %% [markdown]
 # ## 1. A sphere and its map
 #
-# $R_Y(a)$ and then $R_Z(b)$ take a qubit from the north pole of its sphere to latitude $a$ and longitude $b$. The cost
-# is smallest, $-1$, where the state points along a chosen direction.
+# $R_Y(a)$ and then $R_Z(b)$ take a qubit from the north pole of its sphere to latitude $a$, counted from the pole, and
+# longitude $b$. The cost is smallest, $-1$, where the state points along a chosen direction.
 
 # %%
 GOAL = (1.3, 0.6)
@@ -169,9 +169,9 @@ figure.savefig(OUTPUT / "natural_gradient_map.png", dpi=150)
 
 # %% [markdown]
 # Each ellipse on the map holds steps that move the state equally far: near the pole they are wide, since longitude does
-# almost nothing there. Gradient descent does not know: it leaves the longitude as it is for too long, and goes the long way
-# round. The natural gradient goes straight, along the dotted great circle, and would do so with any other map of the
-# sphere. That is the point: *it does not depend on the names we gave to the states.*
+# almost nothing there. Gradient descent does not know: it leaves the longitude as it is for too long, and goes a long
+# way round. The natural gradient goes straight, along the dotted great circle, and would do so with any other map of
+# the sphere. That is the point: *it does not depend on the names we gave to the states.*
 
 # %%
 normal = np.cross(*on_sphere([START, GOAL]).T)

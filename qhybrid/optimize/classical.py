@@ -1,7 +1,7 @@
 """Derivatives of the slots with respect to a QNode's arguments: the classical part, differentiated by its host.
 
-Most circuits use numbers of their arguments as they are, or times a constant: then the Jacobian is a sparse matrix that is
-found once. Otherwise the host's reverse mode gives products with its transpose, and, since those are linear, the
+Most circuits use numbers of their arguments as they are, or times a constant: then the Jacobian is a sparse matrix that
+is found once. Otherwise the host's reverse mode gives products with its transpose, and, since those are linear, the
 transpose of *that* gives products with the Jacobian.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from qhybrid.capture.prologue import Prologue
-from qhybrid.optimize.layout import SlotLayout
+from qhybrid.optimize.layout import SlotLayout, shared_of
 from qhybrid.program import Slots
 
 #: How far from an integer a recovered position may be.
@@ -163,7 +163,7 @@ def _real_parts(tensor: Any, is_array: bool) -> list[Any]:
 def layout_of(moves: Sequence[bool], like: Slots) -> SlotLayout:
     """The layout of the slots that move; ``moves`` has an entry for each tensor of a prologue."""
     rest = list(moves)
-    shared = rest.pop(0) if like.shared.size else False
+    shared = rest.pop(0) if shared_of(like).size else False
     batched = rest.pop(0) if like.batched is not None else False
     return SlotLayout(shared, batched, tuple(rest), like)
 
@@ -185,7 +185,7 @@ def classical_jacobian(prologue: Prologue, host: str, leaves: Leaves, like: Slot
         found[leaves.trained] = _gathered(prologue, leaves)
     matrix = found[leaves.trained]
     if matrix is not None:
-        layout = SlotLayout(like.shared.size > 0, like.batched is not None, (False,) * len(like.arrays), like)
+        layout = SlotLayout(shared_of(like).size > 0, like.batched is not None, (False,) * len(like.arrays), like)
         return GatheredJacobian(layout, matrix)
     if host == "torch":
         from qhybrid.optimize.classical_torch import TorchJacobian

@@ -1,7 +1,7 @@
 """The metric of a circuit's gate angles: each occurrence of an angle by itself, and only within layers.
 
-A layer is a run of gates none of which acts after another one of it, as in PennyLane's metric tensor: at the state before
-the layer the metric of its angles is the covariance of its generators.
+A layer is a run of gates none of which acts after another one of it, as in PennyLane's metric tensor: at the state
+before the layer the metric of its angles is the covariance of its generators.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.lanes import rename_angles
+from qhybrid.optimize.layout import shared_of
 from qhybrid.optimize.states import PreparedState
 from qhybrid.program import Angle, Gate, PauliRotation, Program, Slots
 
@@ -44,11 +45,9 @@ class Occurrences:
             return Angle(len(sources) - 1, program.is_batched)
 
         gates, _ = rename_angles(program, rename)
-        counts = {"num_shared": 0, "num_batched": len(sources)}
-        if not program.is_batched:
-            counts = {"num_shared": len(sources), "num_batched": 0}
+        shared, batched = (0, len(sources)) if program.is_batched else (len(sources), 0)
         owners = tuple(i for i, g in enumerate(program.gates) for _ in g.angles)
-        return cls(replace(program, gates=gates, **counts), tuple(sources), owners)
+        return cls(replace(program, gates=gates, num_shared=shared, num_batched=batched), tuple(sources), owners)
 
     @cached_property
     def _index(self) -> tuple[tuple[NDArray, NDArray], ...]:
@@ -69,7 +68,7 @@ class Occurrences:
     def collect(self, rows: NDArray, like: Slots) -> Slots:
         """The transpose of :meth:`spread`, for rows ``(rows, batch)``."""
         (shared_rows, shared_index), (batched_rows, batched_index) = self._index
-        shared = np.zeros(like.shared.shape)
+        shared = np.zeros(shared_of(like).shape)
         np.add.at(shared, shared_index, rows[shared_rows].sum(axis=1))
         batched = None
         if like.batched is not None:
@@ -117,7 +116,7 @@ class GateMetric:
             found = _OCCURRENCES[circuit] = (occurrences, circuit.rewritten(occurrences.program))
         self.occurrences, rewritten = found
         slots, self._batch = state.slots, len(state.psi)
-        values = self.occurrences.spread(slots.shared, slots.batched, self._batch)
+        values = self.occurrences.spread(shared_of(slots), slots.batched, self._batch)
         self._moving = [r for r, a in enumerate(self.occurrences.sources) if a not in constant]
         batched = circuit.program.is_batched
         rows = Slots(
@@ -142,7 +141,7 @@ class GateMetric:
         if simple:
             # the imaginary part of <psi| d psi> is the mean of the generator, whose square is a number
             means = self._state.pullback(1j * self._state.psi)
-            rows = means.shared[:, None] if means.batched is None else means.batched
+            rows = shared_of(means)[:, None] if means.batched is None else means.batched
             squares = np.array([[gates[r].operator.scale ** 2 / 4] for r in simple])  # type: ignore[union-attr]
             found[simple] = squares - rows[simple] ** 2
         for part, tangents in self._tangents([r for r in self._moving if not _squares_to_identity(gates[r])]):

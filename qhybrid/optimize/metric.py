@@ -21,6 +21,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.optimize.gates import GateMetric
+from qhybrid.optimize.layout import shared_of
 from qhybrid.optimize.point import Point, point_of
 from qhybrid.optimize.states import MAX_TANGENT_NUMBERS
 from qhybrid.qnode import QNode
@@ -92,7 +93,7 @@ class Metric(LinearOperator):
         if any(point.classical.layout.arrays):
             raise DifferentiationError(
                 "Layers of gates and diagonals need angles, but an argument makes a whole unitary or a prepared "
-                'state. Use the full metric, approx=None, with preconditioner=None.'
+                "state. Use the full metric, approx=None, with preconditioner=None."
             )
         return GateMetric(point.circuit, point.state, point.constant)
 
@@ -142,8 +143,8 @@ class FullMetric(Metric):
         point, columns = self.point, np.asarray(vectors, float).T
         products, size = [np.zeros((0, len(self)))], point.state.directions_at_once
         for start in range(0, len(columns), size):
-            for tangent in self._tangents(columns[start : start + size]) / point.batch:
-                products.append(point.classical.pull(point.state.pullback(tangent))[None])
+            tangents = self._tangents(columns[start : start + size]) / point.batch
+            products += [point.classical.pull(point.state.pullback(t))[None] for t in tangents]
         return np.concatenate(products).T
 
 
@@ -165,7 +166,7 @@ class LayerMetric(Metric):
         point, occurrences = self.point, self.gates.occurrences
         pushed = point.classical.push(vector[None])
         batched = None if pushed.batched is None else pushed.batched[0]
-        rows = occurrences.spread(pushed.shared[0], batched, point.batch)
+        rows = occurrences.spread(shared_of(pushed)[0], batched, point.batch)
         product = np.zeros(rows.shape)
         for layer, block in self._blocks:
             product[layer] = np.einsum("bij,jb->ib", block, rows[layer])
@@ -182,8 +183,8 @@ def fubini_study(
 
     Args:
         qnode: a QNode of qhybrid on a device that gives states
-        approx: ``None`` for the exact metric; ``"block-diag"`` without what couples different layers of gates; ``"diag"``
-            without what couples different gates
+        approx: ``None`` for the exact metric; ``"block-diag"`` without what couples different layers of gates;
+            ``"diag"`` without what couples different gates
         argnums: positions of the trained arguments; by default all arguments that require gradients, also by keyword
 
     Returns:

@@ -88,8 +88,14 @@ class NaturalGradient(qml.GradientDescentOptimizer):
         **kwargs: Any,
     ) -> Any:
         """The arguments after one step; see :meth:`step_and_cost`."""
-        options = {"grad_fn": grad_fn, "recompute_tensor": recompute_tensor, "metric_tensor_fn": metric_tensor_fn}
-        return self.step_and_cost(objective_fn, *args, **options, **kwargs)[0]
+        return self.step_and_cost(
+            objective_fn,
+            *args,
+            grad_fn=grad_fn,
+            recompute_tensor=recompute_tensor,
+            metric_tensor_fn=metric_tensor_fn,
+            **kwargs,
+        )[0]
 
     def step_and_cost(
         self,

@@ -117,7 +117,7 @@ def _refuse_shots(qnode: QNode) -> None:
 def _no_state(qnode: QNode, why: str) -> DifferentiationError:
     return DifferentiationError(
         f"The metric needs the state vector, which the QNode on device {qnode.device.name!r} does not give: {why}. "
-        "PennyLane's qml.metric_tensor(circuit, approx=\"block-diag\") works there from measurements alone; pass it as "
+        'PennyLane\'s qml.metric_tensor(circuit, approx="block-diag") works there from measurements alone; pass it as '
         "metric_tensor_fn= to a step of the optimizer. Exact metrics need a circuit without shots and noise on a "
         'simulator such as "qhybrid.statevector".'
     )

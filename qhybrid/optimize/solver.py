@@ -99,9 +99,7 @@ class Solver:
         direction = vectors[:, kept] @ ((vectors[:, kept].T @ unit) / values[kept])
         return Solution(norm * direction, len(unit), True)
 
-    def _solve_iteratively(
-        self, metric: LinearOperator, unit: NDArray, norm: float, start: NDArray | None
-    ) -> Solution:
+    def _solve_iteratively(self, metric: LinearOperator, unit: NDArray, norm: float, start: NDArray | None) -> Solution:
         products = 0
 
         def damped(vector: NDArray) -> NDArray:

@@ -14,6 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 from qhybrid.optimize.metric import Metric, fubini_study
 from qhybrid.optimize.solver import Solution, Solver
 from qhybrid.qnn.torch import TorchLayer
+from qhybrid.qnode import QNode
 
 
 class TorchNaturalGradient(torch.optim.Optimizer):
@@ -157,6 +158,10 @@ def _recorded(layer: TorchLayer) -> Iterator[list[torch.Tensor]]:
 
 def _layer_metric(layer: TorchLayer, inputs: list[torch.Tensor], approx: str | None) -> LinearOperator:
     """The metric of a layer's weights, the mean over all samples that it has seen."""
+    if not isinstance(layer.qnode, QNode):
+        raise TypeError(
+            f"The layer holds a {type(layer.qnode).__name__}, not a QNode of qhybrid; make it with qhybrid.qnode."
+        )
     if not inputs:
         raise ValueError("The closure did not run the layer, so that its inputs are not known.")
     single = len(inputs) == 1 and inputs[0].ndim == 1

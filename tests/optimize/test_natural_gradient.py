@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pennylane as qml
 import pytest
@@ -280,3 +282,24 @@ def test_imaginary_time_loses_energy_at_twice_its_variance():
     w = pnp.array(1.1, requires_grad=True)
     new = ImaginaryTime(1e-5, damping=0.0).step(energy, w)
     assert (energy(new) - energy(w)) / 1e-5 == pytest.approx(-2 * np.sin(1.1) ** 2, rel=1e-4)
+
+
+# ------------------------------------------------------------------ many parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preconditioner", [None, "diagonal"])
+def test_many_parameters_in_little_memory(preconditioner):
+    """1,500 parameters on 8 qubits: no matrix, no Jacobian, and few products with the metric."""
+    energy, w = energy_of(tfim(8), 8), start((100, 15), spread=0.03)
+    optimizer = NaturalGradient(0.05, damping=1e-2, tolerance=1e-2, preconditioner=preconditioner)
+    optimizer.step(energy, w)  # traced and compiled
+    optimizer.reset()
+    tracemalloc.start()
+    new, before = optimizer.step_and_cost(energy, w)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    jacobian, matrix = 16 * w.size * 2**8, 8 * w.size**2
+    assert peak < 0.2 * min(jacobian, matrix)
+    assert optimizer.solution.products <= 40
+    assert energy(new) < before
