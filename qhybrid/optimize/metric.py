@@ -166,7 +166,7 @@ class LayerMetric(Metric):
         point, occurrences = self.point, self.gates.occurrences
         pushed = point.classical.push(vector[None])
         batched = None if pushed.batched is None else pushed.batched[0]
-        rows = occurrences.spread(shared_of(pushed)[0], batched, point.batch)
+        rows = occurrences.spread(shared_of(pushed)[0], batched, len(point.state.psi))
         product = np.zeros(rows.shape)
         for layer, block in self._blocks:
             product[layer] = np.einsum("bij,jb->ib", block, rows[layer])

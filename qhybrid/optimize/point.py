@@ -50,7 +50,7 @@ class Point:
 
     @property
     def batch(self) -> int:
-        """Samples; at least 1, since an empty batch has a metric of zero."""
+        """What sums over samples are divided by: their number, or 1 for none, which have a metric of zero."""
         return max(1, len(self.state.psi))
 
 
@@ -68,6 +68,8 @@ def point_of(qnode: QNode, args: tuple, kwargs: dict[str, Any], argnums: int | S
     _refuse_shots(qnode)
     chosen = (argnums,) if isinstance(argnums, int) else argnums
     if chosen is not None:
+        if not all(0 <= i < len(args) for i in chosen):
+            raise DifferentiationError(f"argnums is {argnums}, but the call has the {len(args)} arguments 0, 1, ...")
         args = tuple(_as_trainable(a) if i in chosen else a for i, a in enumerate(args))
     try:
         found, leaves, circuit, method = _traced(qnode, args, kwargs)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients import GradientMethod
+from qhybrid.optimize.layout import shared_of
 from qhybrid.program import Program, Slots, State
 
 #: Complex numbers that tangents of states may hold at once; more directions are taken one part after the other.
@@ -58,7 +59,7 @@ class PreparedState:
             tangents: of the slots, the axis of ``k`` directions in front
         """
         found = np.asarray(self.method.jvp(self.circuit, self.slots, tangents)[1], complex)
-        found = found.reshape(-1, *self.psi.shape)
+        found = found.reshape(len(shared_of(tangents)), *self.psi.shape)
         overlaps = np.einsum("bn,kbn->kb", self.psi.conj(), found)
         return found - overlaps[:, :, None] * self.psi
 

@@ -239,7 +239,67 @@ def test_device_without_native_derivatives():
     np.testing.assert_allclose(metric @ np.eye(4), expected_metric(gates, args), atol=1e-9)
 
 
+def test_empty_batch_has_a_metric_of_zero():
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=2))
+    def circuit(inputs, w):
+        qml.AngleEmbedding(inputs, wires=range(2))
+        qml.RY(w[0], wires=0)
+        return qml.expval(qml.Z(0))
+
+    inputs, w = pnp.zeros((0, 2), requires_grad=False), pnp.array([0.3], requires_grad=True)
+    metric = fubini_study(circuit)(inputs, w)
+    for found in (metric.dense(), metric @ np.eye(1), metric.block_diagonal(), metric.diagonal_estimate()):
+        np.testing.assert_array_equal(found, np.zeros(found.shape))
+
+
+def test_containers_and_keyword_arguments():
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=1))
+    def circuit(params, x):
+        qml.RX(params["a"], wires=0)
+        qml.RZ(params["b"][0], wires=0)
+        qml.RX(x, wires=0)
+        return qml.expval(qml.Z(0))
+
+    a, b, x = (pnp.array(v, requires_grad=True) for v in (0.3, 0.5, 0.7))
+    metric = fubini_study(circuit)({"a": a, "b": [b]}, x=x)
+    assert [t is v for t, v in zip(metric.trained, (a, b, x), strict=True)] == [True] * 3
+    np.testing.assert_allclose(metric.diagonal()[:2], [0.25, np.sin(0.3) ** 2 / 4], atol=1e-12)
+
+
+def test_single_precision():
+    gates, args = CIRCUITS["layers"]
+
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=WIRES, c_dtype=np.complex64))
+    def circuit(w):
+        gates(w)
+        return qml.expval(qml.Z(0))
+
+    metric = fubini_study(circuit)(*trained(args))
+    expected = expected_metric(gates, args)
+    np.testing.assert_allclose(metric.dense(), expected, atol=1e-5)
+    np.testing.assert_allclose(metric @ np.eye(12), expected, atol=1e-5)
+
+
 # ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize("argnums", [2, -1, (0, 5)])
+def test_arguments_that_are_not_there_are_refused(argnums):
+    gates, args = CIRCUITS["shared angle"]
+    with pytest.raises(DifferentiationError, match="argnums"):
+        fubini_study(qnode_of(gates), argnums=argnums)(*args)
+
+
+def test_function_that_cannot_be_traced_is_refused():
+    numbers = np.random.default_rng(0)
+
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=1))
+    def circuit(x):
+        qml.RX(x + numbers.normal(), wires=0)
+        return qml.expval(qml.Z(0))
+
+    with pytest.raises(DifferentiationError, match=r"qml\.metric_tensor"):
+        fubini_study(circuit)(pnp.array(0.3, requires_grad=True))
 
 
 def test_shots_are_refused_with_what_works():

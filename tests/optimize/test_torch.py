@@ -215,6 +215,14 @@ def test_closure_that_does_not_run_the_layer_is_an_error():
         TorchNaturalGradient(layer.parameters(), layer).step(lambda: torch.tensor(0.0))
 
 
+def test_parametrized_weights_are_refused():
+    layer, inputs, labels = layer_and_data()
+    torch.nn.utils.parametrizations.weight_norm(layer, "first", dim=None)
+    optimizer = TorchNaturalGradient(layer.parameters(), layer)
+    with pytest.raises(ValueError, match="the very tensors"):
+        optimizer.step(closure_of(optimizer, layer, inputs, labels))
+
+
 def test_error_in_a_closure_leaves_no_hook():
     layer, *_ = layer_and_data()
 
