@@ -48,17 +48,21 @@ __all__ = [
 ]
 
 #: Own submodules that are imported when first asked for, since they need torch or are for testing only.
-_LAZY = frozenset({"optimize", "qnn", "testing"})
+_LAZY = frozenset({"bridge", "optimize", "qnn", "testing"})
 
 
 _from_pennylane = fall_through("qhybrid", "pennylane")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "graph":
+        from qhybrid.drawing import graph
+
+        return graph
     if name in _LAZY:
         return importlib.import_module(f"qhybrid.{name}")
     return _from_pennylane(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, *dir(importlib.import_module("pennylane"))})
+    return sorted({*globals(), *_LAZY, "graph", *dir(importlib.import_module("pennylane"))})

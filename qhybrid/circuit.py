@@ -17,10 +17,18 @@ from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues, assemble
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output, ScalarOutput
+from qhybrid.capture.postselection import PostselectedProbabilities, PostselectedScalar
 from qhybrid.execution import Circuit, Function
-from qhybrid.gradients import Arranged, CircuitFunction, GradientMethod, resolve
+from qhybrid.gradients import Arranged, CircuitFunction, GradientMethod, Refused, resolve
 from qhybrid.interfaces import autograd
 from qhybrid.program import Program
+
+#: In place of the gradient of quotients of sampled numbers.
+BIASED = Refused(
+    "Postselected results from shots are quotients of estimates, whose derivative is biased. Remove the shots, or "
+    "measure without postselect the projector on the outcome, and its product with the observable: the derivatives of "
+    "both are unbiased, and how they are combined is up to you."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +51,11 @@ class CompiledCircuit:
         """Whether the scalars of a result, in order, are all there is."""
         return all(isinstance(o, ScalarOutput) and o.index == i for i, o in enumerate(self.outputs))
 
+    def differentiated(self, method: GradientMethod, shots: int | None) -> GradientMethod:
+        """How this circuit is differentiated where others are by ``method``."""
+        postselects = any(isinstance(o, PostselectedScalar | PostselectedProbabilities) for o in self.outputs)
+        return BIASED if postselects and shots is not None else method
+
     def results(self, values: SlotValues, method: GradientMethod, shots: int | None) -> tuple[Any, ...]:
         """Scalars as one tensor of the host, then one for each tensor measurement.
 
@@ -55,7 +68,7 @@ class CompiledCircuit:
         function = self._functions.get(key)
         if function is None:
             circuit = Circuit(self.program, self.device.compile, shots, self.device.new_rng)
-            function = CircuitFunction(circuit, method, values.constant)
+            function = CircuitFunction(circuit, self.differentiated(method, shots), values.constant)
             if values.arrangements:
                 function = Arranged(function, values.arrangements)
             self._functions[key] = function
@@ -66,9 +79,7 @@ class CompiledCircuit:
         results = self.results(values, method, shots)
         scalars = _unstack(values.host, results[0])
         if not self.only_scalars:
-            scalars = [
-                scalars[o.index] if isinstance(o, ScalarOutput) else o.value(results[1 + o.index]) for o in self.outputs
-            ]
+            scalars = [o.value(scalars, results[1:]) for o in self.outputs]
         return [_as_pennylane(s) for s in scalars] if values.host == "autograd" else scalars
 
 

@@ -31,6 +31,7 @@ class Explanation:
         memory: bytes that a gradient of this call needs for states
         circuit: the compiled circuit, printed
         execution: how the device runs it, where there are several ways
+        twin: of a physics-aware QNode, what its twin does with the call; ``None`` if the twin is no QNode either
     """
 
     path: str
@@ -52,6 +53,7 @@ class Explanation:
     memory: int = 0
     circuit: str = ""
     execution: str = ""
+    twin: Explanation | None = None
 
     def __str__(self) -> str:
         lines = [f"path:      {self.path}" + (f", because {self.reason}" if self.reason else "")]
@@ -72,6 +74,11 @@ class Explanation:
                     f"jobs:      {self.forward_circuits} circuits with {self.forward_shots} shots forward, "
                     f"{self.gradient_circuits} with {self.gradient_shots} for a gradient"
                 )
+        if self.twin is not None:
+            lines.append(
+                f"twin:      {self.twin.device}, {self.twin.forward_executions} executions forward, "
+                f"{self.twin.gradient_executions} for a gradient, {self.twin.memory / 2**20:.3g} MiB of states"
+            )
         if self.usage is not None:
             lines.append(f"budget:    {self.usage}")
         return "\n".join(lines)

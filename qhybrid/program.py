@@ -149,7 +149,8 @@ Operator: TypeAlias = Fixed | PauliRotation | SpectralRotation | Evolution | Mat
 class Gate:
     """One gate: an operator on target ``wires``, applied where ``controls`` read ``control_values``.
 
-    A gate without wires is a (controlled) global phase: its operator is 1 x 1.
+    A gate without wires is a (controlled) global phase: its operator is 1 x 1. The first ``classical`` of the controls
+    keep outcomes of measurements: nothing acts on them later, and no result depends on the phases between them.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Gate:
     operator: Operator
     controls: tuple[int, ...] = ()
     control_values: tuple[bool, ...] = ()
+    classical: int = 0
 
     @property
     def angles(self) -> tuple[Angle, ...]:

@@ -11,7 +11,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,18 +21,30 @@ from pennylane.transforms.core import CompilePipeline
 
 from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues
+from qhybrid.capture.deferral import MidCircuit
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.recording import record
 from qhybrid.capture.signature import flatten, holds_tensor, leaf_names
 from qhybrid.capture.trace import Trace, audit, trace
 from qhybrid.capture.values import concrete, is_functorch
 from qhybrid.circuit import CompiledCircuit, run_tape
-from qhybrid.errors import CaptureError, FallbackWarning, NotFiniteError
+from qhybrid.errors import CaptureError, DeviceError, DifferentiationError, FallbackWarning, NotFiniteError
 from qhybrid.execution import Needs
 from qhybrid.explanation import Explanation
-from qhybrid.gradients import GradientMethod, check_method, resolve, resolves
+from qhybrid.gradients import (
+    Checked,
+    GradientMethod,
+    NoDerivative,
+    PhysicsAware,
+    Refused,
+    check_method,
+    pennylane_name,
+    resolve,
+    resolves,
+)
 from qhybrid.interfaces.names import name_node
 from qhybrid.tapes import TapeBackend, backend_of, portable
+from qhybrid.twins import graft
 
 #: Traces kept for one signature, for functions that branch on values.
 MAX_TRACES = 8
@@ -68,6 +80,7 @@ class _Cache:
     uncompiled: str | None = None
     warned: bool = False
     methods: dict[int | None, GradientMethod] = field(default_factory=dict)
+    twin: Callable | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -87,8 +100,11 @@ class QNode(qml.QNode):
         interface: ``"auto"``, ``"numpy"``, ``"autograd"``, ``"torch"``, ``"jax"``, or any other name that
             PennyLane knows
         diff_method: ``"best"``, ``"adjoint"``, ``"backprop"``, ``"parameter-shift"``, ``"finite-diff"``, ``None``, a
-            :class:`~qhybrid.gradients.GradientMethod`, or a method of PennyLane's
+            :class:`~qhybrid.gradients.GradientMethod`, or a method of PennyLane's.
+            :class:`~qhybrid.gradients.PhysicsAware` takes values from the device and derivatives from a model of it
         trace: ``False`` calls the function every time
+        check: compare the first derivatives of each circuit with central differences, and refuse those that disagree;
+            see :class:`~qhybrid.gradients.Checked`
         kwargs: further arguments of :class:`pennylane.QNode`
 
     Raises:
@@ -113,32 +129,35 @@ class QNode(qml.QNode):
         diff_method: Any = "best",
         *,
         trace: bool = True,
+        check: bool = False,
         **kwargs: Any,
     ) -> None:
         check_method(diff_method)
-        name = diff_method.name if isinstance(diff_method, GradientMethod) else diff_method
-        if isinstance(device, CompilingDevice) and resolves(diff_method):
+        if isinstance(device, CompilingDevice) and resolves(diff_method, kwargs.get("gradient_kwargs")):
             resolve(diff_method, has_vjp=device.has_vjp, shots=None)  # before PennyLane refuses it in other words
-        super().__init__(func, device, interface, name, **kwargs)
+        super().__init__(func, device, interface, pennylane_name(diff_method), **kwargs)
         if "torch" in sys.modules:
             from qhybrid.interfaces.torch import keep_out_of_graphs
 
             keep_out_of_graphs(QNode.call_outside_of_graphs, QNode.stacked)
         self._init_args = {
-            "func": func, "device": device, "interface": interface, "diff_method": diff_method, "trace": trace, **kwargs
+            "func": func, "device": device, "interface": interface, "diff_method": diff_method, "trace": trace,
+            "check": check, **kwargs
         }  # fmt: skip
         self._method = diff_method
-        self._trace = trace
+        self._trace, self._check = trace, check
         self._cache = _Cache()
         self._name_in_graphs = name_node(self)
-        if self._no_backend() is None and resolves(diff_method):
+        if isinstance(diff_method, PhysicsAware):
+            self._twin()  # now, since its device may not exist
+        if self._no_backend() is None and resolves(diff_method, self.gradient_kwargs):
             for number in self._each_shots():
                 self._resolve(number)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a setting as on PennyLane's QNode; another function, device or method starts anew."""
         super().__setattr__(name, value)
-        if name in ("func", "device", "diff_method"):
+        if name in ("func", "device", "diff_method", "interface"):
             self._cache = _Cache()
             if name == "diff_method":
                 self._method = value
@@ -147,7 +166,7 @@ class QNode(qml.QNode):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the circuit; the result has the structure that the quantum function returns."""
-        if _in_a_graph():
+        if _in_a_graph() and not isinstance(self._method, PhysicsAware):  # there it would run once more in backward
             from qhybrid.interfaces.torch_library import evaluate_in_graph
 
             return evaluate_in_graph(self._name_in_graphs, args, kwargs)
@@ -155,6 +174,13 @@ class QNode(qml.QNode):
 
     def call_outside_of_graphs(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run the circuit, which no graph of ``torch.compile`` looks into."""
+        if not isinstance(self._method, PhysicsAware) or self._ends_in_a_transform:
+            return self._call(args, kwargs)
+        copies = len(self._each_shots()) if self._shots.has_partitioned_shots else None
+        return graft(lambda *a, **k: self._call(a, k), self._twin(), args, kwargs, copies)
+
+    def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Compiled if possible, else PennyLane's."""
         reason = self._not_compiled(kwargs)
         if reason is None:
             try:
@@ -163,8 +189,26 @@ class QNode(qml.QNode):
                 reason = str(cause)
                 self._cache.uncompiled = reason
         if reason:
+            self._refuse_unchecked(reason)
             self._warn(f"runs through PennyLane on every call: {reason}")
         return super().__call__(*args, **kwargs)
+
+    def _twin(self) -> Callable:
+        """What gives the derivatives of a physics-aware QNode, made at the first use."""
+        if self._cache.twin is None:
+            twin = self._method.twin
+            if callable(twin) and self._check:
+                raise DifferentiationError(
+                    "check=True checks the derivatives of circuits; with a function as twin it checks none. Make the "
+                    "twin a QNode with check=True, and leave it out here."
+                )
+            if isinstance(twin, str):
+                twin = qml.device(twin, wires=self.device.wires)
+            if not callable(twin):
+                settings = {k: v for k, v in self._init_args.items() if k not in ("shots", "mcm_method")}
+                twin = QNode(**{**settings, "func": self.func, "device": twin, "diff_method": "best"})
+            self._cache.twin = twin
+        return self._cache.twin
 
     def _not_compiled(self, kwargs: dict[str, Any]) -> str | None:
         """Why this call goes to PennyLane at once, ``None`` if it does not; empty if the user asked for that."""
@@ -174,9 +218,7 @@ class QNode(qml.QNode):
         if reason is not None:
             return reason
         if len(self._compile_pipeline):
-            # A transform that ends a pipeline, such as a metric tensor, is not a circuit that could be compiled.
-            final = self._compile_pipeline.is_informative or self._compile_pipeline.has_final_transform
-            return "" if final else "the QNode carries PennyLane transforms"
+            return "" if self._ends_in_a_transform else "the QNode carries PennyLane transforms"
         if self.device.tracker.active:
             return ""  # PennyLane's path is the one that counts
         if qml.capture.enabled():
@@ -185,9 +227,14 @@ class QNode(qml.QNode):
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
         if self._interface.value in {"tf", "tf-autograph"}:
             return f"the interface {self._interface.value!r} is PennyLane's"
-        if not resolves(self._method):
+        if not resolves(self._method, self.gradient_kwargs):
             return f"diff_method {self._method!r} is PennyLane's"
         return None
+
+    @property
+    def _ends_in_a_transform(self) -> bool:
+        """Whether a call gives something else than a circuit's results, such as a metric tensor."""
+        return self._compile_pipeline.is_informative or self._compile_pipeline.has_final_transform
 
     def _no_backend(self) -> str | None:
         """Why nothing can be compiled for this device, ``None`` if circuits can."""
@@ -243,8 +290,27 @@ class QNode(qml.QNode):
 
     def _recorded_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         recording = record(self.func, args, kwargs, self._shots)
+        self._check_mid_circuit(MidCircuit.of(recording.tape))
         parts = run_tape(recording.tape, self._backend, self._resolve)
         return self._finish([recording.restore(p) for p in parts])
+
+    def _check_mid_circuit(self, found: MidCircuit) -> None:
+        """Leave to PennyLane, or refuse on devices of ours, other ways of measuring inside a circuit than deferring.
+
+        Raises:
+            CaptureError: PennyLane's device may do it
+            DeviceError: the device does not
+        """
+        settings, exact = self.execute_kwargs, self._each_shots() is EXACT
+        method = settings["mcm_method"]
+        reason = found.unsupported(method, settings["postselect_mode"], not exact)
+        if reason is None and method == "device" and found.measured and isinstance(self._backend, TapeBackend):
+            reason = "mcm_method='device' asks for the device's own mid-circuit measurements"
+        if reason is None:
+            return
+        if isinstance(self._backend, TapeBackend):
+            raise CaptureError(reason)
+        raise DeviceError(f"On {self.device.name} {reason}. Leave the argument out, or use default.qubit.")
 
     def _finish(self, parts: list, automatic: Interface = Interface.AUTO) -> Any:
         """The result of a call; ``automatic`` is what the interface ``"auto"`` asks for."""
@@ -277,6 +343,7 @@ class QNode(qml.QNode):
             if cache.retraces[key] > MAX_RETRACES:
                 raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
             made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self._backend, self._shots)
+            self._check_mid_circuit(made.mid_circuit)
             for shots in self._each_shots():
                 self._backend.check(made.program, shots)
             automatic = Interface.TORCH if holds_tensor(key[0]) else Interface.AUTO
@@ -303,7 +370,19 @@ class QNode(qml.QNode):
         return method
 
     def _resolve_with_reason(self, shots: int | None) -> tuple[GradientMethod, str]:
-        return resolve(self._method, has_vjp=self._backend.has_vjp, shots=shots, options=self.gradient_kwargs)
+        method, reason = resolve(self._method, has_vjp=self._backend.has_vjp, shots=shots, options=self.gradient_kwargs)
+        if not self._check or isinstance(method, NoDerivative | PhysicsAware):
+            return method, reason
+        checked = Checked(method)
+        return checked, f"{reason}; the first {checked.calls} of each circuit are compared with central differences"
+
+    def _refuse_unchecked(self, reason: str) -> None:
+        """With check=True, do not let derivatives pass that PennyLane gives."""
+        if self._check and not isinstance(self._method, PhysicsAware):
+            raise DifferentiationError(
+                f"check=True compares derivatives of compiled circuits, and this one runs through PennyLane: {reason}. "
+                "Leave out check=True, or remove the cause."
+            )
 
     def _warn(self, message: str) -> None:
         if not self._cache.warned:
@@ -328,6 +407,19 @@ class QNode(qml.QNode):
             >>> circuit.explain(0.5).path
             'compiled'
         """
+        found = self._explain(args, kwargs)
+        if not isinstance(self._method, PhysicsAware):
+            return found
+        twin = self._twin()
+        if not isinstance(twin, QNode):
+            name = getattr(twin, "__name__", type(twin).__name__)
+            reason = f"forward on {self.device.name}, backward through the twin {name}"
+            return replace(found, method=self._method.name, method_reason=reason)
+        explained = twin.explain(*args, **kwargs)
+        reason = f"forward on {self.device.name}, backward on the twin {explained.device} by {explained.method}"
+        return replace(found, method=self._method.name, method_reason=reason, twin=explained)
+
+    def _explain(self, args: tuple, kwargs: dict[str, Any]) -> Explanation:
         reason = self._not_compiled(kwargs)
         if reason is None:
             try:
@@ -346,17 +438,20 @@ class QNode(qml.QNode):
             try:
                 key, leaves = flatten(args, kwargs)
                 found = self._entry(key, leaves).trace
-                program, batch = found.program, found.batch_size
+                program, outputs, batch = found.program, found.outputs, found.batch_size
                 needs = Needs(constant=found.prologue.constant(leaves, _is_trainable))
             except CaptureError as cause:
                 path, reason = "recorded", str(cause)
         if path == "recorded":
             recording = record(self.func, args, kwargs, self._shots)
             lowered = lower(recording.tape, self._backend, lambda value: True, qml.math.requires_grad)
-            program, batch = lowered.program, lowered.batch_size
+            program, outputs, batch = lowered.program, lowered.outputs, lowered.batch_size
         program = self._backend.adapt(program)
         shots = self._each_shots()
         method, method_reason = self._resolve_with_reason(shots[0])
+        method = CompiledCircuit(program, outputs, self._backend).differentiated(method, shots[0])
+        if isinstance(method, Refused):
+            method_reason = method.reason
         samples = 1 if batch is None else batch
         gradient = method.executions(program, samples, needs)
         circuits = [(self._backend.compile(program).circuits_per_execution(s), s or 0) for s in shots]
@@ -391,9 +486,12 @@ class QNode(qml.QNode):
 
         Returns:
             an array ``(num_measurements,)`` or ``(batch, num_measurements)`` of the host, or ``None`` if the circuit is
-            not compiled, has shot vectors or returns anything but a list or tuple of expectation values and variances
+            not compiled, has a twin or shot vectors, or returns anything but a list or tuple of expectation values and
+            variances
 
         """
+        if isinstance(self._method, PhysicsAware):
+            return None
         if self._not_compiled(kwargs) is not None or not self._trace or self._cache.untraceable is not None:
             return None
         numbers = self._each_shots()
@@ -438,6 +536,8 @@ class QNode(qml.QNode):
         if len(self._compile_pipeline):
             raise TypeError("A QNode that carries PennyLane transforms cannot be pickled; apply them after loading.")
         settings = {k: v for k, v in self._init_args.items() if k != "func"} | {"device": portable(self.device)}
+        if isinstance(self._method, PhysicsAware):
+            settings["diff_method"] = replace(self._method, twin=portable(self._method.twin))
         shots = self._shots if self._shots_override_device else None
         if not isinstance(self.func, types.FunctionType):  # a method or a callable object pickles itself
             return (_restored, (self.func, settings, shots))

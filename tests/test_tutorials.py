@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -18,7 +19,15 @@ import torch
 from tests.strict import WARNINGS
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
-NAMES = ("qubit_rotation", "hybrid_classifier", "plugins", "natural_gradient", "differentiable_ground_state")
+NAMES = (
+    "qubit_rotation",
+    "hybrid_classifier",
+    "plugins",
+    "derivatives_four_ways",
+    "physics_aware",
+    "natural_gradient",
+    "differentiable_ground_state",
+)
 MAX_NOTEBOOK_BYTES = 1_500_000
 
 pytestmark = pytest.mark.slow
@@ -47,7 +56,7 @@ def _start(name: str, output: Path) -> subprocess.Popen:
 
 def _finish(process: subprocess.Popen, expected_code: int = 0) -> str:
     try:
-        printed, errors = process.communicate(timeout=300)
+        printed, errors = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == expected_code, errors[-3000:]
@@ -195,6 +204,79 @@ def test_plugins_saves_its_figures(plugins):
         path = output / f"plugins_{figure}.png"
         assert path.stat().st_size > 10_000
         assert str(path) in printed
+
+
+@pytest.fixture(scope="module")
+def physics_aware(tmp_path_factory):
+    """Output folder, result and printed text of the tutorial on physics-aware training."""
+    output = tmp_path_factory.mktemp("physics_aware")
+    printed = _finish(_start("physics_aware", output))
+    return output, _result("physics_aware", output), printed
+
+
+def test_physics_aware_training_beats_training_in_silico(physics_aware):
+    _, result, _ = physics_aware
+    accuracy = result["accuracy"]
+    assert min(result["on_the_simulator"]) >= 0.95
+    assert accuracy["physics-aware"] >= 0.93
+    assert accuracy["physics-aware"] > accuracy["in silico, at best"] + 0.03
+    assert accuracy["physics-aware"] > accuracy["in silico"] + 0.05
+    for found, simulator in zip(result["cosines"]["physics-aware"], result["cosines"]["in silico"], strict=True):
+        assert found > max(0.3, simulator)
+
+
+def test_physics_aware_training_takes_a_tenth_of_the_circuits(physics_aware):
+    _, result, printed = physics_aware
+    needed = result["circuits_until_goal"]
+    assert 10 * needed["physics-aware"] <= needed["in situ"]
+    batch, angles = 16, 5 * 3 * 2
+    assert result["circuits"] == {"in situ": 21 * batch * (1 + 2 * angles), "physics-aware": 120 * batch}
+    assert "forward on qhybrid.aer, backward on the twin qhybrid.statevector by adjoint" in printed
+
+
+def test_physics_aware_saves_its_figures(physics_aware):
+    output, _, printed = physics_aware
+    for figure in ("chip", "costs", "regions"):
+        path = output / f"physics_aware_{figure}.png"
+        assert path.stat().st_size > 10_000
+        assert str(path) in printed
+
+
+@pytest.fixture(scope="module")
+def derivatives(tmp_path_factory):
+    """Output folder, result and printed text of the tutorial on derivatives."""
+    output = tmp_path_factory.mktemp("derivatives")
+    printed = _finish(_start("derivatives_four_ways", output))
+    return output, _result("derivatives_four_ways", output), printed
+
+
+def test_four_ways_agree(derivatives):
+    _, result, _ = derivatives
+    assert list(result["error"]) == ["finite differences", "symbolic", "forward", "reverse"]
+    for name, errors in result["error"].items():
+        assert max(errors.values()) < (1e-9 if name == "finite differences" else 1e-14)
+    assert result["hybrid_error"] < 1e-9
+    for name, step in result["best_step"].items():
+        assert 1e-6 < step < 1e-4 if "symmetric" in name else 1e-11 < step < 1e-6
+
+
+def test_costs_of_the_four_ways_grow_as_said(derivatives):
+    _, result, _ = derivatives
+    cost, swell = result["cost"], result["swell"]
+    assert cost["angles"] == [8, 16, 32, 64, 128, 256]
+    assert cost["reverse"][-1] < 0.1 * min(cost["finite differences"][-1], cost["forward"][-1])
+    for smaller, larger in itertools.pairwise(swell["value"]):
+        assert larger > 3 * smaller
+
+
+def test_derivatives_saves_its_figures(derivatives):
+    output, _, printed = derivatives
+    for figure in ("error.png", "cost.png", "f.svg", "hybrid.svg"):
+        path = output / f"derivatives_four_ways_{figure}"
+        assert path.stat().st_size > 10_000
+        assert str(path) in printed
+    for text in ("<!-- log -->", "<!-- encoder.weight -->", "<!-- RY -->"):
+        assert text in (output / f"derivatives_four_ways_{'f' if 'log' in text else 'hybrid'}.svg").read_text()
 
 
 def test_natural_gradient_goes_straight_and_cools(tmp_path):

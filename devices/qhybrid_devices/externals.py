@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +47,10 @@ class Values(NamedTuple):
             batched=self.batched[:, start:stop],
             arrays=tuple(a[start:stop] if s.batched else a for a, s in zip(self.arrays, program.arrays, strict=True)),
         )
+
+    def contiguous(self) -> Values:
+        """The same angles in one piece of memory, which is what kernels are compiled for."""
+        return self._replace(batched=np.ascontiguousarray(self.batched))
 
     def number(self, value: Angle | float) -> NDArray | float:
         """A parameter, scalar or ``(B,)``."""
@@ -100,6 +104,10 @@ class Directions:
         """Some of the directions, as views."""
         return Directions(self.shared[start:stop], self.batched[start:stop], tuple(a[start:stop] for a in self.arrays))
 
+    def contiguous(self) -> Directions:
+        """The same tangents of angles in one piece of memory."""
+        return replace(self, batched=np.ascontiguousarray(self.batched))
+
     def one(self, index: int) -> Values:
         """One direction, as views."""
         return Values(self.shared[index], self.batched[index], tuple(a[index] for a in self.arrays))
@@ -113,6 +121,13 @@ class Directions:
     def moves(self, value: Angle | float) -> bool:
         """Whether a parameter changes along any direction."""
         return isinstance(value, Angle) and bool(self.number(value).any())
+
+
+def accumulate(into: Values | Directions, cotangents: Values | Directions) -> None:
+    """Add cotangents to others, in place."""
+    pairs = [(into.shared, cotangents.shared), (into.batched, cotangents.batched)]
+    for target, own in [*pairs, *zip(into.arrays, cotangents.arrays, strict=True)]:
+        target += own
 
 
 def external_matrix(operator: Matrix | Diagonal | Evolution, values: Values) -> NDArray:

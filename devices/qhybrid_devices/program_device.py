@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline
 
 from qhybrid.backend import CompilingDevice
+from qhybrid.capture.deferral import MidCircuit
 from qhybrid.circuit import run_tape
 from qhybrid.errors import CaptureError, DeviceError
 from qhybrid.execution import Executable
@@ -36,6 +37,17 @@ MAX_CACHED_PROGRAMS = 256
 def is_pure(op: Operator) -> bool:
     """Whether an operation keeps a pure state pure; a density matrix does not."""
     return not isinstance(op, qml.QubitDensityMatrix)
+
+
+@qml.transform
+def _defer_for_gradient_transforms(tape: QuantumScript) -> tuple[Sequence[QuantumScript], Callable]:
+    """Controlled operations for conditional ones, since those are all that PennyLane's gradient transforms shift."""
+    if MidCircuit.of(tape).postselected:
+        raise DeviceError(
+            "PennyLane's gradient transforms shift postselected results, which have no shift rule. Use qhybrid.QNode, "
+            'diff_method="best" without shots, or diff_method=None.'
+        )
+    return qml.defer_measurements(tape)
 
 
 @simulator_tracking
@@ -139,21 +151,20 @@ class ProgramDevice(Device, CompilingDevice):
         config = config or ExecutionConfig()
         method = config.gradient_method
         ours = method in self.graph_methods
-        mcm = replace(config.mcm_config, mcm_method="deferred")
         return replace(
             config,
             gradient_method="backprop" if ours else method,
             use_device_gradient=ours,
             use_device_jacobian_product=False,
             grad_on_execution=False,
-            mcm_config=mcm,
             device_options=dict(config.device_options),
         )
 
     def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
-        """Defer measurements, settle the wires and refuse what is foreign; lowering decomposes the rest."""
+        """Settle the wires and refuse what is foreign; lowering defers measurements and decomposes the rest."""
         pipeline = CompilePipeline()
-        pipeline.add_transform(qml.defer_measurements, allow_postselect=False)
+        if execution_config is not None and execution_config.gradient_method not in (None, *self.graph_methods):
+            pipeline.add_transform(_defer_for_gradient_transforms)
         pipeline.add_transform(decompose, stopping_condition=is_pure, device_wires=self.wires, name=self.name)
         pipeline.add_transform(device_resolve_dynamic_wires, wires=self.wires, allow_resets=False)
         pipeline.add_transform(validate_device_wires, self.wires, name=self.name)
@@ -167,6 +178,11 @@ class ProgramDevice(Device, CompilingDevice):
 
     def execute(self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None) -> tuple:
         """Results of recorded circuits; with tensors of a host as parameters they join the host's graph."""
+        mcm = (execution_config or ExecutionConfig()).mcm_config
+        for tape in circuits:
+            reason = MidCircuit.of(tape).unsupported(mcm.mcm_method, mcm.postselect_mode, bool(tape.shots))
+            if reason is not None:
+                raise DeviceError(f"On {self.name} {reason}. Leave the argument out, or use default.qubit.")
         return tuple(self._execute_one(tape) for tape in circuits)
 
     def _execute_one(self, tape: QuantumScript) -> Any:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pennylane as qml
 from pennylane import math
-from pennylane.operation import Operator, StatePrepBase
+from pennylane.operation import StatePrepBase
+from pennylane.ops import Conditional, MidMeasure
 from pennylane.tape import QuantumScript
 
 from qhybrid.backend import CompilingDevice
+from qhybrid.capture.deferral import Deferral, fresh_wires, later_uses, measurements_of
 from qhybrid.capture.gates import WireMap, lower_operation, wire_indices
 from qhybrid.capture.observables import MeasurementTable, Output
 from qhybrid.capture.slots import SlotTable
@@ -62,14 +64,15 @@ def lower(
         CircuitError: the circuit itself is wrong
         pennylane.wires.WireError: a wire is not on the device
     """
-    tape = device.expand(tape)
+    tape = measurements_of(device.expand(tape))
     wire_map = _wire_map(tape, device)
     slots = SlotTable(varies, trainable)
-    preparation, gates = _operations(tape.operations, wire_map, slots)
-    table = MeasurementTable(wire_map, slots, with_shots=bool(tape.shots))
+    deferral = Deferral(dict(wire_map), fresh_wires(tape, wire_map, device))
+    preparation, gates = _operations(tape, deferral, slots)
+    table = MeasurementTable(deferral, slots, with_shots=bool(tape.shots))
     outputs = tuple(table.add(mp) for mp in tape.measurements)
     program = Program(
-        num_wires=len(wire_map),
+        num_wires=deferral.num_wires,
         gates=tuple(gates),
         scalars=tuple(table.scalars),
         tensors=tuple(table.tensors),
@@ -107,22 +110,24 @@ def _standard_order(tape: QuantumScript) -> list:
     return [*operations, *only_measured]
 
 
-def _operations(
-    operations: Iterable[Operator], wire_map: WireMap, slots: SlotTable
-) -> tuple[Preparation | None, list[Gate]]:
+def _operations(tape: QuantumScript, deferral: Deferral, slots: SlotTable) -> tuple[Preparation | None, list[Gate]]:
     """Gates in order; the first state preparation on untouched wires becomes the program's initial state."""
     preparation: Preparation | None = None
     gates: list[Gate] = []
     touched: set[int] = set()
-    for op in operations:
+    for op, keep in zip(tape.operations, later_uses(tape), strict=True):
         fresh = preparation is None and isinstance(op, StatePrepBase)
-        wires = wire_indices(op.wires, wire_map)
+        wires = wire_indices(op.wires, deferral.wire_map)
         if fresh and isinstance(op, qml.StatePrep) and not touched & set(wires) and not math.is_abstract(op.data[0]):
             preparation = Preparation(wires, slots.array(_dense_amplitudes(op), (2 ** len(wires),)))
         elif isinstance(op, qml.BasisState):
             gates += _basis_state(op, wires, slots)
+        elif isinstance(op, MidMeasure):
+            gates += deferral.measure(op, keep)
+        elif isinstance(op, Conditional):
+            gates += deferral.conditional(op, slots)
         else:
-            gates += lower_operation(op, wire_map, slots)
+            gates += lower_operation(op, deferral.wire_map, slots)
         touched.update(wires)
     return preparation, gates
 

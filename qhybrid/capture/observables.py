@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,16 @@ from pennylane.ops import LinearCombination
 from pennylane.ops.op_math import Prod, SProd, Sum
 
 from qhybrid.capture.counting import counts, counts_outcomes
+from qhybrid.capture.deferral import Deferral, spectrum_of_bits, z_words
 from qhybrid.capture.gates import MAX_DENSE_WIRES, WireMap, lower_operation, wire_indices
+from qhybrid.capture.postselection import (
+    MAX_POSTSELECTED,
+    PostselectedProbabilities,
+    PostselectedScalar,
+    passing,
+    project_state,
+    projector,
+)
 from qhybrid.capture.slots import SlotTable
 from qhybrid.errors import CaptureError, CircuitError
 from qhybrid.program import (
@@ -68,10 +79,14 @@ def lower_observable(obs: Operator, wire_map: WireMap, slots: SlotTable) -> Obse
     Raises:
         CaptureError: the observable is none of these and has no matrix of a practical size
     """
-    return Observable(tuple(_finish(p, obs, slots) for p in _products(obs, wire_map)))
+    return _finished(_products(obs, wire_map), obs, slots)
 
 
-def _finish(product: _Product, obs: Operator, slots: SlotTable) -> Term:
+def _finished(products: list[_Product], obs: Any, slots: SlotTable) -> Observable:
+    return Observable(tuple(_finish(p, obs, slots) for p in products))
+
+
+def _finish(product: _Product, obs: Any, slots: SlotTable) -> Term:
     coefficient = product.coefficient
     if math.get_dtype_name(coefficient).startswith("complex"):
         if not slots.trainable(coefficient) and abs(complex(coefficient).imag) > 1e-12:
@@ -94,10 +109,7 @@ def _matrix_entry(matrix: Any, num_wires: int, slots: SlotTable) -> Constant | A
 def _products(obs: Operator, wire_map: WireMap) -> list[_Product]:
     """``obs`` as a sum of products; Pauli sentences first, since PennyLane knows most observables' own."""
     if obs.pauli_rep is not None:
-        return [
-            _Product(c, tuple((wire_indices([w], wire_map)[0], letter) for w, letter in word.items()))
-            for word, c in obs.pauli_rep.items()
-        ]
+        return _sentence(obs.pauli_rep, wire_map)
     if isinstance(obs, LinearCombination):
         coefficients, operators = obs.terms()
         return [_scaled(p, c) for c, o in zip(coefficients, operators, strict=True) for p in _products(o, wire_map)]
@@ -112,6 +124,13 @@ def _products(obs: Operator, wire_map: WireMap) -> list[_Product]:
         outcomes = {0: np.diag([1.0, 0.0]), 1: np.diag([0.0, 1.0])}
         return [_Product(1.0, (), tuple(((w,), outcomes[int(b)]) for w, b in zip(wires, obs.data[0], strict=True)))]
     return [_Product(1.0, (), ((wires, _dense(obs)),))]
+
+
+def _sentence(sentence: qml.pauli.PauliSentence, wire_map: WireMap) -> list[_Product]:
+    return [
+        _Product(c, tuple((wire_indices([w], wire_map)[0], letter) for w, letter in word.items()))
+        for word, c in sentence.items()
+    ]
 
 
 def _scaled(product: _Product, factor: Any) -> _Product:
@@ -130,6 +149,14 @@ def _multiplied(obs: Prod, wire_map: WireMap) -> list[_Product]:
             for b in factors
         ]
     return result
+
+
+def _squared(obs: Operator, wire_map: WireMap) -> list[_Product]:
+    """The square of an observable."""
+    if obs.pauli_rep is not None:
+        return _sentence(obs.pauli_rep @ obs.pauli_rep, wire_map)
+    matrix = _dense(obs)
+    return [_Product(1.0, (), ((wire_indices(obs.wires, wire_map), matrix @ matrix),))]
 
 
 def _dense(obs: Operator) -> Any:
@@ -151,6 +178,10 @@ class ScalarOutput:
 
     index: int
 
+    def value(self, scalars: Sequence[Any], tensors: Sequence[Any]) -> Any:
+        """The value of the measurement, in the host that the results belong to."""
+        return scalars[self.index]
+
 
 @dataclass(frozen=True)
 class TensorOutput:
@@ -159,40 +190,66 @@ class TensorOutput:
     Args:
         index: which tensor, the scalars not counted
         measurement: the PennyLane measurement that makes its value from the tensor, ``None`` if the tensor is it
-        wire_order: wire labels of the tensor
+        wire_order: wire labels of the state, or of the first columns of the samples
         from_samples: whether the tensor holds samples; otherwise it is the state
+        postselected: outcomes that are given, of columns of the samples or of wires of the state
     """
 
     index: int
     measurement: MeasurementProcess | None = None
     wire_order: tuple = ()
     from_samples: bool = False
+    postselected: tuple[tuple[int, bool], ...] = ()
 
-    def value(self, tensor: Any) -> Any:
-        """The value of the measurement, in the host that ``tensor`` belongs to."""
+    def value(self, scalars: Sequence[Any], tensors: Sequence[Any]) -> Any:
+        """The value of the measurement, in the host that the results belong to."""
+        tensor = tensors[self.index]
         if self.measurement is None:
             return tensor
-        wires = qml.wires.Wires(self.wire_order)
         if self.from_samples:
-            samples = tensor if math.is_abstract(tensor) else math.toarray(tensor)
-            if not math.is_abstract(samples) and counts_outcomes(self.measurement, samples.shape[-1]):
-                return counts(samples, self.measurement.all_outcomes)
-            found = self.measurement.process_samples(samples, wire_order=wires)
-            is_final = math.is_abstract(tensor) or not isinstance(found, np.ndarray)
-            return found if is_final else math.asarray(found, like=math.get_interface(tensor))
-        return self.measurement.process_state(tensor, wire_order=wires)
+            return self._of_samples(tensor, self.measurement)
+        if self.postselected:
+            tensor = project_state(tensor, dict(self.postselected), len(self.wire_order))
+        return self.measurement.process_state(tensor, wire_order=qml.wires.Wires(self.wire_order))
+
+    def _of_samples(self, tensor: Any, measurement: MeasurementProcess) -> Any:
+        samples = tensor if math.is_abstract(tensor) else math.toarray(tensor)
+        if self.postselected:
+            if samples.ndim > 2 and not isinstance(measurement, CountsMP):
+                raise CircuitError(
+                    f"{measurement} of a batch has another number of samples that pass the postselection for each of "
+                    "them. Return expectation values, probabilities or counts, or call the circuit sample by sample."
+                )
+            if samples.ndim > 2:
+                return [self._of_samples(s, measurement) for s in samples]
+            samples = passing(samples, self.postselected)[:, : len(self.wire_order)]
+        if not math.is_abstract(samples) and counts_outcomes(measurement, samples.shape[-1]):
+            return counts(samples, measurement.all_outcomes)
+        found = measurement.process_samples(samples, wire_order=qml.wires.Wires(self.wire_order))
+        is_final = math.is_abstract(tensor) or not isinstance(found, np.ndarray)
+        return found if is_final else math.asarray(found, like=math.get_interface(tensor))
 
 
-Output = ScalarOutput | TensorOutput
+Output = ScalarOutput | TensorOutput | PostselectedScalar | PostselectedProbabilities
 
 
 class MeasurementTable:
-    """Collects the measurements of a program and remembers which result answers which PennyLane measurement."""
+    """Collects the measurements of a program and remembers which result answers which PennyLane measurement.
 
-    def __init__(self, wire_map: WireMap, slots: SlotTable, with_shots: bool) -> None:
-        self.wire_map, self.slots, self.with_shots = wire_map, slots, with_shots
+    Args:
+        deferral: the wires of labels and of outcomes at the end of the circuit
+        slots: receives what changes from call to call
+        with_shots: whether results are estimated from samples
+    """
+
+    def __init__(self, deferral: Deferral, slots: SlotTable, with_shots: bool) -> None:
+        self.deferral, self.slots, self.with_shots = deferral, slots, with_shots
+        self.wire_map, self.postselected = deferral.wire_map, deferral.postselected
         self.scalars: list[Scalar] = []
         self.tensors: list[Tensor] = []
+        self._norm: int | None = None
+        if len(self.postselected) > MAX_POSTSELECTED:
+            raise CaptureError(f"{len(self.postselected)} outcomes are postselected, more than {MAX_POSTSELECTED}")
 
     def add(self, mp: MeasurementProcess) -> Output:
         """Lower one PennyLane measurement.
@@ -201,48 +258,113 @@ class MeasurementTable:
             CaptureError: a compiled circuit cannot answer it
         """
         if isinstance(mp, ExpectationMP | VarianceMP):
-            observable = self._observable(mp)
-            self.scalars.append(Expectation(observable) if isinstance(mp, ExpectationMP) else Variance(observable))
-            return ScalarOutput(len(self.scalars) - 1)
+            return self._scalar_output(mp)
         if isinstance(mp, ProbabilityMP):
-            return TensorOutput(self._tensor(Probabilities(self._wires(mp), self._basis(mp))))
+            return self._probabilities(mp)
         if isinstance(mp, SampleMeasurement) and self.with_shots:
-            labels = self._sampled_labels(mp)
-            index = self._tensor(Samples(wire_indices(labels, self.wire_map), self._basis(mp)))
-            return TensorOutput(index, mp, labels, from_samples=True)
+            return self._samples(mp)
         if isinstance(mp, SampleMP | CountsMP):
             raise CircuitError(f"{mp} needs shots. Set them with qml.set_shots(circuit, shots=1000).")
         if isinstance(mp, StateMeasurement) and not self.with_shots:
-            wires = tuple(self.wire_map)
-            plain = type(mp) is qml.measurements.StateMP and not mp.wires
-            return TensorOutput(self._tensor(State()), None if plain else mp, wires)
+            return self._state(mp)
         if isinstance(mp, StateMeasurement):
             raise CircuitError(f"{mp} is only known exactly, not from shots. Remove the shots from the circuit.")
         raise CaptureError(f"measurement {type(mp).__name__} is not compiled")
+
+    # ------------------------------------------------------------------ expectation values and variances
+
+    def _scalar_output(self, mp: ExpectationMP | VarianceMP) -> Output:
+        kind = Expectation if isinstance(mp, ExpectationMP) else Variance
+        products = self._products(mp)
+        if not self.postselected:
+            return ScalarOutput(self._scalar(kind(_finished(products, mp, self.slots))))
+        if kind is Variance and self.with_shots and not _share_basis(products):
+            raise CircuitError(
+                "The variance of a sum whose terms need different measurement bases cannot be sampled. Measure the "
+                "terms separately, or remove the shots."
+            )
+        if self._norm is None:  # first, so that it is read from the samples that most of the others are read from
+            self._norm = self._moment([_Product(1.0)], mp)
+        moment = self._moment(products, mp)
+        square = self._moment(self._products(mp, squared=True), mp) if kind is Variance else None
+        return PostselectedScalar(moment, self._norm, square)
+
+    def _moment(self, products: list[_Product], mp: MeasurementProcess) -> int:
+        """The expectation value of a sum of products and the projector on the postselected outcomes."""
+        projected = [
+            replace(p, coefficient=p.coefficient * c, word=p.word + word)
+            for p in products
+            for c, word in projector(self.postselected)
+        ]
+        return self._scalar(Expectation(_finished(projected, mp, self.slots)))
+
+    def _scalar(self, scalar: Scalar) -> int:
+        self.scalars.append(scalar)
+        return len(self.scalars) - 1
+
+    def _products(self, mp: MeasurementProcess, squared: bool = False) -> list[_Product]:
+        """What an expectation value or variance is of, or its square."""
+        if mp.obs is not None:
+            return (_squared if squared else _products)(mp.obs, self.wire_map)
+        if mp.mv is not None:
+            wires, values = self.deferral.outcomes(mp.mv)
+        else:
+            wires, values = wire_indices(mp.wires, self.wire_map), list(mp.eigvals())
+        if len(wires) > MAX_DENSE_WIRES:
+            raise CaptureError(f"{mp} gives eigenvalues of {len(wires)} wires without an observable")
+        numbers = [v * 1.0 for v in values]
+        coefficients = spectrum_of_bits([v * v for v in numbers] if squared else numbers)
+        return [_Product(c, word) for c, word in zip(coefficients, z_words(wires), strict=True)]
+
+    # ------------------------------------------------------------------ outcomes and states
+
+    def _probabilities(self, mp: ProbabilityMP) -> Output:
+        mp, wires = self._outcome_wires(mp)
+        if not self.postselected:
+            return TensorOutput(self._tensor(Probabilities(wires, self._basis(mp))))
+        others = tuple(w for w in wires if w not in self.postselected)
+        index = self._tensor(Probabilities((*self.postselected, *others), self._basis(mp)))
+        outcome = int("".join(str(int(b)) for b in self.postselected.values()), 2)
+        places = []
+        for bits in product((0, 1), repeat=len(wires)):
+            given = dict(zip(wires, bits, strict=True))
+            agrees = all(given.get(w, b) == b for w, b in self.postselected.items())
+            places.append(sum(given[w] << k for k, w in enumerate(reversed(others))) if agrees else -1)
+        return PostselectedProbabilities(index, outcome, 2 ** len(others), tuple(places))
+
+    def _samples(self, mp: SampleMeasurement) -> Output:
+        mp, wires = self._outcome_wires(mp)
+        labels: tuple[Any, ...] = tuple(mp.wires) or tuple(self.wire_map)
+        if mp.mv is not None:  # PennyLane's order is random, and the measurement finds its columns by label
+            wires = labels = tuple(sorted(wires))
+        columns = (*wires, *(w for w in self.postselected if w not in wires))
+        index = self._tensor(Samples(columns, self._basis(mp)))
+        given = tuple((columns.index(w), b) for w, b in self.postselected.items())
+        return TensorOutput(index, mp, labels, from_samples=True, postselected=given)
+
+    def _outcome_wires(self, mp: MeasurementProcess) -> tuple[MeasurementProcess, tuple[int, ...]]:
+        """A measurement of outcomes, with wires for the outcomes of measurements, and the wires that it reads."""
+        if mp.mv is None:
+            return mp, wire_indices(mp.wires or self.wire_map, self.wire_map)
+        mp = self.deferral.relabeled(mp)
+        return mp, tuple(mp.wires)
+
+    def _state(self, mp: StateMeasurement) -> Output:
+        plain = type(mp) is qml.measurements.StateMP and not mp.wires
+        if plain and self.deferral.measured:
+            raise CircuitError(
+                "The state after a mid-circuit measurement is not one vector: it depends on the outcome. Return "
+                "qml.density_matrix(wires), or what is to be known of it."
+            )
+        index = self._tensor(State())
+        return TensorOutput(
+            index, None if plain else mp, self.deferral.labels, postselected=tuple(self.postselected.items())
+        )
 
     def _tensor(self, tensor: Tensor) -> int:
         if tensor not in self.tensors:
             self.tensors.append(tensor)
         return self.tensors.index(tensor)
-
-    def _observable(self, mp: MeasurementProcess) -> Observable:
-        if mp.obs is not None:
-            return lower_observable(mp.obs, self.wire_map, self.slots)
-        wires = wire_indices(mp.wires, self.wire_map)
-        if len(wires) > MAX_DENSE_WIRES:
-            raise CaptureError(f"{mp} gives eigenvalues of {len(wires)} wires without an observable")
-        # PennyLane orders the wires of a measurement value by random ids: a trace needs an order that stays.
-        eigenvalues = np.asarray(mp.eigvals(), dtype=complex).reshape((2,) * len(wires))
-        matrix = np.diag(eigenvalues.transpose(np.argsort(wires)).reshape(-1))
-        return Observable((Term(1.0, (), ((tuple(sorted(wires)), Constant(matrix)),)),))
-
-    def _wires(self, mp: MeasurementProcess) -> tuple[int, ...]:
-        return wire_indices(mp.wires or self.wire_map, self.wire_map)
-
-    def _sampled_labels(self, mp: MeasurementProcess) -> tuple:
-        if mp.mv is not None:  # its own order is random, and the measurement finds its columns by label
-            return tuple(sorted(mp.wires, key=self.wire_map.__getitem__))
-        return tuple(mp.wires) or tuple(self.wire_map)
 
     def _basis(self, mp: MeasurementProcess) -> tuple[Gate, ...]:
         if mp.obs is None:
@@ -253,3 +375,15 @@ class MeasurementTable:
         with qml.QueuingManager.stop_recording():
             rotations = mp.obs.diagonalizing_gates()
         return tuple(g for op in rotations for g in lower_operation(op, self.wire_map, constants))
+
+
+def _share_basis(products: list[_Product]) -> bool:
+    """Whether all products can be read from the same outcomes."""
+    letters: dict[int, set[Any]] = {}
+    for p in products:
+        for wire, letter in p.word:
+            letters.setdefault(wire, set()).add(letter)
+        for wires, matrix in p.matrices:
+            for wire in wires:
+                letters.setdefault(wire, set()).add(id(matrix))
+    return all(len(found) == 1 for found in letters.values())

@@ -11,7 +11,7 @@ from pennylane import pytrees
 from pennylane.measurements import MeasurementProcess
 from pennylane.tape import QuantumScript
 
-from qhybrid.errors import CaptureError, CircuitError
+from qhybrid.errors import CircuitError
 
 
 class ReturnError(CircuitError, qml.exceptions.QuantumFunctionError):
@@ -23,7 +23,7 @@ class Recording:
     """What one run of a quantum function left behind.
 
     Args:
-        tape: the circuit, with mid-circuit measurements deferred to its end
+        tape: the circuit
         restore: puts one value for each measurement into the structure that the function returned
         sequence: whether that structure is a list or tuple of measurements
     """
@@ -43,15 +43,12 @@ def record(func: Callable, args: Sequence[Any], kwargs: dict[str, Any], shots: A
 
     Raises:
         ReturnError: the function returned no measurement, or not the ones that it made
-        CaptureError: the circuit has several measurement settings that PennyLane would run one by one
     """
     with qml.queuing.AnnotatedQueue() as queue:
         output = func(*args, **kwargs)
     tape = QuantumScript.from_queue(queue, shots)
     leaves, structure = pytrees.flatten(output, is_leaf=lambda x: isinstance(x, MeasurementProcess))
     _check_output(func, output, leaves, tape.measurements)
-    if any(isinstance(op, qml.ops.MidMeasure) for op in tape.operations):
-        tape = _deferred(tape)
     sequence = type(output) in (tuple, list) and len(output) == len(leaves)
     return Recording(tape, _restore(output, structure), sequence)
 
@@ -68,13 +65,6 @@ def _check_output(func: Callable, output: Any, leaves: list, measurements: list)
             f"{name} made {len(measurements)} measurements and returned {len(leaves)}. "
             "All measurements must be returned in the order they are measured."
         )
-
-
-def _deferred(tape: QuantumScript) -> QuantumScript:
-    if any(isinstance(op, qml.ops.MidMeasure) and op.postselect is not None for op in tape.operations):
-        raise CaptureError("a mid-circuit measurement with postselection is not compiled")
-    (deferred,), _ = qml.defer_measurements(tape)
-    return deferred
 
 
 def _restore(output: Any, structure: Any) -> Callable[[Sequence[Any]], Any]:

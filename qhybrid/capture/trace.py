@@ -14,6 +14,7 @@ from pennylane.tape import QuantumScript
 from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues, assemble_concrete
 from qhybrid.capture.audit import disagreement, same_operations
+from qhybrid.capture.deferral import MidCircuit
 from qhybrid.capture.guards import environment_guard
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output
@@ -37,6 +38,7 @@ class Trace:
         guard: whether everything that the function read from outside is unchanged
         sequence: whether the function returned a list or tuple of measurements
         batch_size: samples of every call with this signature, ``None`` if unbatched
+        mid_circuit: what it has of mid-circuit measurements
     """
 
     program: Program
@@ -46,6 +48,7 @@ class Trace:
     guard: Callable[[], bool]
     sequence: bool
     batch_size: int | None
+    mid_circuit: MidCircuit
 
     def holds(self, leaves: Sequence[Any]) -> bool:
         """Whether a run of the function on ``leaves`` would make this program again."""
@@ -100,7 +103,14 @@ def trace(
         raise CaptureError("it changes what it reads from outside")
     prologue = Prologue(graph, lowered.shared, lowered.batched, lowered.arrays, names)
     return Trace(
-        lowered.program, lowered.outputs, recording.restore, prologue, guard, recording.sequence, lowered.batch_size
+        lowered.program,
+        lowered.outputs,
+        recording.restore,
+        prologue,
+        guard,
+        recording.sequence,
+        lowered.batch_size,
+        MidCircuit.of(recording.tape),
     )
 
 

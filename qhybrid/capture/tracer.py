@@ -30,6 +30,7 @@ import pennylane as qml
 from autograd.tracer import Box
 from pennylane import numpy as pnp
 from pennylane.operation import Operator
+from pennylane.ops import MeasurementValue
 
 from qhybrid.capture import hooks
 from qhybrid.capture.replay import (
@@ -588,7 +589,7 @@ _TORCH_RANDOM = ("rand", "dropout", "bernoulli", "multinomial", "normal_", "pois
 
 def _binary(name: str, function: Callable, reflected: bool = False) -> Callable:
     def method(self: Tracer, other: Any) -> Any:
-        if other is None or isinstance(other, str):
+        if other is None or isinstance(other, str | MeasurementValue):
             return NotImplemented
         if isinstance(other, Operator):  # an operator multiplies only by the array types that it knows
             return qml.s_prod(self, other) if name == "mul" else NotImplemented

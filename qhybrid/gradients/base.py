@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs, SecondOrder
-from qhybrid.gradients.lanes import Shifts, Untied, batch_of, per_lane, untie
+from qhybrid.gradients.lanes import Shifts, Untied, batch_of, contract, per_lane, untie
 from qhybrid.gradients.shift_rules import ShiftRule
 from qhybrid.program import ArrayRef, Diagonal, Matrix, Program, Slots
 
@@ -277,19 +276,9 @@ def shifted_vjp(
     rows = np.zeros((len(untied.sources), batch_of(slots)))
     for part in shifts.chunks(untied.program, batch_of(slots)):
         results = shifted.run(part.apply(untied, slots))
-        np.add.at(rows, part.rows, part.coefficients[:, None] * _contract(part, results, cotangents))
+        np.add.at(rows, part.rows, part.coefficients[:, None] * contract(results, cotangents, len(part)))
     shared, batched = untied.collect(rows, needs)
     return Slots(shared, batched, (None,) * len(slots.arrays), slots.batch_size)
-
-
-def _contract(part: Shifts, results: tuple[NDArray, ...], cotangents: tuple[NDArray, ...]) -> NDArray:
-    """``Re <cotangent, result>`` of every lane, ``(executions, batch)``."""
-    total = np.zeros((len(part), len(cotangents[0])))
-    for result, cotangent in zip(results, cotangents, strict=True):
-        batch, size = len(cotangent), prod(cotangent.shape[1:])
-        lanes = result.reshape(len(part), batch, size)
-        total += np.einsum("tbk,bk->tb", lanes, cotangent.reshape(batch, size).conj()).real
-    return total
 
 
 # ------------------------------------------------------------------ refusals

@@ -5,9 +5,12 @@ A lane is one sample of a batch. Shifted parameters and mapped axes become furth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import count
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +128,15 @@ class Untied:
                 values[rows] = source[index] if source.ndim == 2 else source[index, None]
         return values
 
+    def moves(self, slots: Slots, tangents: Slots) -> NDArray:
+        """How far each row moves along each of several directions of the slots, ``(directions, rows, batch)``."""
+        assert tangents.shared is not None
+        steps = [
+            Slots(shared, None if tangents.batched is None else tangents.batched[k], (), slots.batch_size)
+            for k, shared in enumerate(tangents.shared)
+        ]
+        return np.array([self.rows(s) for s in steps]).reshape(len(steps), len(self.sources), batch_of(slots))
+
     def collect(self, rows: NDArray, needs: Needs) -> tuple[NDArray | None, NDArray | None]:
         """Cotangents of shared and batched angles, given those of the rows ``(rows, batch)``."""
         (shared_rows, shared_index), (batched_rows, batched_index) = self._index
@@ -161,12 +173,7 @@ class Untied:
         for r in rows if rule is None else ():
             if r not in self._rules:
                 self._rules[r] = self.rule(r)
-        rules = [rule or self._rules[r] for r in rows]
-        return Shifts(
-            np.repeat(np.array(rows, dtype=np.intp), [len(r.shifts) for r in rules]),
-            np.array([s for r in rules for s in r.shifts], dtype=float),
-            np.array([c for r in rules for c in r.coefficients], dtype=float),
-        )
+        return Shifts.by(rows, [rule or self._rules[r] for r in rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,45 +184,122 @@ class Shifts:
     shifts: NDArray
     coefficients: NDArray
 
+    @classmethod
+    def by(cls, rows: Sequence[int], rules: Sequence[ShiftRule]) -> Shifts:
+        """All shifts of ``rows``, each by its rule."""
+        return cls(
+            np.repeat(np.array(rows, dtype=np.intp), [len(r.shifts) for r in rules]),
+            np.array([s for r in rules for s in r.shifts], dtype=float),
+            np.array([c for r in rules for c in r.coefficients], dtype=float),
+        )
+
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, part: slice | NDArray) -> Shifts:
+        """Some of them."""
+        return Shifts(self.rows[part], self.shifts[part], self.coefficients[part])
+
     def chunks(self, program: Program, batch: int) -> Iterator[Shifts]:
         """Parts that fit into one device call each; nearly always one."""
-        width = 2**program.num_wires if program.tensors else 0
-        numbers = max(1, batch * (program.num_batched + len(program.scalars) + width))
-        size = max(1, MAX_NUMBERS_A_CALL // numbers)
+        size = executions_a_call(program, batch)
         for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            yield Shifts(self.rows[part], self.shifts[part], self.coefficients[part])
+            yield self[start : start + size]
 
     def apply(self, untied: Untied, slots: Slots) -> Slots:
         """Slots of the untied program: lane ``t * batch + b`` is sample ``b`` of execution ``t``."""
         count, batch = len(self), batch_of(slots)
         lanes = np.repeat(untied.rows(slots)[:, None, :], count, axis=1)
         lanes[self.rows, np.arange(count)] += self.shifts[:, None]
-        arrays = tuple(
-            np.tile(a, (count,) + (1,) * (a.ndim - 1)) if slot.batched and a is not None else a
-            for a, slot in zip(slots.arrays, untied.original.arrays, strict=True)
-        )
+        arrays = tiled_arrays(untied.original, slots, count)
         return Slots(np.empty(0), lanes.reshape(len(lanes), count * batch), arrays, count * batch)
+
+
+def executions_a_call(program: Program, batch: int) -> int:
+    """How many executions of ``batch`` samples one device call takes; nearly always more than are wanted."""
+    width = 2**program.num_wires if program.tensors else 0
+    numbers = max(1, batch * (program.num_batched + len(program.scalars) + width))
+    return max(1, MAX_NUMBERS_A_CALL // numbers)
+
+
+def tiled_arrays(program: Program, slots: Slots, count: int) -> tuple[NDArray | None, ...]:
+    """Array slots of ``count`` executions as lanes of one."""
+    return tuple(
+        np.tile(a, (count,) + (1,) * (a.ndim - 1)) if slot.batched and a is not None else a
+        for a, slot in zip(slots.arrays, program.arrays, strict=True)
+    )
+
+
+def contract(results: Sequence[NDArray], cotangents: Sequence[NDArray], count: int) -> NDArray:
+    """``Re <cotangent, result>`` of every lane, ``(count, batch)``.
+
+    Args:
+        results: of ``count`` executions as lanes of one
+        cotangents: of one execution, the batch in front
+        count: number of executions
+    """
+    total = np.zeros((count, len(cotangents[0])))
+    for result, cotangent in zip(results, cotangents, strict=True):
+        size = prod(cotangent.shape[1:])
+        lanes = result.reshape(*total.shape, size)
+        total += np.einsum("tbk,bk->tb", lanes, cotangent.reshape(len(cotangent), size).conj()).real
+    return total
 
 
 @lru_cache(maxsize=256)
 def untie(program: Program) -> Untied:
-    """Give each occurrence of an angle in a gate or an observable a row of its own."""
-    sources: list[Angle] = []
+    """Give each occurrence of an angle in a gate or an observable a row of its own.
 
-    def rename(angle: Angle) -> Angle:
+    Copies of a gate for different outcomes of measurements share one: only one of them acts in each run, so that
+    shifting them together is exact.
+    """
+    sources: list[Angle] = []
+    origins: list[tuple[Gate, int] | Scalar] = []
+    copies: dict[Any, list[tuple[Angle, list[Gate]]]] = {}
+
+    def add(angle: Angle, origin: tuple[Gate, int] | Scalar) -> Angle:
         sources.append(angle)
+        origins.append(origin)
         return Angle(len(sources) - 1, True)
 
-    gates, scalars = rename_angles(program, rename)
-    origins: list[tuple[Gate, int] | Scalar] = [(g, k) for g in program.gates for k in range(len(g.angles))]
+    def add_once(angle: Angle, gate: Gate, position: int) -> Angle:
+        if not gate.classical:
+            return add(angle, (gate, position))
+        found = copies.setdefault((position, _without_outcomes(gate)), [])
+        for row, others in found:
+            if all(_exclude(gate, other) for other in others):
+                others.append(gate)
+                return row
+        found.append((add(angle, (gate, position)), [gate]))
+        return found[-1][0]
+
+    gates = []
+    for gate in program.gates:
+        positions = count()
+        gates.append(_rename_gate(gate, lambda angle, g=gate, k=positions: add_once(angle, g, next(k))))  # type: ignore[misc]
+    scalars = []
     for m in program.scalars:
-        origins += [m for t in m.observable.terms if isinstance(t.coefficient, Angle)]
-    rewritten = replace(program, gates=gates, scalars=scalars, num_shared=0, num_batched=len(sources))
+        observable = _rename_observable(m.observable, lambda angle, m=m: add(angle, m))  # type: ignore[misc]
+        scalars.append(replace(m, observable=observable))
+    rewritten = replace(program, gates=tuple(gates), scalars=tuple(scalars), num_shared=0, num_batched=len(sources))
     return Untied(program, rewritten, tuple(sources), tuple(origins))
+
+
+def _without_outcomes(gate: Gate) -> Gate:
+    controls, values = gate.controls[gate.classical :], gate.control_values[gate.classical :]
+    return replace(gate, name="", controls=controls, control_values=values, classical=0)
+
+
+def _exclude(a: Gate, b: Gate) -> bool:
+    """Whether no outcomes let both gates act."""
+    outcomes = dict(zip(a.controls[: a.classical], a.control_values, strict=False))
+    return any(outcomes.get(w, v) != v for w, v in zip(b.controls[: b.classical], b.control_values, strict=False))
+
+
+def angles_of(program: Program) -> list[Angle]:
+    """All angles of a program: the shared ones, then the batched ones."""
+    shared = [Angle(i) for i in range(program.num_shared)]
+    return shared + [Angle(i, True) for i in range(program.num_batched)]
 
 
 def batch_of(slots: Slots) -> int:

@@ -13,7 +13,11 @@ from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.adjoint import Adjoint
 from qhybrid.gradients.base import ALL, GradientMethod
 from qhybrid.gradients.finite_difference import FiniteDiff
+from qhybrid.gradients.forward_gradient import ForwardGradient
+from qhybrid.gradients.hadamard import Hadamard
 from qhybrid.gradients.parameter_shift import ParameterShift
+from qhybrid.gradients.physics_aware import PhysicsAware
+from qhybrid.gradients.spsa import SPSA
 from qhybrid.program import Program, Slots
 
 _METHODS: dict[str, type[GradientMethod]] = {
@@ -22,13 +26,15 @@ _METHODS: dict[str, type[GradientMethod]] = {
     "device": Adjoint,
     "parameter-shift": ParameterShift,
     "finite-diff": FiniteDiff,
+    "hadamard": Hadamard,
+    "spsa": SPSA,
 }
 #: Names of the device's own derivative.
 NATIVE_METHODS = tuple(name for name, method in _METHODS.items() if method.is_native)
 #: Smaller steps of finite differences would give the noise of shots for a derivative.
 MIN_STEP_WITH_SHOTS = 0.1
-#: Methods of PennyLane that run through PennyLane's own path.
-PENNYLANE_METHODS = ("hadamard", "spsa")
+#: Methods that PennyLane has, too: with options that are not ours they are PennyLane's.
+SHARED_METHODS = ("hadamard", "spsa")
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def check_method(diff_method: Any) -> None:
     """
     if diff_method is None or isinstance(diff_method, GradientMethod) or callable(diff_method):
         return
-    known = ("best", *_METHODS, *PENNYLANE_METHODS)
+    known = ("best", *_METHODS)
     if diff_method not in known:
         raise DifferentiationError(
             f"Unknown diff_method {diff_method!r}; choose one of {', '.join(map(repr, known))}, None, or an object "
@@ -69,15 +75,34 @@ def check_method(diff_method: Any) -> None:
         )
 
 
-def resolves(diff_method: Any) -> bool:
+def resolves(diff_method: Any, options: Mapping[str, Any] | None = None) -> bool:
     """Whether :func:`resolve` knows ``diff_method``; if not, it is PennyLane's.
 
-    >>> resolves("best"), resolves("spsa")
-    (True, False)
+    Args:
+        diff_method: as a user gives it
+        options: arguments of the method; those that only PennyLane's method of the same name has make it PennyLane's
+
+    >>> resolves("best"), resolves("hadamard"), resolves("hadamard", {"aux_wire": 3})
+    (True, True, False)
     """
     if diff_method is None or isinstance(diff_method, GradientMethod):
         return True
+    if isinstance(diff_method, str) and diff_method in SHARED_METHODS:
+        return set(options or {}) <= set(_options(_METHODS[diff_method]))
     return isinstance(diff_method, str) and (diff_method == "best" or diff_method in _METHODS)
+
+
+def pennylane_name(diff_method: Any) -> Any:
+    """What PennyLane's own path, where a circuit has to take it, is told in place of ``diff_method``.
+
+    >>> pennylane_name(FiniteDiff(h=0.1)), pennylane_name(ForwardGradient())
+    ('finite-diff', 'best')
+    """
+    if not isinstance(diff_method, GradientMethod):
+        return diff_method
+    if isinstance(diff_method, PhysicsAware):
+        return None  # PennyLane gives values only; the derivative is the twin's
+    return diff_method.name if diff_method.name in _METHODS else "best"
 
 
 def resolve(
@@ -103,7 +128,7 @@ def resolve(
     >>> resolve("best", has_vjp=True, shots=None)
     (Adjoint(), 'best: exact results and the device has its own derivative')
     >>> resolve("best", has_vjp=True, shots=100)
-    (ParameterShift(), 'best: results come from shots')
+    (ParameterShift(shifts=None, allotment='equal'), 'best: results come from shots')
     """
     options = dict(options or {})
     if diff_method is None:
@@ -126,7 +151,7 @@ def resolve(
 
 
 def _make(method: type[GradientMethod], name: str, options: dict[str, Any]) -> GradientMethod:
-    known = [f.name for f in fields(method)]
+    known = _options(method)
     unknown = sorted(set(options) - set(known))
     if unknown:
         takes = f"takes {known}" if known else "takes no options"
@@ -134,12 +159,20 @@ def _make(method: type[GradientMethod], name: str, options: dict[str, Any]) -> G
     return method(**options)
 
 
+def _options(method: type[GradientMethod]) -> list[str]:
+    return [f.name for f in fields(method)]
+
+
 def _check_possible(method: GradientMethod, name: str, native: bool, shots: int | None) -> None:
-    if isinstance(method, FiniteDiff) and shots is not None and method.h < MIN_STEP_WITH_SHOTS:
+    step = method.h if isinstance(method, FiniteDiff | SPSA) else None
+    if step is not None and shots is not None and step < MIN_STEP_WITH_SHOTS:
         raise DifferentiationError(
-            f'diff_method="{name}" with shots={shots} divides the noise of the shots by its step h={method.h:g}. Use '
-            f'"parameter-shift", which is unbiased, or FiniteDiff(h=...) with at least h={MIN_STEP_WITH_SHOTS:g}.'
+            f'diff_method="{name}" with shots={shots} divides the noise of the shots by its step h={step:g}. Use '
+            f'"parameter-shift", which is unbiased, or {type(method).__name__}(h=...) with at least '
+            f"h={MIN_STEP_WITH_SHOTS:g}."
         )
+    if isinstance(method, ForwardGradient) and shots is not None:
+        raise DifferentiationError(method.refusal(shots))
     if method.is_native and not native:
         why = f"with shots={shots}" if shots is not None else "on this device, which has no derivative of its own"
         raise DifferentiationError(f'diff_method="{name}" is impossible {why}. {_possible(native)}')

@@ -19,7 +19,7 @@ from pennylane.devices.reference_qubit import ReferenceQubit
 from pennylane.tape import QuantumScript
 
 from qhybrid.backend import CompilingDevice
-from qhybrid.errors import CaptureError, QHybridError
+from qhybrid.errors import CaptureError, DeviceError, QHybridError
 from qhybrid.gradients import NATIVE_METHODS
 from qhybrid.jobs import Jobs, jobs_of
 from qhybrid.program import Program
@@ -81,7 +81,7 @@ class TapeBackend(CompilingDevice):
         """The circuit as it is, unless the device must be asked about its wires."""
         known = self.wires
         unknown = [] if known is None else [w for w in tape.wires if w not in known]
-        if unknown:  # a wrong label, or a wire that a deferred measurement would need: the device may know a way
+        if unknown:  # a wrong label: the device says so
             raise CaptureError(f"wire {unknown[0]!r} is not on the device, whose wires are {list(known)}")
         return tape
 
@@ -151,8 +151,20 @@ class TapeBackend(CompilingDevice):
         return 2 ** (num_wires * (2 if isinstance(self.device, DefaultMixed) else 1))
 
     def labels(self, num_wires: int) -> Sequence[Any]:
-        """The label of each wire of a program."""
-        return range(num_wires) if self.device.wires is None else list(self.device.wires)
+        """The label of each wire of a program.
+
+        Raises:
+            DeviceError: the device has fewer wires than the program, for example than one with an auxiliary wire
+        """
+        if self.device.wires is None:
+            return range(num_wires)
+        labels = list(self.device.wires)
+        if num_wires > len(labels):
+            raise DeviceError(
+                f"A circuit on {num_wires} wires does not fit on {self.device.name} with the wires {labels}. Give the "
+                'device more wires, or none; diff_method="hadamard" needs one that the circuit leaves free.'
+            )
+        return labels
 
     def direct(self, executable: TapeExecutable) -> Direct | None:
         """The short way to the device's kernels, where there is one for this program."""

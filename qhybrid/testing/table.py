@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import autograd
 import numpy as np
 import pennylane as qml
 from numpy.typing import NDArray
-from pennylane import numpy as pnp
 
 from qhybrid.backend import CompilingDevice
 from qhybrid.errors import DeviceError, DifferentiationError, FallbackWarning
 from qhybrid.qnode import QNode
+from qhybrid.testing.arguments import Arguments
 from qhybrid.testing.derivatives import TOLERANCES
 
 #: The methods in the order of the table. SPSA is left out: one random estimate says nothing about being right.
 METHODS = ("adjoint", "backprop", "parameter-shift", "finite-diff", "hadamard")
+#: The derivatives of each order: rows of one method.
+DERIVATIVES = {1: ("gradient", "jvp"), 2: ("hessian", "hvp")}
+#: Step of second differences, by precision: the square of it divides the rounding.
+SECOND_STEPS = {np.dtype(np.float32): 0.2, np.dtype(np.float64): 1e-2}
 #: How a device says that it does not give exact results.
 REFUSALS = (DeviceError, qml.exceptions.DeviceError, qml.exceptions.QuantumFunctionError)
 #: How a method says that it is impossible here; what runs without a derivative at all is not at fault by then.
@@ -29,18 +31,23 @@ IMPOSSIBLE = (*REFUSALS, DifferentiationError, qml.exceptions.WireError, NotImpl
 
 @dataclass(frozen=True)
 class GradientRow:
-    """One gradient method.
+    """One derivative by one gradient method.
 
     Args:
         method: name that ``diff_method`` takes
-        norm: Frobenius norm of the Jacobian of all results with respect to all trainable arguments
+        derivative: ``"gradient"``, the Jacobian of all results with respect to all trainable arguments, in reverse;
+            ``"jvp"``, its product with one direction, forward; of a weighted sum of all results ``"hessian"``, reverse
+            over reverse, and ``"hvp"``, its product with one direction, forward over reverse
+        norm: Frobenius norm of the derivative
         deviation: largest absolute difference of one of its entries from the reference
-        executions: circuits that the forward pass and one backward pass run; each sample of a batch counts
-        seconds: of one forward pass and one backward pass, when everything is compiled
+        executions: of a gradient: circuits that the forward pass and one backward pass run; each sample of a batch
+            counts
+        seconds: of one derivative, when everything is compiled; of a gradient: one forward pass and one backward pass
         impossible: why there is no such derivative; empty if there is one
     """
 
     method: str
+    derivative: str = "gradient"
     norm: float = float("nan")
     deviation: float = float("nan")
     executions: int = 0
@@ -48,10 +55,11 @@ class GradientRow:
     impossible: str = ""
 
     def __str__(self) -> str:
+        name = f"{self.method:<16}{self.derivative:<10}"
         if self.impossible:
-            return f"{self.method:<16}impossible: {self.impossible}"
-        numbers = f"{self.norm:>12.6g}{self.deviation:>14.2g}{self.executions:>12d}{1e3 * self.seconds:>10.3g}"
-        return f"{self.method:<16}{numbers}"
+            return f"{name}impossible: {self.impossible}"
+        executions = self.executions or "-"
+        return f"{name}{self.norm:>12.6g}{self.deviation:>14.2g}{executions:>12}{1e3 * self.seconds:>10.3g}"
 
 
 @dataclass(frozen=True)
@@ -61,27 +69,29 @@ class GradientTable:
     Args:
         device: name of the device
         reference: what the deviations are from, and why
-        rows: one for each method, possible or not
+        rows: one for each derivative by each method, possible or not
     """
 
     device: str
     reference: str
     rows: tuple[GradientRow, ...]
 
-    def __getitem__(self, method: str) -> GradientRow:
-        """The row of ``method``.
+    def __getitem__(self, key: str | tuple[str, str]) -> GradientRow:
+        """The row of a method's gradient, or of a method and a derivative.
 
         Raises:
-            KeyError: the table has no such method
+            KeyError: the table has no such row
         """
+        wanted = (key, "gradient") if isinstance(key, str) else key
         for row in self.rows:
-            if row.method == method:
+            if (row.method, row.derivative) == wanted:
                 return row
-        raise KeyError(f"no method {method!r} in this table; there are {', '.join(r.method for r in self.rows)}.")
+        there = ", ".join(f"{r.method} {r.derivative}" for r in self.rows)
+        raise KeyError(f"no row {' '.join(wanted)!r} in this table; there are {there}.")
 
     @property
     def possible(self) -> tuple[GradientRow, ...]:
-        """The rows of the methods that gave a derivative."""
+        """The rows with a derivative."""
         return tuple(r for r in self.rows if not r.impossible)
 
     @property
@@ -90,26 +100,27 @@ class GradientTable:
         return max(self.possible, key=lambda r: np.inf if np.isnan(r.deviation) else r.deviation)
 
     def agree(self, tolerance: float = 1e-6) -> bool:
-        """Whether every possible method lies within ``tolerance`` of the reference."""
+        """Whether every possible derivative lies within ``tolerance`` of the reference."""
         return bool(self.worst.deviation <= tolerance)
 
     def __str__(self) -> str:
-        head = f"{'method':<16}{'norm':>12}{'deviation':>14}{'executions':>12}{'ms':>10}"
+        head = f"{'method':<16}{'derivative':<10}{'norm':>12}{'deviation':>14}{'executions':>12}{'ms':>10}"
         return "\n".join([f"Gradients on {self.device}; deviations from {self.reference}", head, *map(str, self.rows)])
 
 
-def check_gradients(qnode: QNode, *args: Any, shots: int | None = None) -> GradientTable:
-    """Compare every gradient method that is available for ``qnode`` on its device.
+def check_gradients(qnode: QNode, *args: Any, shots: int | None = None, order: int = 1) -> GradientTable:
+    """Compare every gradient method that is available for ``qnode`` on its device, forward and in reverse.
 
-    The reference is a central difference of fourth order of the QNode's own exact results with respect to its
-    arguments. It uses no gradient method of anyone's, so that it shares no mistake with any row, and it is of this very
-    device, noise included. Where the device gives no exact results, those of ``default.qubit`` are differentiated.
+    The references are central differences of fourth order of the QNode's own exact results with respect to its
+    arguments. They use no gradient method of anyone's, so that they share no mistake with any row, and they are of this
+    very device, noise included. Where the device gives no exact results, those of ``default.qubit`` are differentiated.
 
     Args:
         qnode: a QNode of qhybrid; another is left as it is
         args: its arguments, of autograd, NumPy or PyTorch. Derivatives are taken with respect to those that require
             gradients, or to all floating-point ones if none does
         shots: ``None`` for exact derivatives; a number to see each method's noise
+        order: 2 also compares Hessians and Hessian-vector products, of one weighted sum of all results
 
     Returns:
         the table; print it, or ask for its ``worst`` row or whether all ``agree``
@@ -126,24 +137,32 @@ def check_gradients(qnode: QNode, *args: Any, shots: int | None = None) -> Gradi
         ...     qml.CRY(x[1], wires=[0, 1])
         ...     return qml.expval(qml.Z(1))
         >>> table = check_gradients(circuit, qml.numpy.array([0.4, 1.2]))
-        >>> table.agree(1e-8), [row.method for row in table.possible]
+        >>> table.agree(1e-8), [row.method for row in table.possible if row.derivative == "gradient"]
         (True, ['adjoint', 'parameter-shift', 'finite-diff', 'hadamard'])
         >>> table["adjoint"].executions, table["parameter-shift"].executions
         (2, 7)
+        >>> table = check_gradients(circuit, qml.numpy.array([0.4, 1.2]), order=2)
+        >>> table.agree(1e-7), table["adjoint", "hvp"].norm > 0
+        (True, True)
     """
-    arguments = _Arguments.of(args)
+    if order not in DERIVATIVES:
+        raise DifferentiationError(f"check_gradients got order={order!r}; choose one of {list(DERIVATIVES)}.")
+    derivatives = [d for o in range(1, order + 1) for d in DERIVATIVES[o]]
+    arguments = Arguments.of(args)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
         # PennyLane's hadamard finds its auxiliary wire by itself, and says that it will not always do so.
         warnings.filterwarnings(
             "ignore", "\\s*Providing a value of None to aux_wire", qml.exceptions.PennyLaneDeprecationWarning
         )
-        reference, expected = _reference(qnode, arguments)
+        # PyTorch's own, at its first forward-mode derivative.
+        warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)
+        reference, expected = _reference(qnode, arguments, order)
         rows: list[GradientRow] = []
         for method in METHODS:
             if method == "backprop" and isinstance(qnode.device, CompilingDevice):
                 continue  # another name of its adjoint
-            rows += _rows(qnode, method, shots, arguments, expected)
+            rows += _rows(qnode, method, shots, arguments, expected, derivatives)
     found = GradientTable(qnode.device.name, reference, tuple(rows))
     if not found.possible:
         raise DifferentiationError(f"No gradient method is possible for this QNode:\n{found}")
@@ -155,26 +174,51 @@ def _with_shots(node: QNode, shots: int | None) -> QNode:
 
 
 def _rows(
-    qnode: QNode, method: str, shots: int | None, arguments: _Arguments, expected: NDArray
-) -> tuple[GradientRow, ...]:
-    """The row of one method; none if the method is another name of one that the table has."""
+    qnode: QNode,
+    method: str,
+    shots: int | None,
+    arguments: Arguments,
+    expected: dict[str, NDArray],
+    derivatives: list[str],
+) -> list[GradientRow]:
+    """The rows of one method; none if the method is another name of one that the table has."""
     try:
         node = _with_shots(qnode.update(diff_method=method), shots)
         explained = node.explain(*arguments.args)
-        if explained.path != "pennylane" and explained.method != method:
-            return ()
-        jacobian = arguments.jacobian(node)
-        executions = _executions(node, explained, arguments)
+    except IMPOSSIBLE as reason:
+        return [GradientRow(method, d, impossible=_first_line(reason)) for d in derivatives]
+    if explained.path == "pennylane":
+        derivatives = ["gradient"]  # all that its path gives without further settings
+    elif explained.method != method:
+        return []
+    return [_row(node, method, d, explained, arguments, expected[d]) for d in derivatives]
+
+
+def _row(
+    node: QNode, method: str, derivative: str, explained: Any, arguments: Arguments, expected: NDArray
+) -> GradientRow:
+    executions = 0
+    try:
+        found = arguments.derivative(node, derivative)
+        if derivative == "gradient":
+            executions = _executions(node, explained, arguments)
         start = time.perf_counter()
-        arguments.gradient(node)
+        if derivative == "gradient":
+            arguments.gradient(node)
+        else:
+            arguments.derivative(node, derivative)
         seconds = time.perf_counter() - start
     except IMPOSSIBLE as reason:
-        return (GradientRow(method, impossible=str(reason).strip().splitlines()[0]),)
-    deviation = float(np.abs(jacobian - expected).max(initial=0.0))
-    return (GradientRow(method, float(np.linalg.norm(jacobian)), deviation, executions, seconds),)
+        return GradientRow(method, derivative, impossible=_first_line(reason))
+    deviation = float(np.abs(found - expected).max(initial=0.0))
+    return GradientRow(method, derivative, float(np.linalg.norm(found)), deviation, executions, seconds)
 
 
-def _executions(node: QNode, explained: Any, arguments: _Arguments) -> int:
+def _first_line(reason: Exception) -> str:
+    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
+
+
+def _executions(node: QNode, explained: Any, arguments: Arguments) -> int:
     if explained.path != "pennylane":
         return explained.forward_executions + explained.gradient_executions
     with qml.Tracker(node.device) as tracker:
@@ -182,131 +226,25 @@ def _executions(node: QNode, explained: Any, arguments: _Arguments) -> int:
     return int(tracker.totals.get("executions", 0)) + int(tracker.totals.get("derivatives", 0))
 
 
-def _reference(qnode: QNode, arguments: _Arguments) -> tuple[str, NDArray]:
+def _reference(qnode: QNode, arguments: Arguments, order: int) -> tuple[str, dict[str, NDArray]]:
+    """What the deviations are from, and the references of all derivatives up to an order."""
     single = np.dtype(getattr(qnode.device, "c_dtype", np.complex128)) == np.complex64
-    step = TOLERANCES[np.dtype(np.float32 if single else np.float64)][1]
+    precision = np.dtype(np.float32 if single else np.float64)
+    step = TOLERANCES[precision][1]
     what = f"central differences of its exact results with step {step:g}, which use no gradient method"
     try:
         exact = _with_shots(qnode, None)
-        return what, arguments.differences(exact, step)
+        return what, _differences(exact, arguments, precision, order)
     except REFUSALS:
         device = qml.device("default.qubit", wires=qnode.device.wires)
         where = "central differences on default.qubit, since the device gives no exact results"
-        return where, arguments.differences(qml.QNode(qnode.func, device), TOLERANCES[np.dtype(np.float64)][1])
+        return where, _differences(qml.QNode(qnode.func, device), arguments, np.dtype(np.float64), order)
 
 
-@dataclass(frozen=True)
-class _Arguments:
-    """The arguments of a QNode and which of them are differentiated."""
-
-    args: tuple[Any, ...]
-    trainable: tuple[int, ...]
-    is_torch: bool
-
-    @classmethod
-    def of(cls, args: tuple[Any, ...]) -> _Arguments:
-        """Arguments, with those that are differentiated made ready for it.
-
-        Raises:
-            DifferentiationError: there is none
-        """
-        is_torch = any(qml.math.get_interface(a) == "torch" for a in args)
-        real = [i for i, a in enumerate(args) if _is_real(a, is_torch)]
-        trainable = [i for i in real if getattr(args[i], "requires_grad", False)] or real
-        if not trainable:
-            raise DifferentiationError(
-                "check_gradients got no argument that is a real floating-point array or number; it differentiates "
-                "with respect to those."
-            )
-        ready = tuple(_ready(a, is_torch) if i in trainable else a for i, a in enumerate(args))
-        return cls(ready, tuple(trainable), is_torch)
-
-    def flat(self, node: Callable) -> Callable:
-        """All results in one row, as a function of the trainable arguments."""
-
-        def function(*values: Any) -> Any:
-            args = list(self.args)
-            for i, value in zip(self.trainable, values, strict=True):
-                args[i] = value
-            return _row_of(node(*args))
-
-        return function
-
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """The trainable arguments."""
-        return tuple(self.args[i] for i in self.trainable)
-
-    def jacobian(self, node: Callable) -> NDArray:
-        """The Jacobian of all results, ``(results, entries of all trainable arguments)``."""
-        function = self.flat(node)
-        if self.is_torch:
-            import torch
-
-            blocks = torch.autograd.functional.jacobian(function, self.values)
-        else:
-            blocks = [autograd.jacobian(function, k)(*self.values) for k in range(len(self.values))]
-        pairs = zip(blocks, self.values, strict=True)
-        return np.concatenate([_array(block).reshape(-1, _array(v).size) for block, v in pairs], axis=1)
-
-    def gradient(self, node: Callable) -> None:
-        """One forward and one backward pass."""
-        function = self.flat(node)
-        if self.is_torch:
-            function(*self.values).sum().backward()
-        else:
-            autograd.grad(lambda *v: qml.math.sum(function(*v)), tuple(range(len(self.values))))(*self.values)
-
-    def differences(self, node: Callable, step: float) -> NDArray:
-        """The Jacobian by central differences of fourth order."""
-        function = self.flat(node)
-        columns = []
-        for k, value in enumerate(self.values):
-            start = _array(value).astype(float)
-            columns += [self._slope(function, k, start, entry, step) for entry in np.ndindex(start.shape)]
-        return np.stack(columns, axis=1)
-
-    def _slope(self, function: Callable, k: int, start: NDArray, entry: tuple[int, ...], step: float) -> NDArray:
-        def at(shift: float) -> NDArray:
-            moved = start.copy()
-            moved[entry] += shift
-            values = list(self.values)
-            values[k] = _like(moved, self.values[k])
-            results = _array(function(*values))
-            if np.iscomplexobj(results):
-                raise DifferentiationError(
-                    "check_gradients got complex results, such as a state; it compares derivatives of real ones. "
-                    "Measure expectation values or probabilities instead."
-                )
-            return results.astype(float)
-
-        return (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step)
-
-
-def _is_real(value: Any, is_torch: bool) -> bool:
-    if is_torch:
-        return qml.math.get_interface(value) == "torch" and value.is_floating_point()
-    return isinstance(value, float | np.ndarray | np.floating) and np.asarray(value).dtype.kind == "f"
-
-
-def _ready(value: Any, is_torch: bool) -> Any:
-    if is_torch:
-        return value.detach().clone().requires_grad_()
-    return pnp.array(value, requires_grad=True)
-
-
-def _array(value: Any) -> NDArray:
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-
-
-def _like(array: NDArray, value: Any) -> Any:
-    if hasattr(value, "detach"):
-        return value.new_tensor(array)
-    return pnp.array(array, requires_grad=False)
-
-
-def _row_of(results: Any) -> Any:
-    """All real results, flattened into one tensor of the host."""
-    if isinstance(results, list | tuple):
-        return qml.math.concatenate([_row_of(r) for r in results])
-    return qml.math.reshape(results, (-1,))
+def _differences(node: QNode, arguments: Arguments, precision: np.dtype, order: int) -> dict[str, NDArray]:
+    jacobian = arguments.differences(node, TOLERANCES[precision][1])
+    found = {"gradient": jacobian, "jvp": jacobian @ arguments.direction}
+    if order > 1:
+        hessian = arguments.second_differences(node, SECOND_STEPS[precision])
+        found |= {"hessian": hessian, "hvp": hessian @ arguments.direction}
+    return found

@@ -150,3 +150,29 @@ def random_inputs(program: Program, seed: int = 0, batch: int = 2) -> list[np.nd
             values = values / np.linalg.norm(values, axis=-1, keepdims=True)
         inputs.append(values)
     return inputs
+
+
+def draws(program: Program, method, shots: int | None, repeats: int, angles, seed: int = 0) -> np.ndarray:
+    """Estimates ``(repeats, angles)`` of the gradient of the sum of all results, one a sample of one large batch.
+
+    All angles of ``program`` are batched; ``angles`` are those of every sample.
+    """
+    rng = np.random.default_rng(seed)
+    f = function(program, method, compile_fast, shots=shots, rng=lambda: rng)
+    batched = np.repeat(np.asarray(angles, dtype=float)[:, None], repeats, axis=1)
+    cotangents = [np.ones((repeats, *shape[1:])) for shape, _ in f.output_types([batched])]
+    return f.pullback((True,))(batched, *cotangents)[0].T
+
+
+def assert_unbiased(estimates: np.ndarray, exact: np.ndarray, sigmas: float = 5.0) -> None:
+    """The mean of independent estimates, along the first axis, is within so many standard errors of ``exact``."""
+    error = estimates.std(axis=0, ddof=1) / np.sqrt(len(estimates))
+    distance = np.abs(estimates.mean(axis=0) - exact)
+    assert (distance <= sigmas * error + 1e-9).all(), f"{distance} is more than {sigmas} times {error}"
+
+
+def exact_gradient(program: Program, angles) -> np.ndarray:
+    """The gradient of the sum of all results of a program with batched angles."""
+    from qhybrid.gradients import Adjoint
+
+    return draws(program, Adjoint(), None, 1, angles)[0]

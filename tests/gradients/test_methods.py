@@ -316,7 +316,9 @@ def test_resolve_passes_options():
 @pytest.mark.parametrize("given", ["adjoint", "backprop", "device", Adjoint()])
 @pytest.mark.parametrize(("has_vjp", "shots", "why"), [(True, 100, "with shots=100"), (False, None, "on this device")])
 def test_impossible_method_lists_possible_ones(given, has_vjp, shots, why):
-    with pytest.raises(DifferentiationError, match=rf"{why}.*'best', 'parameter-shift', 'finite-diff' or None"):
+    with pytest.raises(
+        DifferentiationError, match=rf"{why}.*'best', 'parameter-shift', 'finite-diff', 'hadamard', 'spsa' or None"
+    ):
         resolve(given, has_vjp, shots)
 
 

@@ -1,17 +1,19 @@
 """The PyTorch node: every transform of torch, dtypes, saved tensors, threads."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from qhybrid import interfaces
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Function
 from qhybrid.gradients import Adjoint, CircuitFunction, ParameterShift
 from qhybrid.program import Program, Samples
+from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.reference import ReferenceExecutable
 from tests.gradients.circuits import (
     ANGLES,
@@ -209,14 +211,87 @@ def test_nested_vmap_and_other_dimensions_are_one_execution():
     torch.testing.assert_close(got[2, 3], call(x[:, 3], b[2]))
 
 
+# ------------------------------------------------------------------ forward mode
+
 # PyTorch loads its own decompositions, scripted the old way, when forward mode is first used.
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
-def test_forward_mode_is_refused_with_the_alternative():
+forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+
+
+@forward_mode
+@pytest.mark.parametrize("name", ["batched and shared", "state and more", "coefficients"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_every_check_of_pytorch_passes(name, method):
+    call = node(ANGLES[name], method)
+    first = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
+    assert gradcheck(call, tensors(ANGLES[name]), **first)
+    assert gradgradcheck(call, tensors(ANGLES[name]), check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+@forward_mode
+def test_several_tangents_share_one_execution():
+    calls = []
+
+    class Watched(StateVectorExecutable):
+        def jvp(self, slots, tangents):
+            calls.append(tangents.shared.shape)
+            return super().jvp(slots, tangents)
+
+    f = CircuitFunction(Circuit(MIXED, Watched), Adjoint())
     x, b = tensors(MIXED, requires_grad=False)
-    with pytest.raises(DifferentiationError, match="jacrev"):
-        torch.func.jvp(lambda x: node(MIXED)(x, b)[0], (x,), (x,))
-    with pytest.raises(DifferentiationError, match="jacrev"), forward_ad.dual_level():
-        node(MIXED)(forward_ad.make_dual(x, x), b)
+    jacobian = torch.func.jacfwd(lambda x: interfaces.apply("torch", f, (x, b))[0])(x)
+    assert calls == [(2, 2)]
+    torch.testing.assert_close(jacobian, torch.func.jacrev(lambda x: interfaces.apply("torch", f, (x, b))[0])(x))
+
+
+@forward_mode
+def test_a_hessian_is_one_execution():
+    calls = []
+
+    class Watched(StateVectorExecutable):
+        def second_order(self, slots, cotangents, tangents, *others):
+            calls.append(len(tangents.shared))
+            return super().second_order(slots, cotangents, tangents, *others)
+
+    f = CircuitFunction(Circuit(MIXED, Watched), Adjoint())
+    x, b = tensors(MIXED, requires_grad=False)
+
+    def value(x):
+        return (interfaces.apply("torch", f, (x, b))[0] ** 2).sum()
+
+    hessian = torch.func.hessian(value)(x)
+    assert calls == [2]
+    torch.testing.assert_close(hessian, torch.func.jacrev(torch.func.jacrev(value))(x))
+    torch.testing.assert_close(hessian, torch.func.jacfwd(torch.func.jacfwd(value))(x))
+
+
+@forward_mode
+def test_integers_have_no_tangent():
+    program = replace(expval(rx(S(0))), tensors=(Samples((0,)),))
+    f = function(program, ParameterShift(), compile_fast, shots=10)
+    x = torch.tensor([0.3], dtype=torch.float64)
+    values, tangents = torch.func.jvp(lambda x: interfaces.apply("torch", f, (x,)), (x,), (x,))
+    assert values[1].dtype == torch.int64
+    assert tangents[0].shape == values[0].shape
+    assert tangents[1].dtype == torch.int64
+    assert not tangents[1].any()
+
+
+def test_programs_that_reverse_twice_to_go_forward():
+    x, b = tensors(MIXED)
+    value, v = loss(MIXED), torch.tensor([0.3, -0.7], dtype=torch.float64)
+    by_hvp = torch.autograd.functional.hvp(lambda x: value(x, b.detach()), x, v)[1]
+    torch.testing.assert_close(by_hvp, torch.autograd.functional.vhp(lambda x: value(x, b.detach()), x, v)[1])
+    by_jvp = torch.autograd.functional.jvp(lambda x: node(MIXED)(x, b.detach())[0], x, v)[1]
+    jacobian = torch.autograd.functional.jacobian(lambda x: node(MIXED)(x, b.detach())[0], x)
+    torch.testing.assert_close(by_jvp, jacobian @ v)
+
+
+def test_third_derivatives_are_refused():
+    x, b = tensors(MIXED)
+    (first,) = torch.autograd.grad(loss(MIXED)(x, b), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+    with pytest.raises(DifferentiationError, match="Third derivatives"):
+        second.sum().backward()
 
 
 # ------------------------------------------------------------------ saved tensors

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize, prune
 
 import qhybrid as qml
 from qhybrid.qnn import TorchLayer
+from qhybrid_devices.statevector.executable import StateVectorExecutable
 from tests.qnn import circuits
 
 SHAPES = {"w": (3, 2), "v": 1}
@@ -122,6 +123,28 @@ def test_functional_call_and_ensembles():
     stack = {k: torch.stack([p.detach(), other[k]]) for k, p in made.named_parameters()}
     ensemble = torch.func.vmap(lambda p: torch.func.functional_call(made, p, (x,)))(stack)
     torch.testing.assert_close(ensemble, torch.stack([made(x), expected]).detach())
+
+
+def test_an_ensemble_of_models_is_one_execution(monkeypatch):
+    runs, run = [], StateVectorExecutable.run_with_residual
+
+    def counted(self, slots, *args, **kwargs):
+        runs.append(slots.batch_size)
+        return run(self, slots, *args, **kwargs)
+
+    models, x = [torch.nn.Sequential(torch.nn.Linear(2, 2), layer()) for _ in range(5)], inputs(4)
+    parameters, buffers = torch.func.stack_module_state(models)
+
+    def model(p, b):
+        return torch.func.functional_call(models[0], (p, b), (x,))
+
+    expected = torch.stack([m(x) for m in models])
+    monkeypatch.setattr(StateVectorExecutable, "run_with_residual", counted)
+    torch.testing.assert_close(torch.func.vmap(model)(parameters, buffers), expected)
+    assert runs == [5 * 4]
+    gradients = torch.func.vmap(torch.func.grad(lambda p, b: model(p, b).sum()))(parameters, buffers)
+    (first,) = torch.autograd.grad(expected[0].sum(), models[0][1].w)
+    torch.testing.assert_close(gradients["1.w"][0], first)
 
 
 def test_per_sample_gradients():

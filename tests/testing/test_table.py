@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pennylane as qml
 import pytest
@@ -7,7 +9,12 @@ import torch
 
 import qhybrid
 from qhybrid.errors import DifferentiationError
+from qhybrid.execution import Circuit
+from qhybrid.gradients import ParameterShift
+from qhybrid.gradients.base import Wanted, shifted_jvp, shifted_second_order
 from qhybrid.testing import check_gradients
+from qhybrid_devices.statevector.device import StateVectorDevice
+from qhybrid_devices.statevector.executable import StateVectorExecutable
 from tests.testing.broken_devices import WrongSignDevice
 
 X, W = np.array([0.4, -1.2]), np.array([0.3, 0.5, -0.8])
@@ -36,11 +43,73 @@ def expected():
 def test_all_methods_agree(kind):
     make = {"autograd": lambda a: qml.numpy.array(a, requires_grad=True), "numpy": np.array, "torch": torch.tensor}
     table = check_gradients(node(), make[kind](X), make[kind](W))
-    assert [r.method for r in table.possible] == ["adjoint", "parameter-shift", "finite-diff", "hadamard"]
+    gradients = [r for r in table.possible if r.derivative == "gradient"]
+    assert [r.method for r in gradients] == ["adjoint", "parameter-shift", "finite-diff", "hadamard"]
+    assert [r.method for r in table.possible if r.derivative == "jvp"][:3] == [r.method for r in gradients][:3]
     assert table.agree(1e-9)
-    for row in table.possible:
+    for row in gradients:
         assert row.norm == pytest.approx(np.linalg.norm(expected()), abs=1e-9)
-        assert row.seconds > 0
+    assert all(row.seconds > 0 for row in table.possible)
+
+
+def scalar(plain, weights):
+    return lambda x, w: sum(weight * r for weight, r in zip(weights, plain(x, w), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["autograd", "torch"])
+def test_second_order(kind):
+    make = {"autograd": lambda a: qml.numpy.array(a, requires_grad=True), "torch": torch.tensor}[kind]
+    table = check_gradients(node(), make(X), make(W), order=2)
+    assert [r.derivative for r in table.rows[:4]] == ["gradient", "jvp", "hessian", "hvp"]
+    assert table.agree(1e-7)
+    plain = scalar(
+        qml.QNode(circuit, qml.device("default.qubit"), diff_method="backprop"), np.random.default_rng(2).normal(size=2)
+    )
+    blocks = torch.autograd.functional.hessian(plain, (torch.tensor(X), torch.tensor(W)))
+    hessian = torch.cat([torch.cat(row, dim=1) for row in blocks]).numpy()
+    direction = np.random.default_rng(1).normal(size=5)
+    for method in ("adjoint", "parameter-shift", "finite-diff"):
+        assert table[method, "hessian"].norm == pytest.approx(np.linalg.norm(hessian), abs=1e-8)
+        assert table[method, "hvp"].norm == pytest.approx(np.linalg.norm(hessian @ direction), abs=1e-8)
+        assert table[method, "jvp"].norm == pytest.approx(np.linalg.norm(expected() @ direction), abs=1e-9)
+    assert f"{'adjoint':<16}{'hvp':<10}" in str(table)
+
+
+class WrongTangents(StateVectorExecutable):
+    """Forward mode, where there is one, and the second derivatives that rest on the first are too large."""
+
+    has_jvp = True
+
+    def jvp(self, slots, tangents):
+        return tuple(2 * t for t in shifted_jvp(Circuit(self.program, WrongTangents), slots, tangents))
+
+    def second_order(self, slots, cotangents, tangents, cotangent_tangents, needs):
+        circuit, wanted = Circuit(self.program, StateVectorExecutable), Wanted()
+        found = shifted_second_order(
+            ParameterShift(), circuit, slots, cotangents, tangents, cotangent_tangents, needs, wanted
+        )
+        return found._replace(tangents=replace(found.tangents, shared=2 * found.tangents.shared))
+
+
+class WrongTangentsDevice(StateVectorDevice):
+    def make_executable(self, program):
+        return WrongTangents(program)
+
+
+def test_wrong_forward_mode_and_wrong_second_derivatives_stand_out():
+    table = check_gradients(node(WrongTangentsDevice(wires=2)), torch.tensor(X), torch.tensor(W), order=2)
+    assert table["adjoint", "gradient"].deviation < 1e-9
+    for derivative in ("jvp", "hessian", "hvp"):
+        assert table["adjoint", derivative].deviation > 0.1
+        assert table["parameter-shift", derivative].deviation < 1e-7
+    assert table.worst.method == "adjoint"
+
+
+def test_unknown_order_and_row():
+    with pytest.raises(DifferentiationError, match="got order=3"):
+        check_gradients(node(), X, W, order=3)
+    with pytest.raises(KeyError, match="no row 'adjoint hvp'"):
+        check_gradients(node(), X, W)["adjoint", "hvp"]
 
 
 def test_arguments_that_require_no_gradient_are_left_out():

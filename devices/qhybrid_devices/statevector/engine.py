@@ -288,7 +288,7 @@ class CoefficientTangents(NamedTuple):
 
 def apply_tangents(
     plan: Plan, layout: Layout, psi: NDArray, chi: NDArray, coef: Coefficients, dcoef: CoefficientTangents,
-    moving: NDArray,
+    moving: NDArray, from_zeros: bool = False,
 ) -> None:  # fmt: skip
     """All operations on ``psi`` and on its tangents, in place; see ``tangent.md``.
 
@@ -302,6 +302,7 @@ def apply_tangents(
         coef: coefficients of all operations
         dcoef: their derivatives, of the same dtype
         moving: for each operation whether its coefficients change along any direction
+        from_zeros: whether the tangents begin as zeros, whatever is in ``chi``; faster than zeros there
     """
     if not len(plan.operations):
         return
@@ -309,34 +310,39 @@ def apply_tangents(
         psi[...] = 0
         psi[:, 0, 0] = 1
     moved = _moved(plan, dcoef, moving)
-    begun = np.array([not is_zero(x.reshape(-1)) for x in chi], np.bool_)
-    births = np.where(begun, 0, np.where(moved.any(1), moved.argmax(1), len(plan.operations)))
+    begun = np.array([not (from_zeros or is_zero(x.reshape(-1))) for x in chi], np.bool_)
+    never = ~(begun | moved.any(1))
+    chi[never] = 0
+    if not plan.operations:
+        return
+    births = np.where(begun, -1, np.where(never, len(plan.operations), moved.argmax(1)))
     by_birth = np.argsort(births, kind="stable")
     job, states = _TangentJob.of(plan, layout, len(chi), len(plan.operations), 1), _Swapped(psi)
     numbers = (coef.shared, coef.lanes, dcoef.shared, dcoef.lanes)
     for sweep in plan.sweeps:
         order = _all_operations(plan, sweep)
+        if not len(order):
+            continue
         dirs = by_birth[births[by_birth] < sweep.stop]
         edges = job.groups(sweep, len(dirs))
         (source,), (target,) = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, plan.ops, order, plan.bits)
+        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops, order, plan.bits)
 
         def on_samples(part: Part, head: tuple = (source, target, chi), tail: tuple = (*tables, *numbers)) -> None:
             own = job.scratch[part.worker]
-            tangent_forward(*head, part.start, part.stop, *tail, own.tiles, own.registers)
+            tangent_forward(*(*head, part.start, part.stop, *tail, own.tiles, own.registers))
 
         def on_tiles(
             part: Part, head: tuple = (source, target, chi), tables: tuple = tables, tiling: Tiling = sweep.tiling
         ) -> None:
             own = job.scratch[part.worker].for_tiles(tiling)
-            tangent_sweep_forward(
+            tangent_sweep_forward(*(
                 *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, job.is_whole(tiling),
                 own.tiles, own.tangents[0], own.registers,
-            )  # fmt: skip
+            ))  # fmt: skip
 
-        if len(order):
-            task = on_samples if layout.tile else on_tiles
-            parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+        task = on_samples if layout.tile else on_tiles
+        parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
     states.settle()
 
 
@@ -360,7 +366,7 @@ def reverse_tangents(
     """
     k, chunks = len(chi), layout.chunks
     job, states = _TangentJob.of(plan, layout, k, 3 * (len(plan.operations) - stop), 2), _Swapped(psi, lam)
-    dirs, births, moved = np.arange(k), np.zeros(k, np.int64), _moved(plan, dcoef, moving)
+    dirs, births, moved = np.arange(k), np.full(k, -1), _moved(plan, dcoef, moving)
     undoing = _undoing(plan, coef, dcoef, moving)
     parts = max(num_parts(layout.items(s) * (len(job.groups(s, k)) - 1), job.workers) for s in plan.sweeps)
     numbers = (coef.shared, coef.lanes, *dcoef, *undoing)
@@ -372,16 +378,18 @@ def reverse_tangents(
         gl, dgl = (np.zeros((parts, *front, chunks, plan.num_lane_cotangents)) for front in ((), (k,)))
     for sweep in reversed(plan.sweeps):
         order = _all_operations(plan, sweep, stop)[::-1].copy()
+        if not len(order):
+            continue
         edges = job.groups(sweep, k)
         source, target = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, plan.ops, order, want, plan.bits)
+        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops, order, want, plan.bits)
 
         def on_samples(part: Part, head: tuple = (*source, *target, chi, dlam), tables: tuple = tables) -> None:
             own = job.scratch[part.worker]
-            tangent_backward(
+            tangent_backward(*(
                 *head, part.start, part.stop, *tables, *numbers, gs[part.index], gl, dgs[part.index], dgl,
                 own.tiles, own.registers,
-            )  # fmt: skip
+            ))  # fmt: skip
 
         def on_tiles(
             part: Part,
@@ -390,14 +398,13 @@ def reverse_tangents(
             tiling: Tiling = sweep.tiling,
         ) -> None:
             own, i = job.scratch[part.worker].for_tiles(tiling), part.index
-            tangent_sweep_backward(
+            tangent_sweep_backward(*(
                 *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, gs[i], gl[i], dgs[i], dgl[i],
                 job.is_whole(tiling), own.tiles, *own.tangents, own.registers,
-            )  # fmt: skip
+            ))  # fmt: skip
 
-        if len(order):
-            task = on_samples if layout.tile else on_tiles
-            parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+        task = on_samples if layout.tile else on_tiles
+        parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
     states.settle()
     if not layout.tile:
         gl, dgl = _total(gl)[..., None], _total(dgl)[..., None]
@@ -411,16 +418,23 @@ def _moved(plan: Plan, dcoef: CoefficientTangents, moving: NDArray) -> NDArray:
     return moved
 
 
+def _stay_unitary(plan: Plan) -> NDArray:
+    """For each operation whether any tangent leaves it unitary: not the matrices of the user."""
+    out = np.ones(len(plan.operations), np.bool_)
+    out[[e.index for e in plan.externals if isinstance(e.operator, Matrix | Diagonal)]] = False
+    return out
+
+
 def _undoing(plan: Plan, coef: Coefficients, dcoef: CoefficientTangents, moving: NDArray) -> CoefficientTangents:
     """What takes the place of ``dU`` where psi is un-computed: ``-U dU^dagger U``.
 
     That is ``dU`` itself as long as matrices stay unitary; those of the user need not.
     """
-    given = [e for e in plan.externals if moving[e.index] and isinstance(e.operator, Matrix | Diagonal)]
-    if not given:
+    unitary = _stay_unitary(plan)
+    if np.all(unitary | ~moving):
         return dcoef
     out = CoefficientTangents(dcoef.shared.copy(), dcoef.lanes.copy())
-    for external in given:
+    for external in [e for e in plan.externals if not unitary[e.index]]:
         shape = (external.dim,) if external.diagonal else (external.dim, external.dim)
         part = slice(external.param, external.param + 2 * int(np.prod(shape)))
         if external.form == LANES:

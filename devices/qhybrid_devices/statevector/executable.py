@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qhybrid.execution import Executable, Needs, SecondOrder, result_shape
 from qhybrid.program import Program, Slots, State, Variance
-from qhybrid_devices.externals import Directions, Values
+from qhybrid_devices.externals import Directions, Values, accumulate
 from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector.compiled import Compiled, compile_program
 from qhybrid_devices.statevector.directions import Pass, jvp, second_order
@@ -170,18 +170,15 @@ class StateVectorExecutable(Executable):
         )
         out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
         for p in self._passes(values, directions, count, states=2):
-            into = total if p.some.start == 0 else _zeros_like(values)  # the same for all directions
-            part = into.part(self.program, p.samples.start, p.samples.stop)
-            d_part = d_total.part(self.program, p.samples.start, p.samples.stop).some(p.some.start, p.some.stop)
             own, d_own = [a[p.samples] for a in c], [a[p.some, p.samples] for a in dc]
-            _write(second_order(p, own, d_own, needs, part, d_part), p, out)
-        if not k:
-            return SecondOrder(
-                self._unbatched(out), self.vjp(slots, cotangents, needs), self._cotangents(d_total, slots, needs)
-            )
-        return SecondOrder(
-            self._unbatched(out), self._cotangents(total, slots, needs), self._cotangents(d_total, slots, needs)
-        )
+            into, d_into = _zeros_like(p.values), Directions.zeros(len(p.directions), p.values)
+            _write(second_order(p, own, d_own, needs, into, d_into), p, out)
+            start, stop = p.samples.start, p.samples.stop
+            if p.some.start == 0:  # the cotangents themselves are the same in all directions
+                accumulate(total.part(self.program, start, stop), into)
+            accumulate(d_total.part(self.program, start, stop).some(p.some.start, p.some.stop), d_into)
+        first = self._cotangents(total, slots, needs) if k else self.vjp(slots, cotangents, needs)
+        return SecondOrder(self._unbatched(out), first, self._cotangents(d_total, slots, needs))
 
     def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:
         """Results estimated from ``shots`` samples of each group of compatible measurements.
@@ -239,13 +236,14 @@ class StateVectorExecutable(Executable):
             self._compiled[tile] = compiled
         return compiled
 
-    def _layout(self, count: int) -> Layout:
+    def _layout(self, count: int, shares: int = 1) -> Layout:
+        """How the states of ``count`` samples lie in memory, in tiles of a share of the cache."""
         n, o = self.program.num_wires, self.options
         tile = n < o.sweep_wires or (n <= o.tile_wires and count >= o.tile_batch)
         if not tile:
             return Layout(n, count, count, 1, False, self.real_dtype, o.parallel_work)
         width = register_lanes(self.real_dtype)
-        most = max(width, o.tile_bytes // ((2 * self.real_dtype.itemsize) << n) // width * width)
+        most = max(width, o.tile_bytes // shares // ((2 * self.real_dtype.itemsize) << n) // width * width)
         chunks = -(-count // most)
         if (count << n) * 16 > o.parallel_work and (workers := num_threads()) > 1:
             chunks = max(chunks, min(workers * PARTS_PER_WORKER, -(-count // (o.tile_lanes * width))))
@@ -297,14 +295,14 @@ class StateVectorExecutable(Executable):
             memory.require(needed, program.num_wires, what)
         for start, some in product(range(0, count, size), range(0, len(directions), most)):
             stop, last = min(start + size, count), min(some + most, len(directions))
-            layout = self._layout(stop - start)
+            layout = self._layout(stop - start, shares=2)
             yield Pass(
                 slice(start, stop),
                 slice(some, last),
                 self._compile(layout.tile),
                 layout,
-                values.part(program, start, stop),
-                directions.part(program, start, stop).some(some, last),
+                values.part(program, start, stop).contiguous(),
+                directions.part(program, start, stop).some(some, last).contiguous(),
             )
 
     # ------------------------------------------------------------------ slots and results

@@ -48,7 +48,8 @@ def result_tangents(
     """Tangents of the results of a final state: ``(k, B, S)``, then ``(k, B, ...)`` of each tensor."""
     scalars = np.zeros((len(directions), plan.num_scalars, layout.count))
     if len(plan.table):
-        moments = _moments(plan.table, layout, psi, psi)
+        needed = len(plan.variances.scalars) > 0 or plan.means.matrix is None
+        moments = _moments(plan.table, layout, psi, psi, needed)
         scalars += _sums(plan.means, values, directions, moments)
         if len(plan.variances.scalars):
             c, m = _numbers(plan.variances.numbers, values, directions), moments.rows(plan.variances.rows)
@@ -122,9 +123,10 @@ def _weights(entries: Entries, values: Values, directions: Directions, g: Dual) 
     return products.gathered(entries.rows, entries.shape[1])
 
 
-def _moments(table: WordTable, layout: Layout, bra: DualState, ket: DualState) -> Dual:
-    """``Re <bra|P|ket>`` of each word and sample, ``(T, B)``."""
-    value = word_moments(table, layout, bra.state, ket.state)
+def _moments(table: WordTable, layout: Layout, bra: DualState, ket: DualState, with_value: bool = True) -> Dual:
+    """``Re <bra|P|ket>`` of each word and sample, ``(T, B)``; zeros in place of the value if that is not needed."""
+    zero = np.zeros((len(table), layout.count))
+    value = word_moments(table, layout, bra.state, ket.state) if with_value else zero
     tangents = np.empty((len(bra.tangents), *value.shape))
     for i, (b, k) in enumerate(zip(bra.tangents, ket.tangents, strict=True)):
         tangents[i] = word_moments(table, layout, bra.state, k)

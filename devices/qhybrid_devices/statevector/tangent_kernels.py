@@ -56,18 +56,57 @@ class Directions(NamedTuple):
     lanes: NDArray
 
 
+class Runs(NamedTuple):
+    """How a kernel goes through pairs of rows.
+
+    Args:
+        size: pairs in a block
+        span: neighbouring pairs that are treated alike
+        registers: how many registers of each row of a span there are to do
+        stride: from one of these to the next
+    """
+
+    size: int
+    span: int
+    registers: int
+    stride: int
+
+
 @row_kernel
-def rows_of_block(fr, lanes, shared):
-    """How many pairs of rows make a block."""
-    return max(1, BLOCK_BYTES // (4 * (lanes * fr.itemsize if shared else 64)))
+def runs_of(fr, op, lanes, shared):
+    """Blocks and spans; with coefficients of each lane, a span is one column of registers."""
+    step = 64 // fr.itemsize
+    registers, stride = (lanes // step, step) if shared else (1, lanes)
+    size = max(1, BLOCK_BYTES // (4 * 64 * registers))
+    span = min(op[RUN], size)
+    return Runs(size - size % span, span, span * registers, stride)
 
 
 # ------------------------------------------------------------------ 2 x 2
 #
-# Formula:   chi'_a = sum_b U_ab chi_b + dU_ab psi_b for each pair of rows j, j ^ x; G_ab = sum conj(lambda'_a) psi_b.
-# Shapes:    U and dU: 4 complex coefficients; G: 4 complex cotangents.
-# Layout:    as in ``kernels.py``; pairs are counted as ``paired_row`` says.
+# Formula:   chi'_a = sum_b U_ab chi_b + B_ab psi'_b for each pair of rows j, j ^ x, with B = dU U^dagger; G_ab =
+#            sum conj(lambda'_a) psi_b.
+# Shapes:    U and B: 4 complex coefficients, but as long as U stays unitary B_00 and B_11 are imaginary and B_10 is
+#            -conj(B_01); G: 4 complex cotangents.
+# Layout:    as in ``kernels.py``; pairs are counted as ``paired_row`` says. Here psi goes first.
 # Reference: ``apply`` and ``outer``.
+
+
+@row_kernel
+def u2_change(u, du):
+    """``B = dU U^dagger``."""
+    a, b, c, d, e, f, g, h = u
+    p, q, r, s, t, v, w, x = du
+    return (
+        p * a + q * b + r * c + s * d,
+        q * a - p * b + s * c - r * d,
+        p * e + q * f + r * g + s * h,
+        q * e - p * f + s * g - r * h,
+        t * a + v * b + w * c + x * d,
+        v * a - t * b + x * c - w * d,
+        t * e + v * f + w * g + x * h,
+        (v * e - t * f + x * g - w * h),
+    )
 
 
 @row_kernel
@@ -83,57 +122,69 @@ def times_2x2(u, x, y, z, w):
 
 
 @row_kernel
-def u2_tangent_at(fr, fi, i, k, chi, o, plane, u, du):
-    """``U chi + dU psi`` on the registers at ``i`` and ``k``."""
+def u2_tangent_at(fr, fi, i, k, chi, o, plane, u, change, unitary):
+    """``U chi + B psi'`` on the registers at ``i`` and ``k``."""
     r, m, s, n = o + i, o + i + plane, o + k, o + k + plane
     p = times_2x2(u, load(chi, r), load(chi, m), load(chi, s), load(chi, n))
-    q = times_2x2(du, load(fr, i), load(fi, i), load(fr, k), load(fi, k))
-    save(chi, r, p[0] + q[0])
-    save(chi, m, p[1] + q[1])
-    save(chi, s, p[2] + q[2])
-    save(chi, n, p[3] + q[3])
+    x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
+    if unitary:
+        _, b, c, d, _, _, _, h = change
+        save(chi, r, p[0] - b * y + c * z - d * w)
+        save(chi, m, p[1] + b * x + c * w + d * z)
+        save(chi, s, p[2] - c * x - d * y - h * w)
+        save(chi, n, p[3] - c * y + d * x + h * z)
+    else:
+        q = times_2x2(change, x, y, z, w)
+        save(chi, r, p[0] + q[0])
+        save(chi, m, p[1] + q[1])
+        save(chi, s, p[2] + q[2])
+        save(chi, n, p[3] + q[3])
 
 
 @row_kernel
-def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
+def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, unitary, undo):
     """A 2x2 on psi and on tangents."""
-    step, blocks, stride = blocks_of(fr, lanes, shared)
-    walk, p, count, size = walk_of(op), op[PARAM], op[COUNT], rows_of_block(fr, lanes, shared)
+    step, blocks, _ = blocks_of(fr, lanes, shared)
+    walk, p, count, runs = walk_of(op), op[PARAM], op[COUNT], runs_of(fr, op, lanes, shared)
     for b in range(blocks):
         t = b * step
         u = u2_coefficients(shared, m, ml, p, lanes, t, undo)
-        for first in range(0, count, size):
-            last = min(first + size, count)
-            for s in range(d.count):
-                du, o = u2_coefficients(shared, d.shared, d.lanes, p + d.shift[s], lanes, t, undo), d.at[s]
-                for q in range(first, last):
-                    j = paired_row(walk, q, 0)
-                    if j & walk.cmask == walk.cval:
-                        distance = ((j ^ walk.xmask) - j) * lanes
-                        for i in range(j * lanes + t, (j + 1) * lanes, stride):
-                            u2_tangent_at(fr, fi, i, i + distance, d.planes, o, d.plane, u, du)
-            for q in range(first, last):
+        for first in range(0, count, runs.size):
+            last = min(first + runs.size, count)
+            for q in range(first, last, runs.span):
                 j = paired_row(walk, q, 0)
                 if j & walk.cmask == walk.cval:
-                    distance = ((j ^ walk.xmask) - j) * lanes
-                    for i in range(j * lanes + t, (j + 1) * lanes, stride):
-                        u2_at(fr, fi, i, i + distance, u)
+                    i, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+                    for e in range(runs.registers):
+                        h = i + e * runs.stride
+                        u2_at(fr, fi, h, h + distance, u)
+            for s in range(d.count):
+                o, du = d.at[s], u2_coefficients(shared, d.shared, d.lanes, p + d.shift[s], lanes, t, undo)
+                change = u2_change(u, du)
+                for q in range(first, last, runs.span):
+                    j = paired_row(walk, q, 0)
+                    if j & walk.cmask == walk.cval:
+                        i, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+                        for e in range(runs.registers):
+                            h = i + e * runs.stride
+                            u2_tangent_at(fr, fi, h, h + distance, d.planes, o, d.plane, u, change, unitary)
 
 
 @row_kernel
 def u2_overlap(gr, gi, fr, fi, lanes, op, shared, totals, out):
     """Add the matrix cotangent of a 2x2, lambda after and psi before it."""
-    step, blocks, stride = blocks_of(fr, lanes, shared)
-    walk, o = walk_of(op), op[COTANGENT]
-    for blk in range(blocks):
-        t = blk * step
+    step, blocks, _ = blocks_of(fr, lanes, shared)
+    walk, o, runs = walk_of(op), op[COTANGENT], runs_of(fr, op, lanes, shared)
+    for block in range(blocks):
+        t = block * step
         a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
-        for q in range(op[COUNT]):
+        for q in range(0, op[COUNT], runs.span):
             j = paired_row(walk, q, 0)
             if j & walk.cmask != walk.cval:
                 continue
-            distance = ((j ^ walk.xmask) - j) * lanes
-            for i in range(j * lanes + t, (j + 1) * lanes, stride):
+            start, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+            for r in range(runs.registers):
+                i = start + r * runs.stride
                 k = i + distance
                 x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
                 p0, q0, p1, q1 = load(gr, i), load(gi, i), load(gr, k), load(gi, k)
@@ -193,55 +244,58 @@ def pauli_tangent_at(fr, fi, i, k, chi, o, plane, odd, c, v, dv):
 @row_kernel
 def pauli_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
     """A Pauli rotation on psi and on tangents."""
-    step, blocks, stride = blocks_of(fr, lanes, shared)
-    walk, p, count, size = walk_of(op), op[PARAM], op[COUNT], rows_of_block(fr, lanes, shared)
+    step, blocks, _ = blocks_of(fr, lanes, shared)
+    walk, p, count, runs = walk_of(op), op[PARAM], op[COUNT], runs_of(fr, op, lanes, shared)
     kinds, imaginary = kinds_of_rows(op), op[NUM_Y] & 1 == 1
     for part in range(blocks * kinds):
         t, odd = (part // kinds) * step, part % kinds
         if not has_rows(op, odd):
             continue
         c, s = coefficient(shared, m, ml, p, lanes, t), coefficient(shared, m, ml, p + 1, lanes, t)
-        one = paired_row(walk, 0, odd)
-        negative = (pauli_sign(op, one ^ walk.xmask) < 0) ^ undo
+        negative = (pauli_sign(op, paired_row(walk, 0, odd) ^ walk.xmask) < 0) ^ undo
         v = -s if negative else s
-        for first in range(0, count, size):
-            last = min(first + size, count)
-            for q in range(first, last):
+        for first in range(0, count, runs.size):
+            last = min(first + runs.size, count)
+            for q in range(first, last, runs.span):
                 j = paired_row(walk, q, odd)
                 if j & walk.cmask == walk.cval:
-                    distance = ((j ^ walk.xmask) - j) * lanes
-                    for i in range(j * lanes + t, (j + 1) * lanes, stride):
-                        pauli_at(fr, fi, i, i + distance, imaginary, c, v)
+                    i, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+                    for e in range(runs.registers):
+                        h = i + e * runs.stride
+                        pauli_at(fr, fi, h, h + distance, imaginary, c, v)
             for w in range(d.count):
-                h, o = p + d.shift[w], d.at[w]
-                dc = coefficient(shared, d.shared, d.lanes, h, lanes, t)
-                ds = coefficient(shared, d.shared, d.lanes, h + 1, lanes, t)
+                r, o = p + d.shift[w], d.at[w]
+                dc = coefficient(shared, d.shared, d.lanes, r, lanes, t)
+                ds = coefficient(shared, d.shared, d.lanes, r + 1, lanes, t)
                 dx = c * ds - s * dc
                 dv = -dx if negative else dx
-                for q in range(first, last):
+                for q in range(first, last, runs.span):
                     j = paired_row(walk, q, odd)
                     if j & walk.cmask == walk.cval:
-                        distance = ((j ^ walk.xmask) - j) * lanes
-                        for i in range(j * lanes + t, (j + 1) * lanes, stride):
-                            pauli_tangent_at(fr, fi, i, i + distance, d.planes, o, d.plane, imaginary, c, v, dv)
+                        i, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+                        for e in range(runs.registers):
+                            h = i + e * runs.stride
+                            pauli_tangent_at(fr, fi, h, h + distance, d.planes, o, d.plane, imaginary, c, v, dv)
 
 
 @row_kernel
 def pauli_overlaps(gr, gi, fr, fi, lanes, op, shared, totals, out):
     """Add ``Im <lambda|P|psi>``."""
-    step, blocks, stride = blocks_of(fr, lanes, shared)
-    walk, count, kinds, imaginary = walk_of(op), op[COUNT], kinds_of_rows(op), op[NUM_Y] & 1 == 1
+    step, blocks, _ = blocks_of(fr, lanes, shared)
+    walk, count, runs = walk_of(op), op[COUNT], runs_of(fr, op, lanes, shared)
+    kinds, imaginary = kinds_of_rows(op), op[NUM_Y] & 1 == 1
     for part in range(blocks * kinds):
         t, odd = (part // kinds) * step, part % kinds
         if not has_rows(op, odd):
             continue
         g = splat(fr.dtype.type(0))
-        for q in range(count):
+        for q in range(0, count, runs.span):
             j = paired_row(walk, q, odd)
             if j & walk.cmask == walk.cval:
-                distance = ((j ^ walk.xmask) - j) * lanes
-                for i in range(j * lanes + t, (j + 1) * lanes, stride):
-                    g = g + pauli_overlap(fr, fi, gr, gi, i, i + distance, imaginary)
+                i, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+                for e in range(runs.registers):
+                    h = i + e * runs.stride
+                    g = g + pauli_overlap(fr, fi, gr, gi, h, h + distance, imaginary)
         g = g if pauli_sign(op, paired_row(walk, 0, odd) ^ walk.xmask) > 0 else -g
         deposit(shared, totals, out, op[COTANGENT], lanes, t, g)
 

@@ -2,7 +2,9 @@
 
 Tiles, rows and lanes are as in ``lane_kernels.py``; tangents and blocks as in ``tangent_kernels.py``. On pairs,
 
-    ``out[j] = D * v[j] + O * exchanged(v[j ^ xmask]) + dD * psi[j] + dO * exchanged(psi[j ^ xmask])``.
+    ``out[j] = D * v[j] + O * exchanged(v[j ^ xmask]) + dD * psi[j] + dO * exchanged(psi[j ^ xmask])``
+
+with ``psi`` after the operation.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from qhybrid_devices.statevector.lane_kernels import (
     is_met,
     kinds_of_rows,
     lane_controls,
-    mixed,
     overlap,
     paired_row,
     pauli_cosine,
     pauli_pair,
     pauli_signs,
+    places,
     row_sign,
     turned,
     u2_deposit,
@@ -43,50 +45,86 @@ from qhybrid_devices.statevector.table import (
     TARGET,
     WIDTH,
 )
-from qhybrid_devices.statevector.tangent_kernels import gather_targets, phase_tangent_at, row_of_dense
+from qhybrid_devices.statevector.tangent_kernels import gather_targets, phase_tangent_at, row_of_dense, u2_change
 
 #: Pairs of rows in a block, whose registers of psi stay in the first-level cache.
 BLOCK_ROWS = 64
 
 # ------------------------------------------------------------------ 2 x 2
 #
-# Formula:   chi'_a = sum_b U_ab chi_b + dU_ab psi_b for each pair; G_ab = sum conj(lambda'_a) psi_b.
-# Shapes:    U and dU: 4 complex coefficients; G: 4 complex cotangents.
-# Layout:    as in ``lane_kernels.py``.
+# Formula:   chi'_a = sum_b U_ab chi_b + B_ab psi'_b for each pair, with B = dU U^dagger; G_ab = sum conj(lambda'_a)
+#            psi_b.
+# Shapes:    U and B: 4 complex coefficients; G: 4 complex cotangents.
+# Layout:    as in ``lane_kernels.py``, ``dD`` and ``dO`` being those of B. Here psi goes first.
 # Reference: ``apply`` and ``outer``.
 
 
 @row_kernel
-def u2_change(fr, op, signs, dm, odd, buffer, undo):
-    """``dD`` and ``dO`` of the rows of one parity: zero where controls are not met."""
-    a, b, c, d = u2_lanes(fr, op, signs, dm, odd, buffer, undo)
-    if op[LANE_CMASK] != 0:
-        a = a - (splat(fr.dtype.type(1)) - lane_controls(fr, op, buffer))
-    return a, b, c, d
+def u2_numbers(m, p, undo):
+    """The eight coefficients of a 2x2, or of its inverse."""
+    a, b, c, d, e, f, g, h = m[p], m[p + 1], m[p + 2], m[p + 3], m[p + 4], m[p + 5], m[p + 6], m[p + 7]
+    return (a, -b, e, -f, c, -d, g, -h) if undo else (a, b, c, d, e, f, g, h)
 
 
 @row_kernel
-def u2_tangent_pair(fr, fi, i, k, chi, o, plane, order, u, v, du, dv):
-    """``U chi + dU psi`` on the registers at ``i`` and ``k``, which may be the same."""
+def u2_change_lanes(fr, op, signs, change, odd, buffer):
+    """``dD`` and ``dO`` of the rows of one parity: zero where controls are not met."""
+    first, second = places(fr, op, signs, odd)
+    if op[LANE_CMASK] != 0:
+        met = lane_controls(fr, op, buffer)
+        first, second = met * first, met * second
+    a, b, c, d, e, f, g, h = change
+    return (
+        first * splat(a) + second * splat(g),
+        first * splat(b) + second * splat(h),
+        first * splat(c) + second * splat(e),
+        first * splat(d) + second * splat(f),
+    )
+
+
+@row_kernel
+def changed(u, v, x, y, z, w, p, q, r, s, unitary):
+    """``D (x + i y) + O (z + i w) + dD (p + i q) + dO (r + i s)``; ``dD`` is imaginary as long as U stays unitary."""
+    a, b, c, d = u
+    e, f, g, h = v
+    re = a * x - b * y + c * z - d * w - f * q + g * r - h * s
+    im = a * y + b * x + c * w + d * z + f * p + g * s + h * r
+    return (re, im) if unitary else (re + e * p, im + e * q)
+
+
+@row_kernel
+def u2_tangent_pair(fr, fi, i, k, chi, o, plane, order, u, v, du, dv, unitary):
+    """``U chi + B psi'`` on the registers at ``i`` and ``k``, which may be the same."""
     r, m, s, n = o + i, o + i + plane, o + k, o + k + plane
     x, y, z, w = load(chi, r), load(chi, m), load(chi, s), load(chi, n)
     a, b, c, d = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
-    p, q = mixed(u, x, y, exchanged(z, order), exchanged(w, order))
-    e, f = mixed(du, a, b, exchanged(c, order), exchanged(d, order))
-    save(chi, r, p + e)
-    save(chi, m, q + f)
+    f, g, p, q = exchanged(z, order), exchanged(w, order), exchanged(c, order), exchanged(d, order)
+    re, im = changed(u, du, x, y, f, g, a, b, p, q, unitary)
+    save(chi, r, re)
+    save(chi, m, im)
     if i != k:
-        p, q = mixed(v, z, w, exchanged(x, order), exchanged(y, order))
-        e, f = mixed(dv, c, d, exchanged(a, order), exchanged(b, order))
-        save(chi, s, p + e)
-        save(chi, n, q + f)
+        f, g, p, q = exchanged(x, order), exchanged(y, order), exchanged(a, order), exchanged(b, order)
+        re, im = changed(v, dv, z, w, f, g, c, d, p, q, unitary)
+        save(chi, s, re)
+        save(chi, n, im)
 
 
 @row_kernel
-def u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, undo):
+def u2_tangent_rows(fr, fi, first, last, odd, walk, rows, tile, chi, o, plane, order, u, v, du, dv, unitary):
+    """The pairs of rows ``first .. last - 1`` of one direction."""
+    width = 64 // fr.itemsize
+    for q in range(first, last):
+        j = paired_row(walk, q, odd)
+        if is_met(walk, j, rows, tile):
+            i, k = j * width, (j ^ walk.xmask) * width
+            u2_tangent_pair(fr, fi, i, k, chi, o, plane, order, u, v, du, dv, unitary)
+
+
+@row_kernel
+def u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, unitary, undo):
     """A 2x2 on psi and on tangents."""
-    order, width = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize
-    kinds, walk, count = kinds_of_rows(op), walk_of(op), op[COUNT]
+    order, width, p = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize, op[PARAM]
+    kinds, walk, count, own = kinds_of_rows(op), walk_of(op), op[COUNT], u2_numbers(m, op[PARAM], undo)
     for odd in range(kinds):
         if not has_rows(op, odd):
             continue
@@ -95,19 +133,22 @@ def u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, undo):
         v = u2_lanes(fr, op, signs, m, other, buffer, undo)
         for first in range(0, count, BLOCK_ROWS):
             last = min(first + BLOCK_ROWS, count)
-            for s in range(d.count):
-                dm, o = d.shared[d.shift[s] :], d.at[s]
-                du = u2_change(fr, op, signs, dm, odd ^ outer, buffer, undo)
-                dv = u2_change(fr, op, signs, dm, other, buffer, undo)
-                for q in range(first, last):
-                    j = paired_row(walk, q, odd)
-                    if is_met(walk, j, rows, tile):
-                        i, k = j * width, (j ^ walk.xmask) * width
-                        u2_tangent_pair(fr, fi, i, k, d.planes, o, d.plane, order, u, v, du, dv)
             for q in range(first, last):
                 j = paired_row(walk, q, odd)
                 if is_met(walk, j, rows, tile):
                     u2_pair(fr, fi, j * width, (j ^ walk.xmask) * width, order, u, v)
+            for s in range(d.count):
+                change, o = u2_change(own, u2_numbers(d.shared, p + d.shift[s], undo)), d.at[s]
+                du = u2_change_lanes(fr, op, signs, change, odd ^ outer, buffer)
+                dv = u2_change_lanes(fr, op, signs, change, other, buffer)
+                if unitary:
+                    u2_tangent_rows(
+                        fr, fi, first, last, odd, walk, rows, tile, d.planes, o, d.plane, order, u, v, du, dv, True
+                    )
+                else:
+                    u2_tangent_rows(
+                        fr, fi, first, last, odd, walk, rows, tile, d.planes, o, d.plane, order, u, v, du, dv, False
+                    )
 
 
 @row_kernel

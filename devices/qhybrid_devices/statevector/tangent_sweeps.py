@@ -11,7 +11,7 @@ import numpy as np
 from qhybrid_devices.statevector import kernels, lane_kernels, tangent_kernels, tangent_lane_kernels
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import flat, parity
-from qhybrid_devices.statevector.simd import borrowed, load, save
+from qhybrid_devices.statevector.simd import borrowed, load, save, splat
 from qhybrid_devices.statevector.sweeps import apply_one, gather, scatter, sweep_one
 from qhybrid_devices.statevector.table import DENSE, DIAGONAL, FORM, KIND, LANES, OUTER_ZMASK, PARAM, PAULI, U2, WIDTH
 from qhybrid_devices.statevector.tangent_kernels import Directions
@@ -69,14 +69,22 @@ def is_zero(x):
 
 
 @row_kernel
-def split_directions(i, dirs, first, last, births, moved, base, stride, source, step, at, shift, plain):
-    """Which directions of a group operation ``i`` changes, and which it only acts on.
+def clear(x, first, last):
+    """Fill part of a flat array with zeros, a whole number of registers."""
+    for i in range(first, last, 64 // x.itemsize):
+        save(x, i, splat(x.dtype.type(0)))
+
+
+@row_kernel
+def split_directions(i, dirs, first, last, births, moved, planes, plane, base, stride, source, step, at, shift, plain):
+    """Which directions of a group operation ``i`` changes, and which it only acts on; tangents are born as zeros.
 
     Args:
         i: number of the operation
         dirs, first, last: the group is ``dirs[first:last]``
-        births: for each direction the first operation at which its tangent is not zero
+        births: for each direction the first operation after which its tangent is not zero, -1 if it never was
         moved: from :func:`moved_coefficients`
+        planes, plane: as in :class:`Directions`
         base, stride: the tangent of direction ``d`` is at ``base + d * stride``, or if ``base < 0`` that of number
             ``s`` of the group at ``s * stride``
         source, step: the coefficients of direction ``d`` are at ``source + d * step``
@@ -92,6 +100,8 @@ def split_directions(i, dirs, first, last, births, moved, base, stride, source, 
         place = (s - first) * stride if base < 0 else base + d * stride
         if i < births[d]:
             continue
+        if i == births[d]:
+            clear(planes, place, place + 2 * plane)
         if moved[d, i]:
             at[changed] = place
             shift[changed] = source + d * step
@@ -119,11 +129,11 @@ def copy(source, target):
 
 
 @row_kernel
-def advance(op, bits, fr, fi, d, plain, others, n, lanes, shared, m, ml, buffer, undo):
+def advance(op, bits, fr, fi, d, plain, others, n, lanes, shared, m, ml, buffer, unitary, undo):
     """One operation on psi, on the tangents ``d`` that it changes and on ``others`` at ``plain``."""
     kind, done = op[KIND], 0
     if d.count > 0 and kind == U2:
-        tangent_kernels.u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo)
+        tangent_kernels.u2_tangent(fr, fi, d, lanes, op, shared, m, ml, unitary, undo)
         done = 1
     elif d.count > 0 and kind == PAULI:
         tangent_kernels.pauli_tangent(fr, fi, d, lanes, op, shared, m, ml, undo)
@@ -153,17 +163,18 @@ def overlap_one(op, bits, gr, gi, fr, fi, n, lanes, shared, totals, out):
 
 @kernel
 def tangent_forward(
-    psi, target, chi, i0, i1, dirs, edges, births, moved, ops, order, bits, ms, ml, dms, dml, scratch, buffer
+    psi, target, chi, i0, i1, dirs, edges, births, moved, unitary, ops, order, bits, ms, ml, dms, dml, scratch, buffer
 ):
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
 
     Args:
         psi: ``(C, 2, N, L)``
         target: receives psi; ``psi`` itself if there is one group
-        chi: tangents ``(k, C, 2, N, L)``
+        chi: tangents ``(k, C, 2, N, L)``; what is there before a birth does not matter
         dirs, edges: group ``g`` of directions is ``dirs[edges[g] : edges[g + 1]]``; item ``c * groups + g`` is that
             group and chunk ``c``
         births, moved: as for :func:`split_directions`
+        unitary: for each operation whether it stays unitary along all directions
         ops, bits: tables of the plan
         order: the operations to apply, in this order
         ms: shared coefficients ``(K,)``
@@ -189,11 +200,11 @@ def tangent_forward(
             shared = ops[i, FORM] != LANES
             step = dms.shape[1] if shared else chunks * dml.shape[2]
             changed, others = split_directions(
-                i, dirs, edges[g], edges[g + 1], births, moved, 2 * c * plane, 2 * chunks * plane,
+                i, dirs, edges[g], edges[g + 1], births, moved, planes, plane, 2 * c * plane, 2 * chunks * plane,
                 0 if shared else c * dml.shape[2], step, at, shift, plain,
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, derivatives, own_derivatives)
-            advance(ops[i], bits, fr, fi, d, plain, others, n, lanes, shared, ms, own, buffer, False)
+            advance(ops[i], bits, fr, fi, d, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], False)
         if groups > 1 and g == 0:
             copy(fr, flat(target[c, 0]))
             copy(fi, flat(target[c, 1]))
@@ -201,7 +212,7 @@ def tangent_forward(
 
 @kernel
 def tangent_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, ops, order, want, bits,
+    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, order, want, bits,
     ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffer,
 ):  # fmt: skip
     """Un-compute psi, lambda and the tangents of both, and add the wanted matrix cotangents and their tangents.
@@ -243,7 +254,7 @@ def tangent_backward(
             shared = ops[i, FORM] != LANES
             step = dms.shape[1] if shared else chunks * dml.shape[2]
             changed, others = split_directions(
-                i, dirs, first, last, births, moved, 2 * c * plane, 2 * chunks * plane,
+                i, dirs, first, last, births, moved, kets, plane, 2 * c * plane, 2 * chunks * plane,
                 0 if shared else c * dml.shape[2], step, at, shift, plain,
             )  # fmt: skip
             for side in range(2):  # psi and its tangents, then lambda and its own
@@ -259,7 +270,7 @@ def tangent_backward(
                 xr, xi, planes = (fr, fi, kets) if side == 0 else (gr, gi, bras)
                 change, own_change = (um, own_um) if side == 0 else (dm, own_dm)
                 there = Directions(planes, plane, at, shift, changed, change, own_change)
-                advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, True)
+                advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], True)
         if groups > 1 and g == 0:
             copy(fr, flat(psi_target[c, 0]))
             copy(fi, flat(psi_target[c, 1]))
@@ -271,11 +282,11 @@ def tangent_backward(
 
 
 @row_kernel
-def sweep_advance(op, bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, undo):
+def sweep_advance(op, bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary, undo):
     """One operation on tiles of psi, of the tangents ``d`` that it changes and of ``others`` at ``plain``."""
     kind, outer, done = op[KIND], parity(tile & op[OUTER_ZMASK]), 0
     if d.count > 0 and kind == U2:
-        tangent_lane_kernels.u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, undo)
+        tangent_lane_kernels.u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, unitary, undo)
         done = 1
     elif d.count > 0 and kind == PAULI and lane_kernels.is_phase(op):
         tangent_lane_kernels.phases_tangent(fr, fi, d, n, op, rows, tile, outer, signs, m, buffer, undo)
@@ -307,9 +318,11 @@ def sweep_overlap(op, bits, gr, gi, fr, fi, n, rows, lanes, tile, signs, totals,
 
 
 @row_kernel
-def move_tiles(states, c, dirs, first, last, tile, rows, lanes, scratch, plane, back):
-    """Copy one tile of each direction of a group to scratch memory, or back."""
+def move_tiles(states, c, dirs, first, last, births, start, tile, rows, lanes, scratch, plane, back):
+    """Copy one tile of each direction of a group to scratch memory, but for those born from ``start`` on, or back."""
     for s in range(first, last):
+        if births[dirs[s]] >= start and not back:
+            continue
         o = 2 * (s - first) * plane
         for half in range(2):
             here, there = flat(states[dirs[s], c, half]), scratch[o + half * plane : o + (half + 1) * plane]
@@ -321,7 +334,7 @@ def move_tiles(states, c, dirs, first, last, tile, rows, lanes, scratch, plane, 
 
 @kernel
 def tangent_sweep_forward(
-    psi, target, chi, i0, i1, dirs, edges, births, moved, ops, order, bits, rows, lanes, tiles, signs,
+    psi, target, chi, i0, i1, dirs, edges, births, moved, unitary, ops, order, bits, rows, lanes, tiles, signs,
     ms, ml, dms, dml, whole, scratch, chi_scratch, buffer,
 ):  # fmt: skip
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
@@ -329,7 +342,7 @@ def tangent_sweep_forward(
     Args:
         psi: ``(C, 2, N, 1)``
         target: receives psi; ``psi`` itself if there is one group
-        chi: tangents ``(k, C, 2, N, 1)``
+        chi: tangents ``(k, C, 2, N, 1)``; what is there before a birth does not matter
         dirs, edges: group ``g`` of directions is ``dirs[edges[g] : edges[g + 1]]``; item
             ``(c * len(tiles) + i) * groups + g`` is that group and tile ``i`` of chunk ``c``
         rows, lanes, tiles, signs: as for ``sweep_forward``
@@ -357,27 +370,29 @@ def tangent_sweep_forward(
             gather(pr, tile, rows, lanes, fr)
             gather(pi, tile, rows, lanes, fi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, tile, rows, lanes, planes, plane, False)
+            move_tiles(chi, c, dirs, first, last, births, order[0], tile, rows, lanes, planes, plane, False)
         for i in order:
             mine = ops[i, FORM] == LANES
             m, dm = (own, own_derivatives) if mine else (ms, derivatives)
             changed, others = split_directions(
-                i, dirs, first, last, births, moved, 2 * c * plane if whole else -1,
+                i, dirs, first, last, births, moved, planes, plane, 2 * c * plane if whole else -1,
                 2 * (chunks if whole else 1) * plane, c * dml.shape[2] if mine else 0,
                 chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, dm, dm)
-            sweep_advance(ops[i], bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, False)
+            sweep_advance(
+                ops[i], bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], False
+            )
         if not in_place and g == 0:
             scatter(flat(target[c, 0]), tile, rows, lanes, fr)
             scatter(flat(target[c, 1]), tile, rows, lanes, fi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, tile, rows, lanes, planes, plane, True)
+            move_tiles(chi, c, dirs, first, last, births, order[0], tile, rows, lanes, planes, plane, True)
 
 
 @kernel
 def tangent_sweep_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, ops, order, want, bits,
+    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, order, want, bits,
     rows, lanes, tiles, signs, ms, ml, dms, dml, ums, uml, gs, gc, dgs, dgc, whole, scratch, chi_scratch, dlam_scratch,
     buffer,
 ):  # fmt: skip
@@ -421,14 +436,14 @@ def tangent_sweep_backward(
             gather(qr, tile, rows, lanes, gr)
             gather(qi, tile, rows, lanes, gi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, tile, rows, lanes, kets, plane, False)
-            move_tiles(dlam, c, dirs, first, last, tile, rows, lanes, bras, plane, False)
+            move_tiles(chi, c, dirs, first, last, births, 0, tile, rows, lanes, kets, plane, False)
+            move_tiles(dlam, c, dirs, first, last, births, 0, tile, rows, lanes, bras, plane, False)
         base, stride = (2 * c * plane, 2 * chunks * plane) if whole else (-1, 2 * plane)
         for i in order:
             mine = ops[i, FORM] == LANES
             m = own if mine else ms
             changed, others = split_directions(
-                i, dirs, first, last, births, moved, base, stride, c * dml.shape[2] if mine else 0,
+                i, dirs, first, last, births, moved, kets, plane, base, stride, c * dml.shape[2] if mine else 0,
                 chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
             )  # fmt: skip
             for side in range(2):  # psi and its tangents, then lambda and its own
@@ -450,12 +465,14 @@ def tangent_sweep_backward(
                 else:
                     change = own_dm if mine else dm
                 there = Directions(planes, plane, at, shift, changed, change, change)
-                sweep_advance(ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, True)
+                sweep_advance(
+                    ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], True
+                )
         if not in_place and g == 0:
             scatter(flat(psi_target[c, 0]), tile, rows, lanes, fr)
             scatter(flat(psi_target[c, 1]), tile, rows, lanes, fi)
             scatter(flat(lam_target[c, 0]), tile, rows, lanes, gr)
             scatter(flat(lam_target[c, 1]), tile, rows, lanes, gi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, tile, rows, lanes, kets, plane, True)
-            move_tiles(dlam, c, dirs, first, last, tile, rows, lanes, bras, plane, True)
+            move_tiles(chi, c, dirs, first, last, births, 0, tile, rows, lanes, kets, plane, True)
+            move_tiles(dlam, c, dirs, first, last, births, 0, tile, rows, lanes, bras, plane, True)

@@ -21,20 +21,21 @@ from qhybrid_devices.statevector.engine import (
 )
 from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents
 from qhybrid_devices.statevector.plan import Plan
-from qhybrid_devices.statevector.table import LANES
+from qhybrid_devices.statevector.table import COMP_FIRST, COMP_OP, FACTOR_BATCHED, FACTOR_INDEX, LANES
 from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel
 
 
 def moving_operations(plan: Plan, directions: Directions) -> NDArray:
     """For each operation of a plan whether it changes along any direction."""
-    shared, batched = directions.shared.any(0), directions.batched.any((0, 2))
     moving = np.zeros(len(plan.operations), np.bool_)
-    for i, op in enumerate(plan.operations):
-        if op.external is not None:
-            moving[i] = external_moves(op.external, directions)
-        else:
-            angles = (f.angle for f in op.factors if f.angle is not None)
-            moving[i] = any((batched if a.batched else shared)[a.index] for a in angles)
+    if len(plan.comps):
+        rows, is_batched = plan.factors[:, FACTOR_INDEX], plan.factors[:, FACTOR_BATCHED] == 1
+        factors = np.zeros(len(plan.factors), np.bool_)
+        factors[is_batched] = np.any(directions.batched, (0, 2))[rows[is_batched]]
+        factors[~is_batched] = np.any(directions.shared, 0)[rows[~is_batched]]
+        moving[plan.comps[:, COMP_OP]] = np.logical_or.reduceat(factors, plan.comps[:, COMP_FIRST])
+    for external in plan.externals:
+        moving[external.index] = external_moves(external.operator, directions)
     return moving
 
 

@@ -11,6 +11,7 @@ from qhybrid.gradients import Adjoint
 from qhybrid.gradients.base import second_order
 from qhybrid.program import (
     Constant,
+    Evolution,
     Expectation,
     Fixed,
     Gate,
@@ -158,6 +159,19 @@ def test_nothing_but_one_qubit_gates(rng, build, kind, batch):
 
 
 @pytest.mark.parametrize("batch", [None, 2])
+def test_evolution_with_equal_energies(rng, build, batch):
+    """Divided differences of close and of equal eigenvalues."""
+    x, z = np.array([[0, 1], [1, 0]]), np.diag([1, -1])
+    builder = build(rng, 2, batch)
+    builder.mix()
+    for terms in ([np.kron(z, z), np.kron(x, x)], [np.kron(z, np.eye(2)), 1e-7 * np.kron(x, z)]):
+        time, first, second = builder.angle(), builder.angle(batched=True), builder.angle()
+        builder.gates.append(Gate("evolve", (1, 0), Evolution(Constant(np.array(terms)), time, (first, second))))
+    observable = Observable((Term(0.7, ((0, "Y"),)), Term(0.4, ((0, "X"), (1, "Z")))))
+    check(builder.program((Expectation(observable),)), builder.values(), k=2)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
 @pytest.mark.parametrize("wires", [(0, 1, 2, 3), (2,), (3, 1)])
 def test_preparation(rng, build, wires, batch):
     builder = build(rng, 4, batch)
@@ -258,9 +272,8 @@ def test_single_precision(rng, build, options):
 @pytest.mark.parametrize("group_bytes", [1, 512])
 def test_groups_of_samples_and_directions(rng, build, group_bytes):
     """What does not fit at once gives the same numbers, with cotangents counted once."""
-    program, slots = small_program(rng, build, 11)
-    check(program, slots, PlanOptions(group_bytes=group_bytes), k=3)
-    check(program, slots, PlanOptions(directions=2), k=3)
+    program, slots = small_program(rng, build, 5)
+    check(program, slots, PlanOptions(group_bytes=group_bytes), PlanOptions(directions=2), k=3)
 
 
 def test_missing_tangents_are_zero(rng, build, options):
@@ -329,7 +342,7 @@ def test_memory_is_refused_before_allocation(build, rng, monkeypatch):
     program = builder.program((Expectation(Observable((Term(1.0, ((0, "Z"),)),))),))
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**30)
     slots, tangents = builder.values(), Slots(np.ones((5, 1)))
-    with pytest.raises(DeviceError, match=r"26 wires needs 2\.0 GiB for states and their tangents along 1 direction "):
+    with pytest.raises(DeviceError, match=r"26 wires needs 2\.0 GiB for states and their tangents along 1 direction,"):
         StateVectorExecutable(program).jvp(slots, tangents)
     with pytest.raises(DeviceError, match=r"26 wires needs 4\.0 GiB"):
         StateVectorExecutable(program).second_order(slots, (np.ones(1),), tangents, None, Needs())

@@ -214,7 +214,9 @@ def assert_forward(case, atol, zeros=False):
     expected = case.read(psi), case.read(chi)
     forward(case, *expected)
     apply_plan(case.plan, case.layout, plain, case.coef)
-    apply_tangents(case.plan, case.layout, psi, chi, case.coef, case.dcoef, case.moving)
+    if zeros:
+        chi[...] = np.nan
+    apply_tangents(case.plan, case.layout, psi, chi, case.coef, case.dcoef, case.moving, from_zeros=zeros)
     np.testing.assert_allclose(case.read(psi), expected[0], atol=atol)
     np.testing.assert_allclose(case.read(chi), expected[1], atol=atol)
     np.testing.assert_allclose(psi, plain, atol=atol)
@@ -319,3 +321,30 @@ def test_random_programs(build, options, groups, batch, k, c_dtype):
     assert_forward(case, atol)
     assert_reverse(case, atol)
     assert_reverse(case, atol, stop=len(case.plan.operations) // 2)
+
+
+@pytest.mark.parametrize("batch", [None, 11])
+@pytest.mark.parametrize("from_zeros", [False, True])
+def test_zeros_to_begin_with(build, options, groups, from_zeros, batch):
+    """Each direction moves one angle, as in a Jacobian; some of them move nothing."""
+    rng = np.random.default_rng(5)
+    builder = build(rng, 5, batch)
+    for _ in range(12):
+        builder.add(str(rng.choice(KINDS)), int(rng.integers(1, 3)), 0, bool(rng.integers(2)))
+    case = make(builder, 16, options, from_zeros=from_zeros)
+    for row, i in zip(case.plan.ops, range(len(case.plan.ops)), strict=True):
+        others = np.arange(16) != 1 + i
+        part = slice(row[PARAM], row[PARAM] + 2 * case.plan.operations[i].num_coefficients)
+        if row[FORM] == LANES:
+            case.dcoef.lanes[others, :, part] = 0
+        else:
+            case.dcoef.shared[others, part] = 0
+    assert_forward(case, 1e-11, zeros=True)
+    assert_reverse(case, 1e-11)
+
+
+def test_no_operations(rng, build, options):
+    case = make(build(rng, 3, None), 2, options)
+    assert_forward(case, 0)
+    assert_reverse(case, 0)
+    assert_forward(case, 0, zeros=True)
