@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from pennylane import numpy as pnp
 
+from qhybrid.capture.observables import ScalarOutput, TensorOutput
 from qhybrid.capture.signature import flatten
 from qhybrid.capture.values import concrete, is_functorch, is_tensor
 from qhybrid.circuit import CompiledCircuit
@@ -102,6 +103,8 @@ def _traced(qnode: QNode, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, lis
     entry = qnode._entry(key, leaves)
     if entry.circuit.program.channels:
         raise CaptureError("the circuit is noisy, so that its state is mixed")
+    if not all(isinstance(output, ScalarOutput | TensorOutput) for output in entry.circuit.outputs):
+        raise CaptureError("it postselects outcomes, so that its state is only a part of that of the circuit")
     circuit = _CIRCUITS.get(entry.circuit)
     if circuit is None:
         program = state_program(entry.circuit.program)

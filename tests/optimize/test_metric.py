@@ -320,6 +320,30 @@ def test_noise_is_refused_with_what_works():
         fubini_study(circuit)(pnp.array(0.3, requires_grad=True))
 
 
+def test_postselection_is_refused():
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=2))
+    def circuit(x):
+        qml.RX(x, wires=0)
+        qml.CNOT([0, 1])
+        qml.measure(0, postselect=1)
+        return qml.expval(qml.Z(1))
+
+    with pytest.raises(DifferentiationError, match="postselects"):
+        fubini_study(circuit)(pnp.array(0.3, requires_grad=True))
+
+
+def test_measured_qubits_count_as_part_of_the_state():
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=2))
+    def circuit(x):
+        qml.RX(x[0], wires=0)
+        outcome = qml.measure(0)
+        qml.cond(outcome, qml.RY)(x[1], wires=1)
+        return qml.expval(qml.Z(1))
+
+    metric = fubini_study(circuit)(pnp.array([0.3, 0.4], requires_grad=True))
+    np.testing.assert_allclose(metric.dense(), np.diag([1, np.sin(0.15) ** 2]) / 4, atol=1e-12)
+
+
 def test_nothing_trained_is_refused():
     gates, args = CIRCUITS["layers"]
     with pytest.raises(DifferentiationError, match="requires_grad=True"):
