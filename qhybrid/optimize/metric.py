@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.optimize.gates import GateMetric
+from qhybrid.optimize.gates import GateMetric, Occurrences
 from qhybrid.optimize.layout import shared_of
 from qhybrid.optimize.point import Point, point_of
 from qhybrid.optimize.states import MAX_TANGENT_NUMBERS
+from qhybrid.program import Slots
 from qhybrid.qnode import QNode
 
 #: The approximations that there are.
@@ -160,17 +161,21 @@ class LayerMetric(Metric):
             self._blocks = self.gates.layer_blocks()
 
     def _matmat(self, vectors: NDArray) -> NDArray:
-        return np.array([self._product(v) for v in np.asarray(vectors, float).T]).reshape(-1, len(self)).T
-
-    def _product(self, vector: NDArray) -> NDArray:
         point, occurrences = self.point, self.gates.occurrences
-        pushed = point.classical.push(vector[None])
-        batched = None if pushed.batched is None else pushed.batched[0]
-        rows = occurrences.spread(shared_of(pushed)[0], batched, len(point.state.psi))
-        product = np.zeros(rows.shape)
+        pushed = point.classical.push(np.asarray(vectors, float).T)
+        found = direction_rows(occurrences, pushed, len(point.state.psi))
+        products = np.zeros(found.shape)
         for layer, block in self._blocks:
-            product[layer] = np.einsum("bij,jb->ib", block, rows[layer])
-        return point.classical.pull(occurrences.collect(product / point.batch, point.slots))
+            products[:, layer] = np.einsum("bij,kjb->kib", block, found[:, layer])
+        pulled = [point.classical.pull(occurrences.collect(p / point.batch, point.slots)) for p in products]
+        return np.array(pulled).reshape(-1, len(self)).T
+
+
+def direction_rows(occurrences: Occurrences, tangents: Slots, batch: int) -> NDArray:
+    """Directions ``(k, rows, batch)`` of single occurrences, from ``k`` directions of the slots."""
+    shared, batched = shared_of(tangents), tangents.batched
+    found = [occurrences.spread(s, None if batched is None else batched[j], batch) for j, s in enumerate(shared)]
+    return np.array(found).reshape(len(shared), len(occurrences.sources), batch)
 
 
 def fubini_study(
