@@ -5,7 +5,7 @@ All contestants start from the same angles, and stop when the energy is as close
 combination is run, and the one that needs fewest steps is timed. PennyLane's optimizer makes the same steps as ours
 with the same metric, which is checked first; so its grid is run with ours, and only the winner with PennyLane's. Its
 exact metric is that of ``adjoint_metric_tensor``, PennyLane's fastest on a simulator; the one that it makes of circuits
-takes far longer.
+takes longer. One of its steps is timed, and counted as often as ours needed.
 """
 
 from __future__ import annotations
@@ -186,14 +186,14 @@ def compare(size: Size) -> dict[str, Any]:
         "natural gradient, exact metric": run(makers["full"](**settings["full"]), metric),
         "natural gradient, block-diag": run(makers["block-diag"](**settings["block-diag"]), metric),
         f"QNGOptimizer, block-diag, {device}": run(pennylanes("block-diag"), metric, theirs),
-        "QNGOptimizer, exact metric, default.qubit": run(
-            pennylanes("full"), metric, dense, **pennylane_metrics(dense)["full"]
-        ),
     }
+    begin = time.perf_counter()
+    pennylanes("full").step(dense, w, **pennylane_metrics(dense)["full"])
     return {
         "exact": exact,
         "target": size.target,
         "check": check,
+        "seconds a step of QNGOptimizer, exact metric": time.perf_counter() - begin,
         "tuned": best,
         "paths": {n: {"errors": e, "seconds": s} for n, (e, s) in paths.items()},
     }
@@ -271,15 +271,16 @@ def run(quick: bool) -> Report:
 
 
 def _remarks(found: Mapping[str, Any], big: Mapping[str, float], quick: bool) -> list[str]:
-    paths = found["paths"]
+    paths, each = found["paths"], found["seconds a step of QNGOptimizer, exact metric"]
     steps = {n: len(p["errors"]) - 1 for n, p in paths.items()}
     seconds = {n: p["seconds"][-1] for n, p in paths.items()}
     natural = steps["natural gradient, exact metric"]
     fewer = steps["gradient descent"] / max(1, natural)
-    theirs = min(s for n, s in seconds.items() if n.startswith("QNG"))
+    theirs = min(natural * each, *(s for n, s in seconds.items() if n.startswith("QNG")))
     faster = theirs / seconds["natural gradient, exact metric"]
     memory = big["peak MiB"] / big["matrix MiB"]
     return [
+        f"QNGOptimizer with adjoint_metric_tensor: {each:.3g} s a step, so {natural * each:.3g} s for {natural} steps.",
         f"One step with {big['parameters']:.0f} parameters on {big['qubits']:.0f} qubits: {big['products']:.0f} "
         f"products with the metric, {big['seconds']:.3g} s, as much as {big['gradients']:.3g} gradients; at most "
         f"{big['peak MiB']:.3g} MiB of arrays, where the matrix would take {big['matrix MiB']:.3g} MiB.",
