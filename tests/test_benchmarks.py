@@ -23,6 +23,7 @@ FILES = (
     "parameter_shift",
     "plugins",
     "natural_gradient",
+    "derivatives",
     "sampling",
     "start",
     "ratio",
