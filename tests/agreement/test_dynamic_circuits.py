@@ -174,7 +174,6 @@ def test_batches_in_torch(circuit, method):
     torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # PyTorch's forward mode
 @pytest.mark.parametrize("circuit", [reset, postselected], ids=lambda c: c.__name__)
 def test_forward_mode(circuit):
     node = _flat(qhybrid.QNode(circuit, _device(DEVICES[0])))

@@ -105,7 +105,6 @@ def test_gradients_from_shots_are_unbiased(device):
     assert np.all(error < 0.02)  # else the line above would say little
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # PyTorch's forward mode
 @pytest.mark.parametrize("host", ["autograd", "torch", "torch forward"])
 def test_postselected_gradients_from_shots_are_refused(host):
     def circuit(x):
