@@ -146,10 +146,10 @@ def _recorded(layer: TorchLayer) -> Iterator[list[torch.Tensor]]:
     """The inputs of all calls of a layer."""
     seen: list[torch.Tensor] = []
 
-    def keep(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen.append(inputs[0].detach().clone())
+    def keep(module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
+        seen.extend(x.detach().clone() for x in (*args, *kwargs.values()))
 
-    handle = layer.register_forward_pre_hook(keep)
+    handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield seen
     finally:

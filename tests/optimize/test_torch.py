@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from functools import partial
 
 import numpy as np
 import pennylane as qml
@@ -99,6 +100,17 @@ def test_step_of_a_layer_uses_the_inputs_of_its_closure(dtype):
     np.testing.assert_allclose(found, move, atol=1e-8 if dtype is torch.double else 1e-5)
     assert loss.item() > closure().item()
     assert not layer._forward_pre_hooks
+
+
+def test_layer_that_is_called_by_keyword():
+    steps = []
+    for call in (lambda layer, x: layer(x), lambda layer, x: layer(inputs=x)):
+        layer, inputs, labels = layer_and_data()
+        torch.nn.init.constant_(layer.first, 0.3), torch.nn.init.constant_(layer.second, 0.2)
+        optimizer = TorchNaturalGradient(layer.parameters(), layer, lr=0.1)
+        optimizer.step(closure_of(optimizer, partial(call, layer), inputs, labels))
+        steps.append(optimizer.solution.direction)
+    np.testing.assert_array_equal(*steps)
 
 
 def test_layer_in_a_model_and_several_calls():
