@@ -411,7 +411,7 @@ def test_dangerous_code_is_refused(name):
 
 
 def test_a_random_number_that_was_drawn_in_advance_is_refused():
-    np.random.seed(0)  # noqa: NPY002 - normal numbers are made in pairs, and the second one is kept
+    np.random.seed(0)
     for _ in range(2):
         with pytest.raises((CaptureError, TypeError, ValueError)):
             Traced(DANGERS["random state"], (draw(3),))
