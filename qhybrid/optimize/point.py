@@ -61,7 +61,8 @@ def point_of(qnode: QNode, args: tuple, kwargs: dict[str, Any], argnums: int | S
     Args:
         qnode: the QNode
         args, kwargs: its arguments
-        argnums: positions of the trained arguments, ``None`` for all that require gradients
+        argnums: positions of the trained arguments, ``None`` for all that require gradients; they stand in the order
+            of the call in any case
 
     Raises:
         DifferentiationError: there are no states, nothing is trained, or a trained argument is complex
@@ -69,8 +70,9 @@ def point_of(qnode: QNode, args: tuple, kwargs: dict[str, Any], argnums: int | S
     _refuse_shots(qnode)
     chosen = (argnums,) if isinstance(argnums, int) else argnums
     if chosen is not None:
-        if not all(0 <= i < len(args) for i in chosen):
+        if not all(-len(args) <= i < len(args) for i in chosen):
             raise DifferentiationError(f"argnums is {argnums}, but the call has the {len(args)} arguments 0, 1, ...")
+        chosen = tuple(i % len(args) for i in chosen)
         args = tuple(_as_trainable(a) if i in chosen else a for i, a in enumerate(args))
     try:
         found, leaves, circuit, method = _traced(qnode, args, kwargs)
