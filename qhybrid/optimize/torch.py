@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from qhybrid.optimize.metric import Metric, fubini_study
+from qhybrid.optimize.metric import APPROXIMATIONS, Metric, fubini_study
 from qhybrid.optimize.solver import Solution, Solver
 from qhybrid.qnn.torch import TorchLayer
 from qhybrid.qnode import QNode
@@ -70,6 +70,8 @@ class TorchNaturalGradient(torch.optim.Optimizer):
         if not lr > 0:
             raise ValueError(f"lr is {lr}; it must be positive.")
         self.solver = Solver(damping, solver, max_iterations, tolerance, preconditioner)
+        if approx not in APPROXIMATIONS:
+            raise ValueError(f"There is no approximation {approx!r}; choose one of {APPROXIMATIONS}.")
         self.approx = approx
         self._source = metric
         self.solution: Solution | None = None
