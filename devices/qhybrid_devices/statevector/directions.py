@@ -22,6 +22,7 @@ from qhybrid_devices.statevector.engine import (
 )
 from qhybrid_devices.statevector.measurement_tangents import result_tangents, seed_tangents, tangent_states
 from qhybrid_devices.statevector.preparation import add_amplitude_cotangent, initial_state, initial_tangents
+from qhybrid_devices.statevector.sample_gradients import gradients_pay, tangents_by_gradients
 from qhybrid_devices.statevector.tangents import chain_rule_tangents, coefficient_tangents, moving_operations
 
 
@@ -46,35 +47,44 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class _Final:
-    """The final states and what led to them."""
+class _Start:
+    """What the operations work with; if there are product operations ``state`` is not initialised."""
 
-    psi: DualState
+    state: NDArray
     coef: Coefficients
     tangents: CoefficientTangents
     moving: NDArray
 
 
-def _forward(p: Pass) -> _Final:
+def _start(p: Pass) -> _Start:
     program, plan = p.compiled.program, p.compiled.plan
-    from_zeros = program.preparation is None
-    psi = DualState(
-        p.layout.empty() if len(plan.product_bits) else initial_state(program, p.layout, p.values),
-        tangent_states(len(p.directions), p.layout)
-        if from_zeros
-        else initial_tangents(program, p.layout, p.directions),
-    )
     moving = moving_operations(plan, p.directions)
-    coef = coefficients(plan, p.layout, p.values)
-    tangents = coefficient_tangents(plan, p.layout, p.values, p.directions, moving)
-    apply_tangents(plan, p.layout, psi.state, psi.tangents, coef, tangents, moving, from_zeros)
-    return _Final(psi, coef, tangents, moving)
+    return _Start(
+        p.layout.empty() if len(plan.product_bits) else initial_state(program, p.layout, p.values),
+        coefficients(plan, p.layout, p.values),
+        coefficient_tangents(plan, p.layout, p.values, p.directions, moving),
+        moving,
+    )
+
+
+def _forward(p: Pass, start: _Start) -> DualState:
+    """The final states; those in ``start`` become them."""
+    program, plan, from_zeros = p.compiled.program, p.compiled.plan, p.compiled.program.preparation is None
+    if from_zeros:
+        tangents = tangent_states(len(p.directions), p.layout)
+    else:
+        tangents = initial_tangents(program, p.layout, p.directions)
+    apply_tangents(plan, p.layout, start.state, tangents, start.coef, start.tangents, start.moving, from_zeros)
+    return DualState(start.state, tangents)
 
 
 def jvp(p: Pass) -> tuple[NDArray, ...]:
     """Tangents of the results, directions and then samples in front."""
-    final = _forward(p)
-    return result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, final.psi)
+    start, compiled = _start(p), p.compiled
+    if gradients_pay(compiled.program, len(p.directions)):
+        given = (start.state, start.coef, start.tangents, start.moving)
+        return (tangents_by_gradients(compiled, p.layout, p.values, *given),)
+    return result_tangents(compiled.measurements, p.layout, p.values, p.directions, _forward(p, start))
 
 
 def second_order(
@@ -96,19 +106,19 @@ def second_order(
         tangents: receives the tangents of these
     """
     plan, request = p.compiled.plan, p.compiled.request(needs)
-    final = _forward(p)
-    psi, chi = final.psi
-    results = result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, final.psi)
+    start = _start(p)
+    psi = _forward(p, start)
+    results = result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, psi)
     lam, d_lam = seed_tangents(
-        p.compiled.measurements, p.layout, p.values, p.directions, final.psi, cotangents, cotangent_tangents,
+        p.compiled.measurements, p.layout, p.values, p.directions, psi, cotangents, cotangent_tangents,
         into, tangents, request.anything,
     )  # fmt: skip
     if request.stop >= len(plan.operations) and not request.preparation:
         return results
     g, dg = reverse_tangents(
-        plan, p.layout, psi, chi, lam, d_lam, final.coef, final.tangents, final.moving, request.want, request.stop
+        plan, p.layout, *psi, lam, d_lam, start.coef, start.tangents, start.moving, request.want, request.stop
     )
-    chain_rule(plan, p.layout, p.values, final.coef, g, request.want, into)
+    chain_rule(plan, p.layout, p.values, start.coef, g, request.want, into)
     chain_rule_tangents(plan, p.layout, p.values, p.directions, g, dg, request.want, tangents)
     if request.preparation:
         add_amplitude_cotangent(p.compiled.program, p.layout, lam, into)

@@ -292,7 +292,7 @@ def apply_tangents(
 ) -> None:  # fmt: skip
     """All operations on ``psi`` and on its tangents, in place; see ``tangent.md``.
 
-    Product operations begin from zeros, whatever was in ``psi``; their tangents ``chi`` must then be zero.
+    Product operations overwrite ``psi``, whatever was in it; its tangents ``chi`` must then be zero.
 
     Args:
         plan: the operations
@@ -304,9 +304,6 @@ def apply_tangents(
         moving: for each operation whether its coefficients change along any direction
         from_zeros: whether the tangents begin as zeros, whatever is in ``chi``; faster than zeros there
     """
-    if len(plan.product_bits):
-        psi[...] = 0
-        psi[:, 0, 0] = 1
     moved = _moved(plan, dcoef, moving)
     begun = np.array([not (from_zeros or is_zero(x.reshape(-1))) for x in chi], np.bool_)
     never = ~(begun | moved.any(1))
@@ -318,20 +315,28 @@ def apply_tangents(
     job, states = _TangentJob.of(plan, layout, len(chi), len(plan.operations), 1), _Swapped(psi)
     numbers = (coef.shared, coef.lanes, dcoef.shared, dcoef.lanes)
     for sweep in plan.sweeps:
-        order = _all_operations(plan, sweep)
-        if not len(order):
+        order = sweep.order
+        if not len(order) and not len(plan.product_bits):
             continue
         dirs = by_birth[births[by_birth] < sweep.stop]
         edges = job.groups(sweep, len(dirs))
         (source,), (target,) = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops, order, plan.bits)
+        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops)
+        orders = (order, plan.bits)
 
-        def on_samples(part: Part, head: tuple = (source, target, chi), tail: tuple = (*tables, *numbers)) -> None:
+        def on_samples(
+            part: Part, head: tuple = (source, target, chi), tables: tuple = tables, orders: tuple = orders
+        ) -> None:
             own = job.scratch[part.worker]
-            tangent_forward(*(*head, part.start, part.stop, *tail, own.tiles, own.registers))
+            tangent_forward(*(
+                *head, part.start, part.stop, *tables, plan.product_bits, *orders, *numbers, own.tiles, own.registers
+            ))  # fmt: skip
 
         def on_tiles(
-            part: Part, head: tuple = (source, target, chi), tables: tuple = tables, tiling: Tiling = sweep.tiling
+            part: Part,
+            head: tuple = (source, target, chi),
+            tables: tuple = (*tables, *orders),
+            tiling: Tiling = sweep.tiling,
         ) -> None:
             own = job.scratch[part.worker].for_tiles(tiling)
             tangent_sweep_forward(*(
@@ -350,6 +355,8 @@ def reverse_tangents(
 ) -> tuple[MatrixCotangents, MatrixCotangents]:  # fmt: skip
     """Un-compute both states and their tangents down to operation ``stop``, in place.
 
+    Product operations are not undone; if ``stop`` is among them the states are used up.
+
     Args:
         plan, layout, coef, dcoef, moving: as for :func:`apply_tangents`
         psi: ``layout.shape``
@@ -363,6 +370,7 @@ def reverse_tangents(
         the wanted matrix cotangents, and their tangents along each direction, ``(k, K)`` and ``(k, C, K, L)``
     """
     k, chunks = len(chi), layout.chunks
+    product = plan.product_bits if stop < len(plan.product_bits) else plan.product_bits[:0]
     job, states = _TangentJob.of(plan, layout, k, 3 * (len(plan.operations) - stop), 2), _Swapped(psi, lam)
     dirs, births, moved = np.arange(k), np.full(k, -1), _moved(plan, dcoef, moving)
     undoing = _undoing(plan, coef, dcoef, moving)
@@ -375,14 +383,19 @@ def reverse_tangents(
     else:
         gl, dgl = (np.zeros((parts, *front, chunks, plan.num_lane_cotangents)) for front in ((), (k,)))
     for sweep in reversed(plan.sweeps):
-        order = _all_operations(plan, sweep, stop)[::-1].copy()
-        if not len(order):
+        order = _undone(sweep, stop)
+        if not len(order) and not len(product):
             continue
         edges = job.groups(sweep, k)
         source, target = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops, order, want, plan.bits)
+        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops)
+        orders = (order, want, plan.bits)
 
-        def on_samples(part: Part, head: tuple = (*source, *target, chi, dlam), tables: tuple = tables) -> None:
+        def on_samples(
+            part: Part,
+            head: tuple = (*source, *target, chi, dlam),
+            tables: tuple = (*tables, product, *orders),
+        ) -> None:
             own = job.scratch[part.worker]
             tangent_backward(*(
                 *head, part.start, part.stop, *tables, *numbers, gs[part.index], gl, dgs[part.index], dgl,
@@ -392,7 +405,7 @@ def reverse_tangents(
         def on_tiles(
             part: Part,
             head: tuple = (*source, *target, chi, dlam),
-            tables: tuple = tables,
+            tables: tuple = (*tables, *orders),
             tiling: Tiling = sweep.tiling,
         ) -> None:
             own, i = job.scratch[part.worker].for_tiles(tiling), part.index
@@ -452,12 +465,6 @@ def _complex_last(x: NDArray) -> NDArray:
     return x.view(np.result_type(x.dtype, np.complex64))
 
 
-def _all_operations(plan: Plan, sweep: Sweep, stop: int = 0) -> NDArray:
-    """The operations of a sweep from ``stop`` on; those of the product at the start are like any others here."""
-    start = 0 if len(plan.product_bits) else sweep.start
-    return np.arange(max(start, stop), sweep.stop)
-
-
 class _Swapped:
     """States that a sweep reads in one place and writes to another if several groups of directions begin with them."""
 
@@ -514,11 +521,12 @@ class _TangentJob:
         plane = layout.lanes << layout.num_wires if layout.tile else max(len(t.rows) * width for t in tilings)
         room = int(cache_bytes() * TANGENT_CACHE) // (2 * plane * dtype.itemsize * states)
         most = min(max(1, room - 1), max(1, k))
+        in_place = not copied and most >= k and all(layout.items(s) >= workers for s in plan.sweeps)
 
         def scratch() -> _TangentScratch:
             of_direction = max((len(t.rows) * width for t in copied), default=0)
             return _TangentScratch(
-                register_array((2 * states, plane), dtype),
+                register_array((2 * states, 0 if in_place else plane), dtype),
                 [register_array((most * 2 * of_direction,), dtype) for _ in range(states)],
                 np.empty(2 * plan.buffer_rows * width, dtype),
             )

@@ -35,13 +35,13 @@ def cache_bytes() -> int:
         if not (setting.isdigit() and int(setting) > 0):
             raise DeviceError(f"QHYBRID_CACHE_BYTES is {setting!r}; it must be a positive number of bytes.")
         return int(setting)
-    return _level2(Path("/sys/devices/system/cpu/cpu0/cache")) or USUAL_CACHE
+    return _level2("/sys/devices/system/cpu/cpu0/cache") or USUAL_CACHE
 
 
 @cache
-def _level2(folder: Path) -> int | None:
+def _level2(folder: str | Path) -> int | None:
     """The size that Linux gives, as in ``2048K``."""
-    for index in sorted(folder.glob("index*")):
+    for index in sorted(Path(folder).glob("index*")):
         kinds = [(index / name).read_text().strip() for name in ("level", "type", "size")]
         if kinds[0] == "2" and kinds[1] != "Instruction" and kinds[2].endswith("K") and kinds[2][:-1].isdigit():
             return int(kinds[2][:-1]) << 10

@@ -126,6 +126,15 @@ def double(fr, fi, source, target, half, lanes, t, v):
 
 
 @row_kernel
+def powers(fr, fi, n, lanes, t, after):
+    """The product of the states of the bits below ``b`` for each ``b < n``, at the rows from ``2**b`` on."""
+    save(fr, lanes + t, splat(fr.dtype.type(1)))
+    save(fi, lanes + t, splat(fr.dtype.type(0)))
+    for b in range(n - 1):
+        double(fr, fi, 1 << b, 2 << b, 1 << b, lanes, t, get(after, b, lanes, t))
+
+
+@row_kernel
 def product_state(psi, c0, c1, ops, bits, ms, ml):
     """Write the state after the product operations to some chunks.
 
@@ -201,11 +210,11 @@ def deposit_product(shared, totals, out, o, lanes, t, a, b, x, y):
 
 
 @row_kernel
-def deposit_cotangent(op, u, k, v, lanes, t, totals, out):
-    """Add the matrix cotangent ``k_a v_b`` of one operation, ``v`` before it and ``k`` after it."""
+def deposit_cotangent(op, k, v, w, lanes, t, totals, out):
+    """Add the matrix cotangent ``k_a v_b`` of one operation, ``v`` before it and ``k`` after it, as is ``w``."""
     kind, shared, o = op[KIND], op[FORM] != LANES, op[COTANGENT]
     if kind == PAULI:
-        deposit(shared, totals, out, o, lanes, t, pauli_moment(op, k, applied(u, v)))
+        deposit(shared, totals, out, o, lanes, t, pauli_moment(op, k, w))
     elif kind == U2:
         deposit_product(shared, totals, out, o, lanes, t, k[0], k[1], v[0], v[1])
         deposit_product(shared, totals, out, o + 2, lanes, t, k[0], k[1], v[2], v[3])
@@ -239,20 +248,17 @@ def product_cotangents(psi, lam, c0, c1, ops, bits, want, ms, ml, gs, gl):
     n = num_bits(rows)
     before, after = np.empty(4 * bits.shape[0] * lanes, psi.dtype), np.empty(4 * n * lanes, psi.dtype)
     rest = np.empty(4 * n * lanes, psi.dtype)
-    zero, one = splat(psi.dtype.type(0)), splat(psi.dtype.type(1))
     for c in range(c0, c1):
         fr, fi, gr, gi = flat(psi[c, 0]), flat(psi[c, 1]), flat(lam[c, 0]), flat(lam[c, 1])
         own, out = flat(ml[c]), flat(gl[c])
         one_qubit_states(ops, bits, n, lanes, ms, own, before, after)
         for t in range(0, lanes, 64 // psi.itemsize):
-            save(fr, lanes + t, one)
-            save(fi, lanes + t, zero)
-            for b in range(n - 1):  # the product of the states of the bits below b is at the rows from 2**b on
-                double(fr, fi, 1 << b, 2 << b, 1 << b, lanes, t, get(after, b, lanes, t))
+            powers(fr, fi, n, lanes, t, after)
             for b in range(n - 1, -1, -1):
                 put(rest, b, lanes, t, contract(fr, fi, gr, gi, 1 << b, lanes, t, get(after, b, lanes, t)))
             for p in range(bits.shape[0] - 1, -1, -1):
                 u, k = matrix_of(ops[p], ms, own, lanes, t), get(rest, bits[p], lanes, t)
                 if want[p]:
-                    deposit_cotangent(ops[p], u, k, get(before, p, lanes, t), lanes, t, gs, out)
+                    v = get(before, p, lanes, t)
+                    deposit_cotangent(ops[p], k, v, applied(u, v), lanes, t, gs, out)
                 put(rest, bits[p], lanes, t, applied(transposed(u), k))

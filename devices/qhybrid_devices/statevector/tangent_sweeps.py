@@ -11,6 +11,7 @@ import numpy as np
 from qhybrid_devices.statevector import kernels, lane_kernels, tangent_kernels, tangent_lane_kernels
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import flat, parity
+from qhybrid_devices.statevector.product_tangents import product_dual_cotangents, product_duals
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat
 from qhybrid_devices.statevector.sweeps import apply_one, gather, scatter, sweep_one
 from qhybrid_devices.statevector.table import DENSE, DIAGONAL, FORM, KIND, LANES, OUTER_ZMASK, PARAM, PAULI, U2, WIDTH
@@ -113,6 +114,28 @@ def split_directions(i, dirs, first, last, births, moved, planes, plane, base, s
 
 
 @row_kernel
+def group_places(dirs, first, last, births, before, c, chunks, plane, at, which):
+    """Directions of a group whose tangents of chunk ``c`` are born before an operation, to ``which``, and their places.
+
+    Args:
+        dirs, first, last, births: as for :func:`split_directions`
+        before: number of the operation
+        c, chunks, plane: the tangent of direction ``d`` is at ``2 * (d * chunks + c) * plane``
+        at, which: receive places and directions
+
+    Returns:
+        how many there are
+    """
+    count = 0
+    for s in range(first, last):
+        d = dirs[s]
+        if births[d] < before:
+            at[count], which[count] = 2 * (d * chunks + c) * plane, d
+            count += 1
+    return count
+
+
+@row_kernel
 def planes_at(x, o, plane):
     """Real and imaginary part of the state at ``o`` of a flat array."""
     return x[o : o + plane], x[o + plane : o + 2 * plane]
@@ -163,8 +186,9 @@ def overlap_one(op, bits, gr, gi, fr, fi, n, lanes, shared, totals, out):
 
 @kernel
 def tangent_forward(
-    psi, target, chi, i0, i1, dirs, edges, births, moved, unitary, ops, order, bits, ms, ml, dms, dml, scratch, buffer
-):
+    psi, target, chi, i0, i1, dirs, edges, births, moved, unitary, ops, product, order, bits, ms, ml, dms, dml,
+    scratch, buffer,
+):  # fmt: skip
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
 
     Args:
@@ -176,7 +200,8 @@ def tangent_forward(
         births, moved: as for :func:`split_directions`
         unitary: for each operation whether it stays unitary along all directions
         ops, bits: tables of the plan
-        order: the operations to apply, in this order
+        product: the bit of each product operation; if there are any they overwrite all states before all others
+        order: the other operations to apply, in this order
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, L)``
         dms, dml: derivatives of both, ``(k, K)`` and ``(k, C, K, L)``
@@ -193,7 +218,10 @@ def tangent_forward(
         c, g = item // groups, item % groups
         own, pr, pi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
         fr, fi = (pr, pi) if groups == 1 else (scratch[0], scratch[1])
-        if groups > 1:
+        if product.shape[0] > 0:
+            count = group_places(dirs, edges[g], edges[g + 1], births, product.shape[0], c, chunks, plane, at, plain)
+            product_duals(fr, fi, planes, at, plain, count, c, ops, product, moved, ms, own, dms, dml)
+        elif groups > 1:
             copy(pr, fr)
             copy(pi, fi)
         for i in order:
@@ -212,15 +240,16 @@ def tangent_forward(
 
 @kernel
 def tangent_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, order, want, bits,
-    ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffer,
+    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, product, order,
+    want, bits, ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffer,
 ):  # fmt: skip
     """Un-compute psi, lambda and the tangents of both, and add the wanted matrix cotangents and their tangents.
 
     Args:
         lam, dlam: lambda ``(C, 2, N, L)`` and its tangents ``(k, C, 2, N, L)``
         psi_target, lam_target: receive psi and lambda; the same arrays if there is one group
-        order: the operations to undo, the last one first
+        product: the bit of each product operation; if there are any, theirs are added at the end and use up the states
+        order: the other operations to undo, the last one first
         want: for each operation whether its cotangent is wanted
         dms, dml: derivatives of coefficients, for lambda
         ums, uml: what takes their place for psi, see ``tangent.md``
@@ -271,6 +300,12 @@ def tangent_backward(
                 change, own_change = (um, own_um) if side == 0 else (dm, own_dm)
                 there = Directions(planes, plane, at, shift, changed, change, own_change)
                 advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], True)
+        if product.shape[0] > 0:
+            count = group_places(dirs, first, last, births, product.shape[0], c, chunks, plane, at, plain)
+            product_dual_cotangents(
+                fr, fi, gr, gi, kets, bras, at, plain, count, g == 0, c, ops, product, want, moved, ms, own, dms, dml,
+                gs, flat(gl[c]), dgs, dgl,
+            )  # fmt: skip
         if groups > 1 and g == 0:
             copy(fr, flat(psi_target[c, 0]))
             copy(fi, flat(psi_target[c, 1]))

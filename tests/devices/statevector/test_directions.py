@@ -27,6 +27,7 @@ from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.plan import PlanOptions
 from qhybrid_devices.statevector.reference import ReferenceExecutable
+from qhybrid_devices.statevector.sample_gradients import gradients_pay
 from tests.devices.statevector.conftest import MODES
 
 KINDS = ["fixed", "pauli", "spectral", "spectral-diagonal", "evolution", "matrix", "diagonal"]
@@ -44,6 +45,11 @@ def random_tangents(rng, slots, k):
     batched = None if slots.batched is None else random_like(rng, slots.batched, (k,))
     arrays = tuple(random_like(rng, np.asarray(a, complex), (k,)) for a in slots.arrays)
     return Slots(random_like(rng, slots.shared, (k,)), batched, arrays, slots.batch_size)
+
+
+def one_direction(tangents, i):
+    batched = None if tangents.batched is None else tangents.batched[i : i + 1]
+    return Slots(tangents.shared[i : i + 1], batched, tuple(a[i : i + 1] for a in tangents.arrays), tangents.batch_size)
 
 
 def shifted(slots, tangents, i, step):
@@ -243,6 +249,41 @@ def test_shift_rules(build, options, seed, batch):
     np.testing.assert_allclose(got.tangents.shared, wanted.shared, atol=1e-10)
     if slots.batched is not None:
         np.testing.assert_allclose(got.tangents.batched, wanted.batched, atol=1e-10)
+
+
+@pytest.mark.parametrize("c_dtype", [np.complex128, np.complex64])
+@pytest.mark.parametrize("batch", [None, 5])
+@pytest.mark.parametrize("seed", range(2))
+def test_few_results_along_many_directions(build, options, seed, batch, c_dtype):
+    """By way of gradients, the same as one direction at a time, which is not."""
+    rng = np.random.default_rng(200 + seed)
+    builder = build(rng, 4, batch)
+    for kind in (*KINDS, *KINDS):
+        builder.add(kind, int(rng.integers(0, 3)), int(rng.integers(0, 2)), bool(rng.integers(2)))
+    hermitian = Constant(np.array([[1.0, 2 - 1j], [2 + 1j, -0.5]]))
+    matrices = Observable((Term(0.5, ((0, "X"),), (((2,), hermitian),)), Term(0.3, ((1, "Z"),))))
+    program, slots = builder.program((Expectation(XYZ), Variance(XYZ), Expectation(matrices))), builder.values()
+    tangents = random_tangents(rng, slots, 9)
+    tangents.shared[:, 0] = 0  # some gates may not move
+    assert gradients_pay(program, 9)
+    assert not gradients_pay(program, 1)
+    executable = StateVectorExecutable(program, c_dtype, options)
+    (got,) = executable.jvp(slots, tangents)
+    assert got.dtype == executable.real_dtype
+    for i in range(9):
+        (wanted,) = executable.jvp(slots, one_direction(tangents, i))
+        np.testing.assert_allclose(got[i], wanted[0], atol=1e-10 if c_dtype == np.complex128 else 3e-4)
+
+
+@pytest.mark.parametrize("batch", [None, 5])
+def test_nothing_moves(rng, build, options, batch):
+    builder = build(rng, 3, batch)
+    builder.mix()
+    builder.add("pauli", 1, batched=True)
+    program, slots = builder.program((Expectation(XYZ),)), builder.values()
+    tangents = Slots(np.zeros((4, *slots.shared.shape)))
+    (got,) = StateVectorExecutable(program, options=options).jvp(slots, tangents)
+    np.testing.assert_array_equal(got, np.zeros((4, 1) if batch is None else (4, batch, 1)))
 
 
 def small_program(rng, build, batch, wires=3):
