@@ -16,6 +16,7 @@ BENCHMARKS = {
     "w1": "w1_hybrid_step",
     "ps": "parameter_shift",
     "plugins": "plugins",
+    "natural": "natural_gradient",
     "derivatives": "derivatives",
     "overhead": "overhead",
     "ratio": "ratio",

@@ -22,6 +22,12 @@ STYLES = {
     "lightning.qubit": ("#d9730d", 1.5, "s"),
     "default.qubit": ("#7a7a7a", 1.5, "^"),
 }
+NATURAL_STYLES = {
+    "natural gradient, exact": ("#0b62a4", 2.4, "o"),
+    "natural gradient, block": ("#58a6d6", 1.8, "o"),
+    "QNGOptimizer": ("#d9730d", 1.5, "s"),
+    "gradient descent": ("#7a7a7a", 1.5, "^"),
+}
 OTHER = ("#a0529c", 1.5, "D")
 INK, GRID = "#333333", "#e4e4e4"
 #: The same file for the same numbers: no date, no random names inside.
@@ -35,6 +41,8 @@ SETTINGS = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+#: Names of benchmarks on the command line, where they are not those of their files.
+COMMANDS = {"natural_gradient": "natural"}
 AXIS_LABELS = {
     "qubits": "qubits",
     "depth": "layers",
@@ -45,7 +53,7 @@ AXIS_LABELS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plots", description="Draw the results of benchmarks.")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with growth.json and ratio.json")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the pictures")
     parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the pictures")
     arguments = parser.parse_args()
@@ -57,7 +65,7 @@ def draw(results: Path, figures: Path, file_format: str = "svg") -> list[Path]:
     """Draw all pictures.
 
     Args:
-        results: folder with ``growth.json`` and ``ratio.json``
+        results: folder with the result files of ``growth``, ``ratio`` and ``natural``
         figures: folder of the pictures; made if it is missing
         file_format: ``svg`` or ``png``
 
@@ -67,12 +75,13 @@ def draw(results: Path, figures: Path, file_format: str = "svg") -> list[Path]:
     Raises:
         FileNotFoundError: a result file is missing
     """
-    pictures = {"growth": growth_figure, "ratio": ratio_figure}
+    pictures = {"growth": growth_figure, "ratio": ratio_figure, "natural_gradient": natural_figure}
     found = {}
     for name in pictures:
         path = results / f"{name}.json"
         if not path.exists():
-            raise FileNotFoundError(f"There is no {path}. Run `python -m benchmarks {name}` first.")
+            command = COMMANDS.get(name, name)
+            raise FileNotFoundError(f"There is no {path}. Run `python -m benchmarks {command}` first.")
         found[name] = json.loads(path.read_text())["results"]
     figures.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -150,6 +159,33 @@ def ratio_figure(results: Mapping[str, Any]) -> Figure:
     _frame(panel, "layers", "gradient / forward")
     panel.set_title("A gradient in forward passes", loc="left", fontweight="bold", fontsize=10)
     panel.set_title(f"{depths[0]['qubits']} qubits", loc="right", fontsize=9)
+    return figure
+
+
+# ------------------------------------------------------------------ natural gradient
+
+
+def natural_figure(results: Mapping[str, Any]) -> Figure:
+    """Energy error against steps and against seconds, with the target.
+
+    Args:
+        results: of the benchmark ``natural``
+    """
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for name, path in results["paths"].items():
+        color, width, _ = NATURAL_STYLES.get(next((k for k in NATURAL_STYLES if name.startswith(k)), ""), OTHER)
+        along = (range(1, len(path["errors"]) + 1), [max(s, 1e-3) for s in path["seconds"]])
+        for panel, x in zip(panels, along, strict=True):
+            panel.plot(x, path["errors"], color=color, linewidth=width, label=name)
+    for panel, label in zip(panels, ("steps", "seconds"), strict=True):
+        panel.axhline(results["target"], color="#b3261e", linewidth=1.2, linestyle=(0, (5, 3)))
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        _frame(panel, label, "energy error" if label == "steps" else "")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 

@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 #: Own submodules that are imported when first asked for, since they need torch or are for testing only.
-_LAZY = frozenset({"bridge", "qnn", "testing"})
+_LAZY = frozenset({"bridge", "optimize", "qnn", "testing"})
 
 
 _from_pennylane = fall_through("qhybrid", "pennylane")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qhybrid.circuit import CompiledCircuit
+from qhybrid.execution import Needs
+from qhybrid.gradients import GradientMethod, Refused
 from qhybrid.jobs import Usage
 
 
@@ -82,3 +86,50 @@ class Explanation:
         if self.usage is not None:
             lines.append(f"budget:    {self.usage}")
         return "\n".join(lines)
+
+
+def explain_circuit(
+    circuit: CompiledCircuit,
+    method: GradientMethod,
+    method_reason: str,
+    batch: int | None,
+    shots: Sequence[int | None],
+    needs: Needs,
+) -> Explanation:
+    """What runs for a compiled circuit, and what it costs.
+
+    Args:
+        circuit: as its device runs it
+        method: that was resolved for it
+        method_reason: why this one
+        batch: samples, ``None`` if unbatched
+        shots: the number of each copy of the results
+        needs: which derivatives are wanted
+    """
+    program, device = circuit.program, circuit.device
+    method = circuit.differentiated(method, shots[0])
+    samples = 1 if batch is None else batch
+    gradient = method.executions(program, samples, needs)
+    each = [(device.compile(program).circuits_per_execution(s), s or 0) for s in shots]
+    circuits, each_shots = sum(number for number, _ in each), sum(number * of_each for number, of_each in each)
+    return Explanation(
+        path="compiled",
+        reason="",
+        device="",
+        method=method.name,
+        method_reason=method.reason if isinstance(method, Refused) else method_reason,
+        num_wires=program.num_wires,
+        num_gates=len(program.gates),
+        num_parameters=program.num_shared + program.num_batched + len(program.arrays),
+        batch_size=batch,
+        forward_executions=samples * len(shots),
+        gradient_executions=gradient * len(shots),
+        forward_circuits=samples * circuits,
+        forward_shots=samples * each_shots,
+        gradient_circuits=gradient * circuits,
+        gradient_shots=gradient * each_shots,
+        usage=device.jobs.usage if device.runs_jobs else None,
+        memory=device.memory_needed(program, samples),
+        circuit=str(program),
+        execution=device.describe(program, shots[0]),
+    )

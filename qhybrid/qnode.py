@@ -37,13 +37,12 @@ from qhybrid.errors import (
     NotFiniteError,
 )
 from qhybrid.execution import Needs
-from qhybrid.explanation import Explanation
+from qhybrid.explanation import Explanation, explain_circuit
 from qhybrid.gradients import (
     Checked,
     GradientMethod,
     NoDerivative,
     PhysicsAware,
-    Refused,
     check_method,
     pennylane_name,
     resolve,
@@ -448,47 +447,20 @@ class QNode(qml.QNode):
         if self._trace:
             try:
                 key, leaves = flatten(args, kwargs)
-                found = self._entry(key, leaves).trace
-                program, outputs, batch = found.program, found.outputs, found.batch_size
-                needs = Needs(constant=found.prologue.constant(leaves, _is_trainable))
+                known = self._entry(key, leaves).trace
+                program, outputs, batch = known.program, known.outputs, known.batch_size
+                needs = Needs(constant=known.prologue.constant(leaves, _is_trainable))
             except CaptureError as cause:
                 path, reason = "recorded", str(cause)
         if path == "recorded":
             recording = record(self.func, args, kwargs, self._shots)
             lowered = lower(recording.tape, self._backend, lambda value: True, qml.math.requires_grad)
             program, outputs, batch = lowered.program, lowered.outputs, lowered.batch_size
-        program = self._backend.adapt(program)
         shots = self._each_shots()
+        circuit = CompiledCircuit(self._backend.adapt(program), outputs, self._backend)
         method, method_reason = self._resolve_with_reason(shots[0])
-        method = CompiledCircuit(program, outputs, self._backend).differentiated(method, shots[0])
-        if isinstance(method, Refused):
-            method_reason = method.reason
-        samples = 1 if batch is None else batch
-        gradient = method.executions(program, samples, needs)
-        circuits = [(self._backend.compile(program).circuits_per_execution(s), s or 0) for s in shots]
-        each = sum(number for number, _ in circuits)
-        each_shots = sum(number * of_each for number, of_each in circuits)
-        return Explanation(
-            path=path,
-            reason=reason,
-            device=self.device.name,
-            method=method.name,
-            method_reason=method_reason,
-            num_wires=program.num_wires,
-            num_gates=len(program.gates),
-            num_parameters=program.num_shared + program.num_batched + len(program.arrays),
-            batch_size=batch,
-            forward_executions=samples * len(shots),
-            gradient_executions=gradient * len(shots),
-            forward_circuits=samples * each,
-            forward_shots=samples * each_shots,
-            gradient_circuits=gradient * each,
-            gradient_shots=gradient * each_shots,
-            usage=self._backend.jobs.usage if self._backend.runs_jobs else None,
-            memory=self._backend.memory_needed(program, samples),
-            circuit=str(program),
-            execution=self._backend.describe(program, shots[0]),
-        )
+        found = explain_circuit(circuit, method, method_reason, batch, shots, needs)
+        return replace(found, path=path, reason=reason, device=self.device.name)
 
     # ------------------------------------------------------------------ what PennyLane's QNode also offers
 

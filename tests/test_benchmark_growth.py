@@ -32,11 +32,24 @@ def results_of_ratio():
     return {"goal": 4.5, "depths": [{"qubits": 4, "layers": k, "ratio": {"qhybrid": 3.0 + k / 8}} for k in (1, 2, 4)]}
 
 
+def results_of_natural_gradient():
+    paths = {
+        "gradient descent": ([3.0, 2.0, 0.5], [0.0, 0.1, 0.2]),
+        "natural gradient, exact metric": ([3.0, 0.4], [0.0, 0.1]),
+    }
+    return {"target": 0.5, "paths": {n: {"errors": e, "seconds": s} for n, (e, s) in paths.items()}}
+
+
 @pytest.fixture
 def results(tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
-    for name, found in (("growth", results_of_growth()), ("ratio", results_of_ratio())):
+    everything = {
+        "growth": results_of_growth(),
+        "ratio": results_of_ratio(),
+        "natural_gradient": results_of_natural_gradient(),
+    }
+    for name, found in everything.items():
         (folder / f"{name}.json").write_text(json.dumps({"name": name, "results": found}))
     return folder
 
@@ -151,7 +164,7 @@ def test_memory_says_that_it_needs_linux(monkeypatch, tmp_path):
 def test_pictures_are_drawn_and_repeat(results, tmp_path, file_format):
     first = plots.draw(results, tmp_path / "a", file_format)
     second = plots.draw(results, tmp_path / "b", file_format)
-    assert [p.name for p in first] == [f"growth.{file_format}", f"ratio.{file_format}"]
+    assert [p.name for p in first] == [f"{n}.{file_format}" for n in ("growth", "ratio", "natural_gradient")]
     for a, b in zip(first, second, strict=True):
         assert a.stat().st_size > 5000
         assert a.read_bytes() == b.read_bytes()
@@ -173,6 +186,13 @@ def test_picture_of_ratios_shows_the_goal():
     assert goal.get_ydata() == [4.5, 4.5]
 
 
+def test_picture_of_natural_gradients_shows_every_step():
+    steps, seconds = plots.natural_figure(results_of_natural_gradient()).axes
+    assert [line.get_xydata().tolist() for line in steps.lines[:2]] == [[[1, 3], [2, 2], [3, 0.5]], [[1, 3], [2, 0.4]]]
+    assert seconds.lines[1].get_xydata().tolist() == [[1e-3, 3], [0.1, 0.4]]
+    assert steps.lines[2].get_ydata() == [0.5, 0.5]
+
+
 def test_missing_results_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m benchmarks growth"):
         plots.draw(tmp_path, tmp_path)
@@ -183,4 +203,4 @@ def test_pictures_from_the_command_line(results, tmp_path):
     command = [sys.executable, *WARNINGS, "-m", "benchmarks.plots", "--results", results, "--figures", tmp_path / "new"]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["growth.svg", "ratio.svg"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["growth.svg", "natural_gradient.svg", "ratio.svg"]

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize, prune
 
 import qhybrid
 from qhybrid import CircuitError
+from qhybrid.optimize import fubini_study
 from qhybrid.qnn import TorchLayer
 
 EXACT = ("adjoint", "parameter-shift", "best", "backprop")
@@ -275,3 +276,19 @@ def test_16_shared_parameters_and_controlled_rotations(method):
     inputs = torch.rand(2, 2, requires_grad=True)
     layer(inputs).sum().backward()
     assert inputs.grad.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("gate", [qml.CRX, qml.CRY, qml.CRZ])
+def test_17_metric_of_controlled_rotations(gate):
+    def circuit(x):
+        qml.RX(0.8, wires=0)
+        qml.RY(0.3, wires=1)
+        gate(x, wires=[0, 1])
+        return qml.expval(qml.Z(0))
+
+    # the generator is (1 - Z) P / 4, and on the product state that it meets its variance is this
+    probability, mean = np.sin(0.4) ** 2, {"CRX": np.sin(0.3), "CRY": 0.0, "CRZ": np.cos(0.3)}[gate.__name__]
+    expected = (probability - (probability * mean) ** 2) / 4
+    for approx in (None, "block-diag", "diag"):
+        metric = fubini_study(qhybrid.QNode(circuit, _device()), approx)(pnp.array(0.4, requires_grad=True))
+        np.testing.assert_allclose(metric.dense(), [[expected]], atol=1e-12)

@@ -19,7 +19,15 @@ import torch
 from tests.strict import WARNINGS
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
-NAMES = ("qubit_rotation", "hybrid_classifier", "plugins", "derivatives_four_ways", "physics_aware")
+NAMES = (
+    "qubit_rotation",
+    "hybrid_classifier",
+    "plugins",
+    "derivatives_four_ways",
+    "physics_aware",
+    "natural_gradient",
+    "differentiable_ground_state",
+)
 MAX_NOTEBOOK_BYTES = 1_500_000
 
 pytestmark = pytest.mark.slow
@@ -269,6 +277,38 @@ def test_derivatives_saves_its_figures(derivatives):
         assert str(path) in printed
     for text in ("<!-- log -->", "<!-- encoder.weight -->", "<!-- RY -->"):
         assert text in (output / f"derivatives_four_ways_{'f' if 'log' in text else 'hybrid'}.svg").read_text()
+
+
+def test_natural_gradient_goes_straight_and_cools(tmp_path):
+    printed = _finish(_start("natural_gradient", tmp_path))
+    result = _result("natural_gradient", tmp_path)
+    assert result["metric_error"] < 1e-12
+    assert result["operator_error"] < 1e-12
+    assert result["off_course"]["natural gradient"] < 0.02
+    assert result["off_course"]["gradient descent"] > 0.2
+    errors = result["energy_errors"]
+    assert errors["natural gradient"] < 2e-3
+    assert errors["gradient descent"] > 10 * errors["natural gradient"]
+    assert result["torch_error"] == pytest.approx(errors["natural gradient"], rel=0.05)
+    assert result["time_difference"] < 0.1
+    for figure in ("map", "energy"):
+        path = tmp_path / f"natural_gradient_{figure}.png"
+        assert path.stat().st_size > 10_000
+        assert str(path) in printed
+
+
+def test_ground_state_is_differentiated_alike_in_two_ways(tmp_path):
+    printed = _finish(_start("differentiable_ground_state", tmp_path))
+    result = _result("differentiable_ground_state", tmp_path)
+    for name, tolerance in (("energy", 1e-7), ("slope", 1e-4), ("curvature", 1e-4)):
+        circuit, diagonalisation = result[name]
+        assert circuit == pytest.approx(diagonalisation, abs=tolerance)
+    assert result["energy_difference"] < 1e-6
+    assert result["slope_difference"] < 1e-4
+    for figure in ("training", "slopes"):
+        path = tmp_path / f"differentiable_ground_state_{figure}.png"
+        assert path.stat().st_size > 10_000
+        assert str(path) in printed
 
 
 @pytest.mark.parametrize("name", NAMES)

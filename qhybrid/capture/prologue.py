@@ -89,6 +89,20 @@ class Prologue:
         live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f, _ in whole]
         return SlotValues(self._host_name, tuple(map(host.array, live)), tuple([a for _, a in whole]))
 
+    @property
+    def is_affine(self) -> bool:
+        """Whether each angle is a number of a leaf times a constant, plus a constant."""
+        return not self._plan.steps
+
+    @property
+    def num_angle_tensors(self) -> int:
+        """How many of the tensors hold angles; the others are whole arrays."""
+        return (self._plan.shared is not None) + (self._plan.batched is not None)
+
+    def plain(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+        """The tensors of the slot values, computed with NumPy whatever host the leaves belong to."""
+        return self._plan.run([concrete(leaf) for leaf in leaves], NumpyHost(self._plan))
+
     def constant(self, leaves: Sequence[Any], is_trained: Callable[[Any], bool] | None = None) -> frozenset[Angle]:
         """Angles that come from leaves which nobody differentiates; none where leaves do not tell.
 

@@ -248,8 +248,9 @@ def pack(graph: Graph, array: np.ndarray) -> Tracer:
 
 def _random_state() -> tuple:
     """The global random states that a trace must not advance."""
-    numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
-    state: tuple = (random.getstate(), numpy_state["pos"], numpy_state["key"].tobytes())
+    found = np.random.get_state(legacy=False)  # noqa: NPY002
+    numpy_state, spare = found["state"], (found["has_gauss"], found["gauss"])  # normal numbers are made in pairs
+    state: tuple = (random.getstate(), numpy_state["pos"], numpy_state["key"].tobytes(), spare)
     if (torch := sys.modules.get("torch")) is not None:
         with plain_torch():
             state += (torch.get_rng_state().numpy().tobytes(),)

@@ -241,11 +241,7 @@ def _shifted_cotangents(
 
 def _shifts_along(untied: Untied, slots: Slots, tangents: Slots, rule: ShiftRule | None) -> tuple[NDArray, Shifts]:
     """How far each row moves along each direction, ``(k, rows, batch)``, and the shifts of those that move."""
-    count, batch = count_directions(tangents), slots.batch_size
-    moves = np.zeros((count, len(untied.sources), batch_of(slots)))
-    for i in range(count):
-        one = direction(tangents, i)
-        moves[i] = untied.rows(Slots(one.shared, one.batched, (), batch))
+    moves = untied.moves(slots, tangents)
     return moves, untied.shifts(np.flatnonzero(moves.any(axis=(0, 2))).tolist(), rule)
 
 

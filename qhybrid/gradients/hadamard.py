@@ -313,26 +313,26 @@ class _Point:
 @lru_cache(maxsize=256)
 def _gate_rows(program: Program, rows: tuple[int, ...]) -> tuple[tuple[int, int, tuple[tuple[float, Word], ...]], ...]:
     """For each of the rows that is an angle of a gate: its number, that of the gate, and the words of its generator."""
-    places = [(number, k) for number, g in enumerate(program.gates) for k in range(len(g.angles))]
-    chosen = [(row, *places[row]) for row in rows if row < len(places)]
-    return tuple((row, number, generator_words(program.gates[number], k)) for row, number, k in chosen)
+    places = (  # copies of a gate for different outcomes of measurements share a row
+        (angle.index, number, k)
+        for number, gate in enumerate(untie(program).program.gates)
+        for k, angle in enumerate(gate.angles)
+    )
+    return tuple((row, number, generator_words(program.gates[number], k)) for row, number, k in places if row in rows)
 
 
 @lru_cache(maxsize=256)
 def _at_point(program: Program, rows: tuple[int, ...]) -> _Point | None:
     """What must be measured of the circuit itself, ``None`` if nothing."""
-    row = sum(len(g.angles) for g in program.gates)
     scalars: list[Scalar] = []
     coefficients: list[tuple[int, int]] = []
-    for number, measurement in enumerate(program.scalars):
-        for term in measurement.observable.terms:
-            if isinstance(term.coefficient, Angle):
-                if row in rows:
-                    if isinstance(measurement, Variance):
-                        raise _no_square("with trainable coefficients")
-                    scalars.append(Expectation(Observable((replace(term, coefficient=1.0),))))
-                    coefficients.append((row, number))
-                row += 1
+    for number, (measurement, untied) in enumerate(zip(program.scalars, untie(program).program.scalars, strict=True)):
+        for term, copied in zip(measurement.observable.terms, untied.observable.terms, strict=True):
+            if isinstance(copied.coefficient, Angle) and copied.coefficient.index in rows:
+                if isinstance(measurement, Variance):
+                    raise _no_square("with trainable coefficients")
+                scalars.append(Expectation(Observable((replace(term, coefficient=1.0),))))
+                coefficients.append((copied.coefficient.index, number))
     if rows:
         scalars += [Expectation(m.observable) for m in program.scalars if isinstance(m, Variance)]
     if not scalars:

@@ -72,8 +72,17 @@ def apply(function: Function, *tensors: Any) -> tuple[Any, ...]:
 
 def is_compiling(*arguments: Any) -> bool:
     """Whether JAX is making a program of a call with these arguments, to run it as often as it likes."""
-    leaves = jax.tree.leaves(arguments)
-    return any(isinstance(x, jax.core.Tracer) and not jax.core.is_concrete(x) for x in leaves)
+    return any(map(_is_abstract, jax.tree.leaves(arguments)))
+
+
+def _is_abstract(value: Any) -> bool:
+    """Whether a value, below all that differentiates and maps it, has no numbers."""
+    if not isinstance(value, jax.core.Tracer):
+        return False
+    inner = getattr(value, "primal", None)  # of a tracer that differentiates; one that maps has a `batch_dim`
+    if inner is None and hasattr(value, "batch_dim"):
+        inner = value.val
+    return inner is None or _is_abstract(inner)
 
 
 # ------------------------------------------------------------------ evaluation

@@ -151,6 +151,10 @@ def keep_out_of_graphs(*functions: Any) -> None:
         frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
 
 
+# What PyTorch calls by itself, where no caller has kept the compiler out.
+keep_out_of_graphs(_Node.forward, _Node.setup_context, _Node.backward, _Node.vmap, _Node.jvp, _EagerNode.forward)
+
+
 def _evaluate(call: _Call, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     arrays = [_to_numpy(t) for t in tensors]
     if call.wants_residual:

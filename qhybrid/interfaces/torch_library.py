@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
 from qhybrid.errors import CaptureError
@@ -39,8 +40,11 @@ def evaluate_in_graph(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any
         args, kwargs: of the call, tensors only
 
     Raises:
-        CaptureError: an argument is no tensor, or a result is none; the graph breaks at the call
+        CaptureError: an argument is no tensor, or a result is none, or the call is differentiated within the graph; the
+            graph breaks at the call
     """
+    if forward_ad._current_level >= 0 or _is_differentiated():  # read here, so that the compiler watches the level
+        raise CaptureError("torch.func and forward mode cannot differentiate the operator that a QNode is in a graph")
     tensors = [*args, *kwargs.values()]
     if not all(isinstance(t, Tensor) for t in tensors):
         raise CaptureError("only tensors can be arguments of a QNode in a graph of PyTorch; bind all others before")
@@ -50,6 +54,14 @@ def evaluate_in_graph(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any
     if container == "other":
         raise CaptureError("only a tensor, or a tuple or list of them, can be the result of a QNode in a graph")
     return outputs[0] if container == "tensor" else tuple(outputs) if container == "tuple" else outputs
+
+
+@torch.compiler.assume_constant_result
+def _is_differentiated() -> bool:
+    """Whether ``torch.func`` differentiates what is traced: custom operators have no rules for it."""
+    maps = torch._C._functorch.TransformType.Vmap
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() != maps for level in stack)
 
 
 @torch.compiler.assume_constant_result

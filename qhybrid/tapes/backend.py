@@ -6,6 +6,7 @@ import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,7 +25,7 @@ from qhybrid.gradients import NATIVE_METHODS
 from qhybrid.jobs import Jobs, jobs_of
 from qhybrid.program import Program
 from qhybrid.tapes.executable import TapeExecutable
-from qhybrid.tapes.lightning import Direct, direct
+from qhybrid.tapes.lightning import Direct, direct, threads_for
 from qhybrid.tapes.reverse import compact
 
 MAX_CACHED_PROGRAMS = 256
@@ -187,8 +188,14 @@ class TapeBackend(CompilingDevice):
 
     def run(self, tapes: Sequence[QuantumScript]) -> Sequence[Any]:
         """Results of preprocessed tapes: one call of the device, not counted as a job."""
-        with self._lock:
+        with self._lock, self._threads(tapes):
             return self.device.execute(tuple(tapes), self._config())
+
+    def _threads(self, tapes: Sequence[QuantumScript]) -> AbstractContextManager:
+        if not self._is_lightning:
+            return nullcontext()
+        wires = self.device.wires
+        return threads_for(max((t.num_wires for t in tapes), default=0) if wires is None else len(wires))
 
     def execute(self, tapes: Sequence[QuantumScript]) -> Sequence[Any]:
         """Results of preprocessed tapes, sent as a job: one call of the device."""

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 MAX_SERIAL_WIRES = 12
 
 
+def threads_for(num_wires: int) -> AbstractContextManager:
+    """What to run Lightning's kernels under: one thread for small states."""
+    from pennylane_lightning import lightning_qubit_ops
+
+    return one_thread(lightning_qubit_ops.__file__) if num_wires <= MAX_SERIAL_WIRES else nullcontext()
+
+
 def direct(executable: TapeExecutable, device: Any) -> Direct | None:
     """The short way for a program, ``None`` if it does not fit.
 
@@ -57,10 +64,8 @@ class Direct:
     """
 
     def __init__(self, executable: TapeExecutable, device: Any, tape: KeptTape) -> None:
-        from pennylane_lightning import lightning_qubit_ops
         from pennylane_lightning.lightning_base._serialize import QuantumScriptSerializer
 
-        self._library = lightning_qubit_ops.__file__
         self._executable, self._device = executable, device
         num_wires = self._num_wires = executable.program.num_wires if device.wires is None else len(device.wires)
         wires = {w: i for i, w in enumerate(executable.backend.labels(num_wires))}
@@ -117,7 +122,7 @@ class Direct:
         calls = self._calls(state.state_vector)
         measurements = self._device.LightningMeasurements(state)._measurement_lightning
         values = np.empty((point.lanes, len(self._observables)))
-        with self._threads():
+        with threads_for(self._num_wires):
             for lane, (params, matrices) in enumerate(self._lanes(point)):
                 self._run(state, calls, point, lane, params, matrices)
                 for k, observable in enumerate(self._observables):
@@ -136,7 +141,7 @@ class Direct:
         if not trainable:
             return result
         real = np.float32 if self._device.c_dtype == np.complex64 else np.float64
-        with self._threads():
+        with threads_for(self._num_wires):
             for lane, (params, matrices) in enumerate(self._lanes(point)):
                 self._run(state, calls, point, lane, params, matrices)
                 operations = adjoint._create_ops_list_lightning(
@@ -147,9 +152,6 @@ class Direct:
                     state.state_vector, [observable], operations, trainable
                 )
         return result
-
-    def _threads(self) -> AbstractContextManager:
-        return one_thread(self._library) if self._num_wires <= MAX_SERIAL_WIRES else nullcontext()
 
     # ------------------------------------------------------------------ one sample
 

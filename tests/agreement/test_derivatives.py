@@ -185,7 +185,6 @@ HOSTS = {"autograd": in_autograd, "torch": in_torch, "torch.func": in_torch_func
 
 
 @pytest.mark.filterwarnings("ignore:The QNode:qhybrid.FallbackWarning")  # JAX arrays are traced under jit only
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # PyTorch's forward mode
 @pytest.mark.parametrize("measurement", MEASUREMENTS)
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("method", METHODS)

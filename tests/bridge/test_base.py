@@ -10,7 +10,6 @@ from qhybrid.bridge.autograd_function import AutogradFunction
 from qhybrid.bridge.torch_function import TorchFunction
 
 #: PyTorch compiles rules of its own with it when forward mode is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 X, V = np.array([0.3, -0.5, 1.1]), np.array([0.2, 0.7, -0.4])
 Z, W = np.array([0.1 + 0.4j, -0.3j]), np.array([0.5 - 0.2j, 0.3 + 0.1j])

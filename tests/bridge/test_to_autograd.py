@@ -12,7 +12,6 @@ import qhybrid as qml
 from qhybrid import bridge
 
 #: PyTorch compiles rules of its own with it when forward mode is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ def mixed(x, y):
 
 
 #: PyTorch compiles rules of its own with it when forward mode is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 def test_first_and_second_derivatives():

@@ -410,6 +410,13 @@ def test_dangerous_code_is_refused(name):
         Traced(DANGERS[name], (draw(3),))
 
 
+def test_a_random_number_that_was_drawn_in_advance_is_refused():
+    np.random.seed(0)
+    for _ in range(2):
+        with pytest.raises((CaptureError, TypeError, ValueError)):
+            Traced(DANGERS["random state"], (draw(3),))
+
+
 @pytest.mark.parametrize("name", TORCH_DANGERS)
 def test_dangerous_torch_code_is_refused(name):
     with pytest.raises((CaptureError, TypeError, ValueError)):

@@ -163,9 +163,6 @@ class WrongHigher(GradientMethod):
         return found._replace(tangents=replace(found.tangents, shared=1.5 * found.tangents.shared))
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
-)  # PyTorch's own, at its first jvp
 def test_wrong_tangents_and_second_derivatives():
     node = checked_node(diff_method=WrongHigher())
     w = torch.tensor(W)

@@ -50,10 +50,14 @@ def test_evaluations_and_values(name):
     device = qml.device("qhybrid.statevector")
     shifted = qhybrid.QNode(_circuit(apply), device, diff_method="parameter-shift")
     exact = qhybrid.QNode(_circuit(apply), device, diff_method="adjoint")
+    tested = qhybrid.QNode(_circuit(apply), device, diff_method="hadamard")
     x = torch.tensor(0.9, dtype=torch.float64)
     assert shifted.explain(x).gradient_executions == evaluations
-    found, wanted = (torch.func.jacrev(lambda t, f=f: torch.stack(f(t)))(x) for f in (shifted, exact))
-    torch.testing.assert_close(found, wanted, atol=1e-10, rtol=0)
+    by_shifts, by_tests, wanted = (
+        torch.func.jacrev(lambda t, f=f: torch.stack(f(t)))(x) for f in (shifted, tested, exact)
+    )
+    torch.testing.assert_close(by_shifts, wanted, atol=1e-10, rtol=0)
+    torch.testing.assert_close(by_tests, wanted, atol=1e-10, rtol=0)
     found, wanted = (torch.autograd.functional.hessian(lambda t, f=f: sum(f(t)), x) for f in (shifted, exact))
     torch.testing.assert_close(found, wanted, atol=1e-9, rtol=0)
 
@@ -101,7 +105,6 @@ def test_gradients_from_shots_are_unbiased(device):
     assert np.all(error < 0.02)  # else the line above would say little
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # PyTorch's forward mode
 @pytest.mark.parametrize("host", ["autograd", "torch", "torch forward"])
 def test_postselected_gradients_from_shots_are_refused(host):
     def circuit(x):

@@ -122,7 +122,6 @@ def test_higher_derivatives_and_transforms_are_the_twins():
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # PyTorch's own
 def test_forward_mode_is_the_twins():
     on = device()
     node, (x, w) = aware(on), tensors(grad=False)

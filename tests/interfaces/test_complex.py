@@ -61,7 +61,6 @@ def through(node):
     return function
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # PyTorch's forward mode
 @pytest.mark.parametrize("node", [amplitudes, numbers], ids=["state", "numbers"])
 def test_torch_agrees_with_differences_at_first_and_second_order(node):
     function = through(node)

@@ -1,5 +1,7 @@
 """The JAX primitives: every transformation, their compositions, precision, and PennyLane's and qhybrid's QNodes."""
 
+import warnings
+from contextlib import nullcontext
 from functools import partial
 
 import autograd
@@ -196,9 +198,10 @@ def test_pennylanes_qnode(transform, diff_method):
 @pytest.mark.parametrize("settings", [{}, {"interface": "jax"}, {"diff_method": "parameter-shift"}], ids=str)
 def test_qnode(transform, settings):
     circuit = QNode(body, qml.device("qhybrid.statevector", wires=2), **settings)
-    with pytest.warns(FallbackWarning, match="JAX array") as record:
+    with warnings.catch_warnings(record=True, action="always", category=FallbackWarning) as record:
         got = TRANSFORMS[transform](combined(circuit))(jnp.array(X), jnp.array(W))
-    assert len(record) == 1
+    found = ["JAX array" in str(r.message) for r in record]
+    assert found == ([] if transform == "compiled gradient" else [True])  # recorded once, there is nothing to tell
     expected = TRANSFORMS[transform](combined(qml.QNode(body, qml.device("default.qubit", wires=2))))(X, W)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-9), got, expected)
 
@@ -228,7 +231,7 @@ def test_samples(transform):
         return qml.sample(wires=[0, 1]), qml.expval(qml.Z(0))
 
     circuit = qml.set_shots(QNode(flipped, qml.device("qhybrid.statevector", wires=2, seed=1)), 20)
-    with pytest.warns(FallbackWarning):
+    with nullcontext() if transform is jax.jit else pytest.warns(FallbackWarning):
         samples, z = transform(circuit)(jnp.array(np.pi))
     np.testing.assert_array_equal(samples, [[1, 0]] * 20)
     assert z == -1

@@ -213,11 +213,7 @@ def test_nested_vmap_and_other_dimensions_are_one_execution():
 
 # ------------------------------------------------------------------ forward mode
 
-# PyTorch loads its own decompositions, scripted the old way, when forward mode is first used.
-forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
-
-@forward_mode
 @pytest.mark.parametrize("name", ["batched and shared", "state and more", "coefficients"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_every_check_of_pytorch_passes(name, method):
@@ -227,7 +223,6 @@ def test_every_check_of_pytorch_passes(name, method):
     assert gradgradcheck(call, tensors(ANGLES[name]), check_fwd_over_rev=True, check_rev_over_rev=True)
 
 
-@forward_mode
 def test_several_tangents_share_one_execution():
     calls = []
 
@@ -243,7 +238,6 @@ def test_several_tangents_share_one_execution():
     torch.testing.assert_close(jacobian, torch.func.jacrev(lambda x: interfaces.apply("torch", f, (x, b))[0])(x))
 
 
-@forward_mode
 def test_a_hessian_is_one_execution():
     calls = []
 
@@ -264,7 +258,6 @@ def test_a_hessian_is_one_execution():
     torch.testing.assert_close(hessian, torch.func.jacfwd(torch.func.jacfwd(value))(x))
 
 
-@forward_mode
 def test_integers_have_no_tangent():
     program = replace(expval(rx(S(0))), tensors=(Samples((0,)),))
     f = function(program, ParameterShift(), compile_fast, shots=10)

@@ -6,6 +6,7 @@ import gc
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import qhybrid as qml
 from qhybrid.interfaces.torch_library import evaluate
@@ -119,6 +120,44 @@ def test_a_number_among_the_arguments_breaks_the_graph_and_not_the_result():
     x = torch.tensor(0.3, dtype=torch.float64)
     compiled = torch.compile(lambda x: circuit(x, 3).sin(), backend="eager")
     torch.testing.assert_close(compiled(x), torch.cos(3 * x).sin())
+
+
+def along(f):
+    return lambda x: torch.func.jvp(f, (x,), (torch.ones_like(x),))[1]
+
+
+def dual(f):
+    def tangent(x):
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(f(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+
+    return tangent
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.hessian, torch.func.jacfwd, along])
+def test_derivatives_inside_of_what_is_compiled(transform):
+    @qml.qnode(qml.device("qhybrid.statevector", wires=1))
+    def circuit(x):
+        qml.RX(x, 0)
+        return qml.expval(qml.Z(0))
+
+    x = torch.tensor(0.3, dtype=torch.float64)
+    compiled = torch.compile(transform(circuit), backend="eager")
+    torch.testing.assert_close(compiled(x), transform(torch.cos)(x))
+    torch.testing.assert_close(torch.vmap(compiled)(x[None]), transform(torch.cos)(x)[None])
+
+
+def test_dual_numbers_given_to_what_is_compiled():
+    @qml.qnode(qml.device("qhybrid.statevector", wires=1))
+    def circuit(x):
+        qml.RX(x, 0)
+        return qml.expval(qml.Z(0))
+
+    x, compiled = torch.tensor(0.3, dtype=torch.float64), torch.compile(circuit, backend="eager")
+    torch.testing.assert_close(compiled(x), torch.cos(x))
+    for transform in (dual, along, dual):
+        torch.testing.assert_close(transform(compiled)(x), -torch.sin(x))
+        torch.testing.assert_close(compiled(x), torch.cos(x))
 
 
 def test_a_graph_whose_qnode_is_gone_says_so():

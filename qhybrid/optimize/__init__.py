@@ -1,0 +1,39 @@
+"""What PennyLane's optimizers lack: natural gradients without a P x P matrix. Every other name is PennyLane's.
+
+* :func:`fubini_study`: the metric of a QNode's states as a linear operator, :class:`Metric`.
+* :class:`NaturalGradient`, :class:`ImaginaryTime`: optimizers in PennyLane's style.
+* :class:`TorchNaturalGradient`: an optimizer of PyTorch's, imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qhybrid._fallthrough import fall_through
+from qhybrid.optimize.metric import Metric, fubini_study
+from qhybrid.optimize.natural_gradient import ImaginaryTime, NaturalGradient
+from qhybrid.optimize.solver import Solution, Solver
+
+if TYPE_CHECKING:
+    from qhybrid.optimize.torch import TorchNaturalGradient as TorchNaturalGradient
+
+__all__ = [
+    "ImaginaryTime",
+    "Metric",
+    "NaturalGradient",
+    "Solution",
+    "Solver",
+    "TorchNaturalGradient",
+    "fubini_study",
+]
+
+
+_from_pennylane = fall_through("qhybrid.optimize", "pennylane.optimize")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TorchNaturalGradient":
+        from qhybrid.optimize.torch import TorchNaturalGradient
+
+        return TorchNaturalGradient
+    return _from_pennylane(name)
