@@ -17,7 +17,7 @@ from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues, assemble
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output, ScalarOutput
-from qhybrid.capture.postselection import RARE, RARE_SHIFTED, PostselectedProbabilities, PostselectedScalar
+from qhybrid.capture.postselection import RARE, RARE_SHIFTED, RARE_SINGLE, PostselectedProbabilities, PostselectedScalar
 from qhybrid.execution import Circuit, Function
 from qhybrid.gradients import Arranged, CircuitFunction, GradientMethod, Refused, resolve
 from qhybrid.interfaces import autograd
@@ -57,6 +57,8 @@ class CompiledCircuit:
 
     def _rarest(self, method: GradientMethod) -> float:
         """The least probability of postselected outcomes at which results are differentiated."""
+        if self.device.single_precision:
+            return RARE_SINGLE
         return RARE if method.is_native and self._has_jvp else RARE_SHIFTED
 
     def differentiated(self, method: GradientMethod, shots: int | None) -> GradientMethod:

@@ -323,11 +323,12 @@ _DERIVATIVES = {
         ("qhybrid.statevector", {}, 1e-6),
         ("qhybrid.statevector", {"diff_method": "parameter-shift"}, 1e-3),
         ("default.qubit", {}, 1e-3),
+        ("cirq.simulator", {}, 1e-2),
     ],
 )
 def test_derivatives_that_would_be_rounding_errors_are_refused(host, device, options, x):
     node = qhybrid.QNode(_rare, qml.device(device, wires=2), **options)
-    assert float(node(x)) == pytest.approx(-np.cos(x), rel=1e-12)
+    assert float(node(x)) == pytest.approx(-np.cos(x), rel=1e-12 if device != "cirq.simulator" else 1e-3)
     with pytest.raises(DifferentiationError, match=r"outcomes have probability 2\.5e-"):
         _DERIVATIVES[host](node, x)
     _DERIVATIVES[host](node, 0.1)  # an ordinary outcome is not refused
