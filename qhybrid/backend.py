@@ -27,6 +27,8 @@ class CompilingDevice(ABC):
     tracker: Any
     #: Whether its executables offer an exact derivative in one pass.
     has_vjp: bool = False
+    #: Whether its results may have been computed in single precision, whatever type they have.
+    single_precision: bool = False
     #: Whether its executables send their circuits through :attr:`jobs`, so that a policy holds for them.
     runs_jobs: bool = False
 

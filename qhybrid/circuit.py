@@ -17,7 +17,7 @@ from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues, assemble
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.observables import Output, ScalarOutput
-from qhybrid.capture.postselection import PostselectedProbabilities, PostselectedScalar
+from qhybrid.capture.postselection import RARE, RARE_SHIFTED, RARE_SINGLE, PostselectedProbabilities, PostselectedScalar
 from qhybrid.execution import Circuit, Function
 from qhybrid.gradients import Arranged, CircuitFunction, GradientMethod, Refused, resolve
 from qhybrid.interfaces import autograd
@@ -51,6 +51,16 @@ class CompiledCircuit:
         """Whether the scalars of a result, in order, are all there is."""
         return all(isinstance(o, ScalarOutput) and o.index == i for i, o in enumerate(self.outputs))
 
+    @cached_property
+    def _has_jvp(self) -> bool:
+        return self.device.compile(self.program).has_jvp
+
+    def _rarest(self, method: GradientMethod) -> float:
+        """The least probability of postselected outcomes at which results are differentiated."""
+        if self.device.single_precision:
+            return RARE_SINGLE
+        return RARE if method.is_native and self._has_jvp else RARE_SHIFTED
+
     def differentiated(self, method: GradientMethod, shots: int | None) -> GradientMethod:
         """How this circuit is differentiated where others are by ``method``."""
         postselects = any(isinstance(o, PostselectedScalar | PostselectedProbabilities) for o in self.outputs)
@@ -79,7 +89,8 @@ class CompiledCircuit:
         results = self.results(values, method, shots)
         scalars = _unstack(values.host, results[0])
         if not self.only_scalars:
-            scalars = [o.value(scalars, results[1:]) for o in self.outputs]
+            rare = self._rarest(method) if shots is None else 0.0  # derivatives with shots are refused anyway
+            scalars = [o.value(scalars, results[1:], rare) for o in self.outputs]
         return [_as_pennylane(s) for s in scalars] if values.host == "autograd" else scalars
 
 

@@ -29,11 +29,13 @@ from qhybrid.capture.deferral import Deferral, spectrum_of_bits, z_words
 from qhybrid.capture.gates import MAX_DENSE_WIRES, WireMap, lower_operation, wire_indices
 from qhybrid.capture.postselection import (
     MAX_POSTSELECTED,
+    RARE,
     PostselectedProbabilities,
     PostselectedScalar,
     passing,
     project_state,
     projector,
+    projector_factors,
 )
 from qhybrid.capture.slots import SlotTable
 from qhybrid.errors import CaptureError, CircuitError
@@ -178,7 +180,7 @@ class ScalarOutput:
 
     index: int
 
-    def value(self, scalars: Sequence[Any], tensors: Sequence[Any]) -> Any:
+    def value(self, scalars: Sequence[Any], tensors: Sequence[Any], rare: float = RARE) -> Any:
         """The value of the measurement, in the host that the results belong to."""
         return scalars[self.index]
 
@@ -201,7 +203,7 @@ class TensorOutput:
     from_samples: bool = False
     postselected: tuple[tuple[int, bool], ...] = ()
 
-    def value(self, scalars: Sequence[Any], tensors: Sequence[Any]) -> Any:
+    def value(self, scalars: Sequence[Any], tensors: Sequence[Any], rare: float = RARE) -> Any:
         """The value of the measurement, in the host that the results belong to."""
         tensor = tensors[self.index]
         if self.measurement is None:
@@ -209,7 +211,7 @@ class TensorOutput:
         if self.from_samples:
             return self._of_samples(tensor, self.measurement)
         if self.postselected:
-            tensor = project_state(tensor, dict(self.postselected), len(self.wire_order))
+            tensor = project_state(tensor, dict(self.postselected), len(self.wire_order), rare)
         return self.measurement.process_state(tensor, wire_order=qml.wires.Wires(self.wire_order))
 
     def _of_samples(self, tensor: Any, measurement: MeasurementProcess) -> Any:
@@ -290,7 +292,15 @@ class MeasurementTable:
         return PostselectedScalar(moment, self._norm, square)
 
     def _moment(self, products: list[_Product], mp: MeasurementProcess) -> int:
-        """The expectation value of a sum of products and the projector on the postselected outcomes."""
+        """The expectation value of a sum of products and the projector on the postselected outcomes.
+
+        As a matrix the projector makes zeros of what does not pass, so a small moment is as accurate as a large one.
+        Words of Z, which can be read from samples, leave the rounding errors of one.
+        """
+        if not self.with_shots:
+            factors = projector_factors(self.postselected)
+            exact = [replace(p, matrices=p.matrices + factors) for p in products]
+            return self._scalar(Expectation(_finished(exact, mp, self.slots)))
         projected = [
             replace(p, coefficient=p.coefficient * c, word=p.word + word)
             for p in products

@@ -16,11 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pennylane import math
 
-from qhybrid.capture.values import concrete
-from qhybrid.errors import CircuitError
+from qhybrid.capture.values import concrete, is_differentiated
+from qhybrid.errors import CircuitError, DifferentiationError
 
 #: Probabilities below this are rounding errors of zero.
 SMALLEST = 1e-14
+#: The least probability at which quotients are differentiated, if first and second derivatives are computed directly.
+RARE = 1e-11
+#: The same where they are differences of results, whose rounding errors are not small beside them.
+RARE_SHIFTED = 1e-5
+#: Either in single precision.
+RARE_SINGLE = 1e-3
 #: Most postselected outcomes; their projector is a sum of ``2**k`` words.
 MAX_POSTSELECTED = 6
 
@@ -41,16 +47,38 @@ def projector(postselected: Mapping[int, bool]) -> list[tuple[float, Word]]:
     return terms
 
 
-def passed(norm: Any) -> Any:
-    """The probability of the postselected outcomes, known to be more than zero if it is known.
+def projector_factors(postselected: Mapping[int, bool]) -> tuple[tuple[tuple[int, ...], NDArray], ...]:
+    """The projector on outcomes as wires and their matrices."""
+    return tuple(((w,), np.diag([1.0 - bit, 1.0 * bit])) for w, bit in postselected.items())
+
+
+def passed(norm: Any, rare: float = RARE) -> Any:
+    """The probability of the postselected outcomes, known to be large enough to divide by if it is known.
+
+    Args:
+        norm: the probability, of any host
+        rare: the least that is differentiated
 
     Raises:
         CircuitError: it is zero
+        DifferentiationError: derivatives of a quotient by it would be rounding errors
     """
-    if not math.is_abstract(norm) and np.any(np.asarray(concrete(norm)) < SMALLEST):
+    if math.is_abstract(norm):
+        return norm
+    values = np.asarray(concrete(norm))
+    if np.any(values < SMALLEST):
         raise CircuitError(
             "A postselected outcome has probability zero, or none of the samples has it, so there is no result. "
             "Postselect another outcome, or take more shots."
+        )
+    least = max(rare, RARE_SINGLE) if values.dtype == np.float32 else rare
+    if np.any(values < least) and is_differentiated(norm):
+        raise DifferentiationError(
+            f"The postselected outcomes have probability {values.min():.3g}, so derivatives of what is given them "
+            f"would lose their accuracy to rounding errors; they are computed from {least:.0e} on. Take the device "
+            f'"qhybrid.statevector" in double precision with diff_method="best" (from {RARE:.0e} on), move to a point '
+            "where the outcomes are likelier, or, if only values are wanted, pass arguments that require no gradient "
+            "or use torch.no_grad()."
         )
     return norm
 
@@ -69,9 +97,9 @@ class PostselectedScalar:
     norm: int
     square: int | None = None
 
-    def value(self, scalars: Sequence[Any], tensors: Sequence[Any]) -> Any:
-        """The value, in the host that the results belong to."""
-        norm = passed(scalars[self.norm])
+    def value(self, scalars: Sequence[Any], tensors: Sequence[Any], rare: float = RARE) -> Any:
+        """The value, in the host that the results belong to; see :func:`passed` for ``rare``."""
+        norm = passed(scalars[self.norm], rare)
         mean = scalars[self.moment] / norm
         return mean if self.square is None else scalars[self.square] / norm - mean**2
 
@@ -92,25 +120,25 @@ class PostselectedProbabilities:
     size: int
     places: tuple[int, ...]
 
-    def value(self, scalars: Sequence[Any], tensors: Sequence[Any]) -> Any:
-        """The value, in the host that the results belong to."""
+    def value(self, scalars: Sequence[Any], tensors: Sequence[Any], rare: float = RARE) -> Any:
+        """The value, in the host that the results belong to; see :func:`passed` for ``rare``."""
         start = self.outcome * self.size
         found = tensors[self.index][..., start : start + self.size]
-        found = found / passed(math.sum(found, axis=-1))[..., None]
+        found = found / passed(math.sum(found, axis=-1), rare)[..., None]
         if self.places == tuple(range(self.size)):
             return found
         places = np.array(self.places)
         return found[..., np.maximum(places, 0)] * math.asarray((places >= 0) * 1.0, like=math.get_interface(found))
 
 
-def project_state(state: Any, postselected: Mapping[int, bool], num_wires: int) -> Any:
+def project_state(state: Any, postselected: Mapping[int, bool], num_wires: int, rare: float = RARE) -> Any:
     """The normalised part of a state ``(..., 2**num_wires)`` with the postselected outcomes."""
     bits = np.arange(2**num_wires)
     mask = np.ones(len(bits))
     for wire, bit in postselected.items():
         mask *= (bits >> (num_wires - 1 - wire) & 1) == bit
     kept = state * math.asarray(mask, like=math.get_interface(state))
-    return kept / math.sqrt(passed(math.sum(math.abs(kept) ** 2, axis=-1)))[..., None]
+    return kept / math.sqrt(passed(math.sum(math.abs(kept) ** 2, axis=-1), rare))[..., None]
 
 
 def passing(samples: NDArray, postselected: Sequence[tuple[int, bool]]) -> NDArray:

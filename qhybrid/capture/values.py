@@ -23,6 +23,21 @@ def is_functorch(value: Any) -> bool:
     return is_tensor(value) and sys.modules["torch"]._C._functorch.is_functorch_wrapped_tensor(value)
 
 
+def is_differentiated(value: Any) -> bool:
+    """Whether a host follows what is computed from a value, for its derivatives."""
+    if isinstance(value, Box):
+        return True
+    if not is_tensor(value):
+        return False
+    torch = sys.modules["torch"]
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(value):
+        if functorch.is_gradtrackingtensor(value):
+            return True
+        value = functorch.get_unwrapped(value)
+    return value.requires_grad or torch.autograd.forward_ad.unpack_dual(value).tangent is not None
+
+
 def is_batched(value: Any) -> bool:
     """Whether a value stands for many samples under ``torch.func.vmap``."""
     functorch = sys.modules["torch"]._C._functorch if is_tensor(value) else None

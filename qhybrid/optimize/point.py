@@ -107,6 +107,8 @@ def _traced(qnode: QNode, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, lis
         raise CaptureError("the circuit is noisy, so that its state is mixed")
     if not all(isinstance(output, ScalarOutput | TensorOutput) for output in entry.circuit.outputs):
         raise CaptureError("it postselects outcomes, so that its state is only a part of that of the circuit")
+    if entry.trace.mid_circuit.measured:
+        raise CaptureError("it measures inside the circuit, so that its state depends on the outcomes, or is mixed")
     circuit = _CIRCUITS.get(entry.circuit)
     if circuit is None:
         program = state_program(entry.circuit.program)

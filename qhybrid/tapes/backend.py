@@ -96,6 +96,12 @@ class TapeBackend(CompilingDevice):
         """Whether the device has a derivative that is known to be right."""
         return self.holds_states or self._is_lightning
 
+    @property
+    def single_precision(self) -> bool:  # type: ignore[override]
+        """Whether the device is not known to compute in double precision: Cirq's, for example, does not."""
+        known = self.holds_states or self._is_lightning or self.paulis_only
+        return not known or getattr(self.device, "c_dtype", np.complex128) == np.complex64
+
     def leaves_derivative(self, method: str, exact: bool) -> bool:
         """Whether ``method`` asks for a derivative of the device that only PennyLane knows how to use.
 

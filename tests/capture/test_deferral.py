@@ -11,7 +11,7 @@ import qhybrid
 from qhybrid.capture.deferral import spectrum_of_bits, z_words
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.postselection import projector
-from qhybrid.errors import CaptureError, CircuitError, DeviceError, FallbackWarning
+from qhybrid.errors import CaptureError, CircuitError, DeviceError, DifferentiationError, FallbackWarning
 from qhybrid.tapes import backend_of
 
 
@@ -279,6 +279,68 @@ def test_postselected_batches():
     assert [sum(c.values()) / 20_000 for c in counts] == pytest.approx(np.sin(x / 2) ** 2, abs=0.02)
     with pytest.raises(CircuitError, match="of a batch has another number of samples that pass"):
         _on_shots(sampled)(x)
+
+
+# ------------------------------------------------------------------ rare outcomes
+
+
+def _rare(x):
+    """The outcome has probability ``sin(x / 2) ** 2``, the result given it is ``-cos(x)``."""
+    qml.RX(x, wires=0)
+    qml.CNOT([0, 1])
+    qml.measure(0, postselect=1)
+    qml.RY(x, wires=1)
+    return qml.expval(qml.Z(1))
+
+
+@pytest.mark.parametrize("x", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_derivatives_given_rare_outcomes(x):
+    node = qhybrid.QNode(_rare, _device())
+    at = pnp.array(x, requires_grad=True)
+    bound = 1e-15 / np.sin(x / 2) ** 2  # the second derivative divides rounding errors by the probability
+    assert float(node(x)) == pytest.approx(-np.cos(x), rel=1e-14)
+    assert float(qml.grad(node)(at)) == pytest.approx(np.sin(x), rel=1e-5, abs=0)
+    assert float(qml.jacobian(qml.grad(node))(at)) == pytest.approx(np.cos(x), abs=max(bound, 1e-10))
+    tensor = torch.tensor(x, dtype=torch.float64)
+    assert float(torch.func.grad(node)(tensor)) == pytest.approx(np.sin(x), rel=1e-5, abs=0)
+    assert float(torch.func.hessian(node)(tensor)) == pytest.approx(np.cos(x), abs=max(bound, 1e-10))
+
+
+_DERIVATIVES = {
+    "autograd": lambda node, x: qml.grad(node)(pnp.array(x)),
+    "backward": lambda node, x: node(torch.tensor(x, dtype=torch.float64, requires_grad=True)).backward(),
+    "torch.func.grad": lambda node, x: torch.func.grad(node)(torch.tensor(x, dtype=torch.float64)),
+    "torch.func.jvp": lambda node, x: torch.func.jvp(
+        node, (torch.tensor(x, dtype=torch.float64),), (torch.ones((), dtype=torch.float64),)
+    ),
+}
+
+
+@pytest.mark.parametrize("host", _DERIVATIVES)
+@pytest.mark.parametrize(
+    ("device", "options", "x"),
+    [
+        ("qhybrid.statevector", {}, 1e-6),
+        ("qhybrid.statevector", {"diff_method": "parameter-shift"}, 1e-3),
+        ("default.qubit", {}, 1e-3),
+        ("cirq.simulator", {}, 1e-2),
+    ],
+)
+def test_derivatives_that_would_be_rounding_errors_are_refused(host, device, options, x):
+    node = qhybrid.QNode(_rare, qml.device(device, wires=2), **options)
+    assert float(node(x)) == pytest.approx(-np.cos(x), rel=1e-12 if device != "cirq.simulator" else 1e-3)
+    with pytest.raises(DifferentiationError, match=r"outcomes have probability 2\.5e-"):
+        _DERIVATIVES[host](node, x)
+    _DERIVATIVES[host](node, 0.1)  # an ordinary outcome is not refused
+
+
+def test_rare_outcomes_in_single_precision():
+    node = qhybrid.QNode(_rare, _device(c_dtype=np.complex64))
+    x = torch.tensor(0.01, requires_grad=True)
+    with pytest.raises(DifferentiationError, match="from 1e-03 on"):
+        node(x)
+    with torch.no_grad():
+        assert float(node(x)) == pytest.approx(-np.cos(0.01), abs=1e-6)
 
 
 # ------------------------------------------------------------------ what is refused
