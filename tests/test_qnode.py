@@ -368,6 +368,64 @@ def test_single_precision():
     assert x.grad.item() == pytest.approx(-np.sin(0.7), abs=1e-5)
 
 
+@pytest.fixture
+def default_dtype(request):
+    """Torch's default dtype, for one test."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(request.param)
+    yield request.param
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.filterwarnings("ignore:.*calls its function every time:qhybrid.FallbackWarning")
+@pytest.mark.parametrize("default_dtype", [torch.float32, torch.float64], indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("trace", [True, False])
+def test_results_and_derivatives_keep_the_dtype_of_torch_inputs(default_dtype, dtype, trace):
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=1), trace=trace)
+    def circuit(x):
+        qml.RX(x, 0)
+        qml.RY(0.2, 0)
+        return qml.expval(0.5 * qml.Z(0))
+
+    x = torch.tensor(0.3, dtype=dtype)
+    value = circuit(x)
+    assert value.dtype == dtype
+    assert abs(float(value) - 0.5 * np.cos(0.3) * np.cos(0.2)) < 4 * torch.finfo(dtype).eps
+    assert torch.func.grad(circuit)(x).dtype == torch.func.jacfwd(circuit)(x).dtype == dtype
+    assert [y.dtype for y in torch.func.jvp(circuit, (x,), (torch.ones_like(x),))] == [dtype] * 2
+
+
+@pytest.mark.parametrize("default_dtype", [torch.float32, torch.float64], indirect=True)
+@pytest.mark.parametrize("trace", [True, False])
+def test_constant_arrays_do_not_raise_the_dtype(default_dtype, trace):
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=1), trace=trace)
+    def circuit(x):
+        qml.StatePrep(np.array([0.6, 0.8]), 0)
+        qml.RX(x, 0)
+        return qml.expval(qml.Hermitian(np.array([[1.0, 0.5], [0.5, 2.0]]), 0)), qml.state()
+
+    assert [y.dtype for y in circuit(torch.tensor(0.3, dtype=torch.float32))] == [torch.float32, torch.complex64]
+    assert [y.dtype for y in circuit(torch.tensor(0.3, dtype=torch.float64))] == [torch.float64, torch.complex128]
+
+
+@pytest.mark.parametrize("options", [{"shots": 2000}, {"diff_method": "parameter-shift"}, {"diff_method": "hadamard"}])
+def test_an_angle_is_trained_beside_an_embedded_state(options):
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=2, seed=3), **options)
+    def circuit(v, t):
+        qml.AmplitudeEmbedding(v, wires=0, normalize=True)
+        qml.RX(t, 0)
+        return qml.expval(qml.Z(0))
+
+    v, expected = np.array([0.3, 0.8]), -np.sin(0.3) * (0.09 - 0.64) / 0.73
+    found = [
+        torch.autograd.grad(circuit(torch.tensor(v), t := torch.tensor(0.3, requires_grad=True)), t)[0],
+        torch.func.grad(circuit, 1)(torch.tensor(v), torch.tensor(0.3)),
+        qml.grad(circuit, argnums=1)(pnp.array(v, requires_grad=False), pnp.array(0.3)),
+    ]
+    np.testing.assert_allclose(found, expected, atol=0.1 if "shots" in options else 1e-6)
+
+
 def test_under_plain_pennylane_gradients_are_native():
     @qml.qnode(qml.device("qhybrid.statevector", wires=2))
     def circuit(x):

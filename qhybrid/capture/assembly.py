@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 from pennylane import math
 
 from qhybrid.capture.lowering import Lowered
-from qhybrid.capture.values import concrete
+from qhybrid.capture.values import concrete, constant_tensor, is_tensor
 from qhybrid.errors import CaptureError, CircuitError
 from qhybrid.gradients import Arrangement
 from qhybrid.program import Angle
@@ -44,10 +46,20 @@ def host_of(values: Any) -> str:
 
 def assemble(lowered: Lowered) -> SlotValues:
     """Stack the values that a lowered recording holds into the tensors that its program takes."""
-    host = host_of((*lowered.shared, *lowered.batched, *lowered.arrays))
+    values = (*lowered.shared, *lowered.batched, *lowered.arrays)
+    host = host_of(values)
     rows = [tuple(map(_real, r)) for r in (lowered.shared, lowered.batched) if r]
-    tensors = [_stack(host, r) for r in rows] + [_as_tensor(host, a) for a in lowered.arrays]
+    precision = _precision(values) if host == "torch" else None
+    tensors = [_stack(host, r, precision) for r in rows] + [_as_tensor(host, a, precision) for a in lowered.arrays]
     return SlotValues(host, tuple(tensors))
+
+
+def _precision(values: Any) -> Any:
+    """The promoted real dtype of the floating-point torch tensors among ``values``, ``None`` if there are none."""
+    torch = sys.modules["torch"]
+    tensors = [v for v in values if isinstance(v, torch.Tensor)]
+    found = [v.dtype.to_real() for v in tensors if v.is_floating_point() or v.is_complex()]
+    return functools.reduce(torch.promote_types, found) if found else None
 
 
 def assemble_concrete(lowered: Lowered) -> SlotValues:
@@ -72,14 +84,17 @@ def _real(angle: Any) -> Any:
     return math.real(angle)
 
 
-def _stack(host: str, values: tuple[Any, ...]) -> Any:
+def _stack(host: str, values: tuple[Any, ...], precision: Any) -> Any:
     if host == "numpy":
         return np.array([np.asarray(v, dtype=float) for v in values])
-    return math.stack([_as_tensor(host, v) for v in values], like=host)
+    tensors = [_as_tensor(host, v, precision) for v in values]
+    return math.stack(tensors if precision is None else [t.to(precision) for t in tensors], like=host)
 
 
-def _as_tensor(host: str, value: Any) -> Any:
+def _as_tensor(host: str, value: Any, precision: Any) -> Any:
     if host == "torch":
+        if precision is not None and not is_tensor(value):
+            return constant_tensor(value, precision)
         tensor = math.asarray(value, like="torch")
         return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.double()
     if host == "jax":

@@ -14,7 +14,7 @@ from autograd import numpy as anp
 from autograd.extend import defjvp, defvjp, primitive
 
 from qhybrid.capture.replay import TORCH_NAMES, plain_torch
-from qhybrid.capture.values import concrete
+from qhybrid.capture.values import concrete, constant_tensor
 
 if TYPE_CHECKING:
     from qhybrid.capture.plan import Plan
@@ -192,7 +192,7 @@ class TorchHost(Host):
         return self.torch.as_tensor(value, dtype=self.dtype, device=self.device)
 
     def whole(self, value: Any) -> Any:
-        return value if isinstance(value, self.torch.Tensor) else self.torch.as_tensor(value, device=self.device)
+        return value if isinstance(value, self.torch.Tensor) else constant_tensor(value, self.dtype, self.device)
 
     def read(self, tensor: Any) -> Any:
         return tensor

@@ -24,18 +24,22 @@ from qhybrid.program import Angle
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Numbers taken from one store: all of it, a slice, or by a constant index (a position in ``Plan.constants``)."""
+    """Numbers taken from one store: all of it, a slice, or by a constant index (a position in ``Plan.constants``).
+
+    ``part`` takes them from that addition to the stores alone, flat, so that the result depends on nothing else.
+    """
 
     store: str
     index: int | slice | None
     shape: tuple[int, ...] | None = None
+    part: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gather:
     """``scale * pieces + offset``; a vector ``(n,)`` or a matrix ``(rows, batch or 1)``.
 
-    Several pieces are put under each other and then ordered by ``order``.
+    Several pieces are put under each other and then ordered by ``order``; ``shape`` is what the result is made to be.
     """
 
     pieces: tuple[Piece, ...]
@@ -43,6 +47,7 @@ class Gather:
     scale: int | None = None
     offset: int | None = None
     columns: int | None = None
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +181,13 @@ class Plan:
 class _Stores:
     """The two stores while a plan runs."""
 
-    __slots__ = ("batch_size", "host", "joined", "parts")
+    __slots__ = ("additions", "batch_size", "host", "joined", "parts")
 
     def __init__(self, host: Host, batch_size: int | None) -> None:
         self.host, self.batch_size = host, batch_size
         self.parts: dict[str, list[Any]] = {"vector": [], "matrix": []}
         self.joined: dict[str, Any] = {}
+        self.additions: list[Any] = []
 
     def add(self, value: Any, layout: str) -> None:
         """Append an array of any shape in its layout."""
@@ -197,6 +203,7 @@ class _Stores:
     def append(self, value: Any, store: str) -> None:
         """Append a vector or a matrix that already has the store's form."""
         self.parts[store].append(value)
+        self.additions.append(value)
         self.joined.clear()
 
     def whole(self, store: str) -> Any:
@@ -227,13 +234,13 @@ class _Stores:
             result = result * constants[gather.scale]
         if gather.offset is not None:
             result = result + constants[gather.offset]
-        return result
+        return result if gather.shape is None else result.reshape(gather.shape)
 
     def _piece(self, piece: Piece) -> Any:
         index = piece.index
         if piece.store == "none":
             return self.host.constants[index]  # type: ignore[index]
-        result = self.whole(piece.store)
+        result = self.whole(piece.store) if piece.part is None else self.additions[piece.part].reshape(-1)
         if type(index) is slice:
             if index != slice(0, result.shape[0]) and index != slice(0, result.shape[0], 1):
                 result = result[index]

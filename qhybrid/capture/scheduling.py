@@ -2,6 +2,9 @@
 
 Elementwise steps of equal kind and depth are merged into one call over all their numbers, every source gets its place
 in a store, and gathers are compiled to views where the numbers lie side by side.
+
+What whole arrays are made of is kept apart from the rest: as part of one tensor with an angle, an array would seem to
+be differentiated as soon as the angle is, and most gradient methods have no derivative of an array.
 """
 
 from __future__ import annotations
@@ -24,14 +27,16 @@ from qhybrid.gradients import Arrangement
 class _Scheduler:
     """Second pass: merge steps, give every source its place in a store, and compile the gathers."""
 
-    def __init__(self, folder: Folder, dtype: np.dtype) -> None:
-        self.folder, self.dtype = folder, dtype
+    def __init__(self, folder: Folder, dtype: np.dtype, apart: dict[int, frozenset[int]]) -> None:
+        self.folder, self.dtype, self.apart = folder, dtype, apart
         self.batch_size = folder.batch_size
         self.mixed = len(set(_dtypes(folder.graph, folder.elements))) > 1
         replayed = {p.index for group in folder.pending.values() for p in group if p.name is None}
         self.own = replayed | {p.index for p in folder.leaves}
         self.in_matrix = np.zeros(folder.size, dtype=bool)
         self.address = np.zeros(folder.size, dtype=np.int64)
+        self.part = np.zeros(folder.size, dtype=np.int64)
+        self.parts: list[tuple[int, int]] = []
         self.vector_size = 0
         self.matrix_rows = 0
         self.constants: list[NDArray] = []
@@ -52,13 +57,14 @@ class _Scheduler:
         steps: list[Elementwise | Replay] = []
         for p in pending:
             if p.name is not None:
-                merged.setdefault((p.name, p.layout == "vector"), []).append(p)
-        for (name, flat), group in merged.items():
+                merged.setdefault((p.name, p.layout == "vector", self.apart.get(p.index)), []).append(p)
+        for (name, flat, sources), group in merged.items():
             operands = []
             for k in range(len(group[0].operands)):
                 parts = [[arrange(getattr(p.operands[k], f), str(p.layout)) for p in group] for f in _FIELDS]
                 elements = Elements(*(np.concatenate(p) for p in parts))
-                operands.append(self.vector(elements) if flat else self.matrix(elements))
+                gather = self.separate if sources is not None else self.vector if flat else self.matrix
+                operands.append(gather(elements))
             self._place(group)
             store, columns = ("vector", None) if flat else ("matrix", self.batch_size)
             steps.append(Elementwise(name, tuple(operands), store, columns))
@@ -84,7 +90,10 @@ class _Scheduler:
         shape = found.ids.shape
         layout = layout_of(shape, self.batch_size)
         arranged = Elements(*(arrange(getattr(found, f), layout) for f in _FIELDS))
-        gather = self.vector(arranged) if layout == "vector" else self.matrix(arranged, widen=True)
+        if index in self.apart:
+            gather = self.separate(arranged)
+        else:
+            gather = self.vector(arranged) if layout == "vector" else self.matrix(arranged, widen=True)
         return Load(gather, shape, layout, np.asarray(node.value).dtype.name if self.mixed else None)
 
     def is_source(self, index: int) -> bool:
@@ -92,10 +101,12 @@ class _Scheduler:
         return index in self.own
 
     def _place(self, group: list[Pending]) -> None:
+        begin = self.vector_size if group[0].layout == "vector" else self.matrix_rows * (self.batch_size or 0)
         for p in group:
             node = self.folder.graph.nodes[p.index]
             size = math.prod(np.shape(node.value))
             own = slice(p.start, p.start + size)
+            self.part[own] = len(self.parts)
             if p.layout == "vector":
                 found = self.folder.elements[p.index]
                 assert isinstance(found, Elements)
@@ -106,8 +117,30 @@ class _Scheduler:
                 self.in_matrix[own] = True
                 self.address[own] = self.matrix_rows * self.batch_size + np.arange(size)
                 self.matrix_rows += _rows(np.shape(node.value), str(p.layout))
+        end = self.vector_size if group[0].layout == "vector" else self.matrix_rows * (self.batch_size or 0)
+        self.parts.append((begin, end - begin))
 
     # gathers
+
+    def separate(self, elements: Elements) -> Gather:
+        """A gather of numbers in any shape that touches no part of a store but those it takes numbers from."""
+        ids, shape = elements.ids.reshape(-1), elements.ids.shape
+        scale, offset = elements.scale.reshape(-1), elements.offset.reshape(-1)
+        fixed = ids < 0
+        if fixed.all():
+            return replace(self.vector(Elements(ids, scale, offset)), shape=shape)
+        part = np.where(fixed, self.part[ids[~fixed][0]], self.part[ids])
+        pieces, order = [], []
+        for k in np.unique(part):
+            rows = np.flatnonzero(part == k)
+            begin, size = self.parts[k]
+            where = np.where(fixed[rows], 0, self.address[ids[rows]] - begin)
+            pieces.append(Piece("part", self._index(where, size), None, int(k)))
+            order.append(rows)
+        rows = np.concatenate(order)
+        positions = None if np.array_equal(rows, np.arange(rows.size)) else self._keep(np.argsort(rows))
+        constants = self._affine_constants(np.where(fixed, 0.0, scale), offset)
+        return Gather(tuple(pieces), positions, *constants, shape=shape)
 
     def vector(self, elements: Elements) -> Gather:
         """A gather of ``(n,)`` numbers."""
@@ -224,6 +257,16 @@ def _needed(graph: Graph, roots: Sequence[int]) -> list[int]:
     return sorted(seen)
 
 
+def _sources(graph: Graph, roots: Sequence[int]) -> dict[int, frozenset[int]]:
+    """The leaves that each node behind ``roots`` depends on."""
+    found: dict[int, frozenset[int]] = {}
+    for index in _needed(graph, roots):
+        node = graph.nodes[index]
+        inputs = references(node.args) | references(node.kwargs)
+        found[index] = frozenset([index]) if not inputs else frozenset().union(*(found[i] for i in inputs))
+    return found
+
+
 def compile_plan(
     graph: Graph, shared: Sequence[Any], batched: Sequence[Any], arrays: Sequence[Any], values_only: bool = False
 ) -> Plan:
@@ -242,7 +285,8 @@ def compile_plan(
     for index in needed:
         folder.visit(index)
     dtype = np.result_type(*(_dtypes(graph, needed) or [np.dtype(float)]))
-    scheduler = _Scheduler(folder, dtype)
+    apart = _sources(graph, [r._index for r in arrays if isinstance(r, Tracer)])
+    scheduler = _Scheduler(folder, dtype, apart)
     described = [[_describe_root(folder, r) for r in rows] for rows in (shared, batched)]
     leaves = tuple(scheduler.leaf(_flat_if_shared(folder, p, described[1])) for p in folder.leaves)
     steps = [s for depth in sorted(folder.pending) for s in scheduler.steps_of(folder.pending[depth])]

@@ -70,6 +70,23 @@ def concrete(leaf: Any) -> Any:
             raise CaptureError(f"the values of a torch tensor cannot be read: {error}") from error
 
 
+def constant_tensor(value: Any, precision: Any, device: Any = None) -> Any:
+    """Numbers from outside of torch as a tensor that does not raise the precision of what it meets.
+
+    Args:
+        value: a number or an array
+        precision: a real torch dtype; arrays and complex numbers have at least single precision, since a state or a
+            matrix that is rounded more than that is none
+        device: of the tensor
+    """
+    torch = sys.modules["torch"]
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind == "c":
+        precision = torch.promote_types(precision, torch.float32)
+    dtype = precision.to_complex() if array.dtype.kind == "c" else precision
+    return torch.as_tensor(array, dtype=dtype, device=device)
+
+
 def _tensor_value(torch: Any, tensor: Any) -> np.ndarray:
     functorch = torch._C._functorch
     if functorch.is_batchedtensor(tensor):

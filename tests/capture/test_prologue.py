@@ -8,13 +8,14 @@ import numpy as np
 import pennylane as qml
 import pytest
 import torch
+from autograd.tracer import Box
 from pennylane import numpy as pnp
 
 from qhybrid.capture.prologue import Prologue
 from qhybrid.capture.signature import flatten, leaf_names
 from qhybrid.capture.tracer import Graph
 from qhybrid.errors import CaptureError
-from tests.capture.tracing import Traced, plain
+from tests.capture.tracing import Traced, check, plain
 
 
 def _rotations(values, wires=0):
@@ -278,3 +279,78 @@ def test_a_loop_over_elements_costs_one_gather():
     assert Traced(CIRCUITS["gather"], args).prologue._plan.steps == ()
     assert len(Traced(CIRCUITS["elementwise"], args).prologue._plan.steps) == 2
     assert len(Traced(BATCHED["re-upload"], arguments(5)).prologue._plan.steps) == 2
+
+
+def _embedded(v, u, t, x):
+    """Arrays of ``v`` and ``u``, angles of ``t`` and ``x``; steps of a kind merge over both if nothing forbids it."""
+    state = qml.math.stack([qml.math.sin(v[0]), qml.math.sin(u[1]), 0.5 * v[1], 0.25 + 0 * v[0]])
+    qml.StatePrep((state / qml.math.linalg.norm(state))[None], [0, 1])
+    qml.RX(qml.math.sin(t), 0)
+    qml.RY(t * u[0], 0)
+    qml.RZ(x, 1)
+
+
+def _embedded_batch(v, u, t, x):
+    """The same with a batch."""
+    state = qml.math.stack([qml.math.sin(v[:, 0]), qml.math.sin(u[:, 1]), 0.5 * v[:, 1], u[:, 0]], axis=-1)
+    qml.StatePrep(state / qml.math.sqrt(qml.math.sum(state**2, axis=-1))[:, None], [0, 1])
+    qml.RX(qml.math.sin(t), 0)
+    qml.RY(qml.math.sin(x), 0)
+    qml.RZ(t * u[:, 0], 1)
+
+
+def _embedding_arguments(function, seed):
+    rng = np.random.default_rng(seed)
+    front, batch = ((3,), (3,)) if function is _embedded_batch else ((), ())
+    return [rng.uniform(0.2, 0.9, shape) for shape in ((*front, 2), (*front, 2), (), batch)]
+
+
+EMBEDDINGS = pytest.mark.parametrize("function", [_embedded, _embedded_batch])
+
+
+@EMBEDDINGS
+@pytest.mark.parametrize("host", ["numpy", "autograd", "torch"])
+def test_arrays_beside_angles(function, host):
+    check(function, _embedding_arguments(function, 0), _embedding_arguments(function, 1), host, expand=False)
+
+
+@EMBEDDINGS
+@pytest.mark.parametrize("trained", [(2,), (3,), (2, 3), (1,), (0,)])
+def test_an_array_depends_on_its_own_sources_alone(function, trained):
+    args = [torch.tensor(a) for a in _embedding_arguments(function, 0)]
+    traced = Traced(function, args, expand=False)
+    live = [a.clone().requires_grad_(k in trained) for k, a in enumerate(args)]
+    assert traced(live)[0].requires_grad == bool({0, 1} & set(trained))
+
+
+@EMBEDDINGS
+def test_an_array_depends_on_its_own_sources_alone_in_autograd_and_torch_func(function):
+    args = [pnp.array(a, requires_grad=True) for a in _embedding_arguments(function, 0)]
+    traced, moved = Traced(function, args, expand=False), []
+
+    def angles(t, of):
+        state, *angles = of([*args[:2], t, args[3]])
+        moved.append(isinstance(state, Box) or (isinstance(state, torch.Tensor) and state.requires_grad))
+        return sum(a.sum() for a in angles)
+
+    autograd.grad(angles)(args[2], traced)
+    args = [torch.tensor(np.asarray(a)) for a in args]
+    traced = Traced(function, args, expand=False)
+    torch.func.grad(angles)(args[2], traced)
+    assert moved == [False, False]
+
+
+@EMBEDDINGS
+def test_derivatives_of_arrays_beside_angles(function):
+    args = [torch.tensor(a, requires_grad=True) for a in _embedding_arguments(function, 0)]
+    traced = Traced(function, args, expand=False)
+
+    def direct(*live):
+        return [p for op in traced.tape(live).operations for p in op.data]
+
+    for ours, plainly in zip(traced(args), direct(*args), strict=True):
+        found = torch.autograd.grad(torch.cos(ours).sum(), args, allow_unused=True, retain_graph=True)
+        expected = torch.autograd.grad(torch.cos(plainly).sum(), args, allow_unused=True, retain_graph=True)
+        for x, a, b in zip(args, found, expected, strict=True):
+            zero = torch.zeros_like(x)
+            torch.testing.assert_close(zero if a is None else a, zero if b is None else b)
