@@ -283,11 +283,17 @@ def test_single_precision():
 # ------------------------------------------------------------------ refusals
 
 
-@pytest.mark.parametrize("argnums", [2, -1, (0, 5)])
+@pytest.mark.parametrize("argnums", [2, -3, (0, 5)])
 def test_arguments_that_are_not_there_are_refused(argnums):
     gates, args = CIRCUITS["shared angle"]
     with pytest.raises(DifferentiationError, match="argnums"):
         fubini_study(qnode_of(gates), argnums=argnums)(*args)
+
+
+def test_arguments_may_be_counted_from_the_end():
+    gates, args = CIRCUITS["shared angle"]
+    last, named = (fubini_study(qnode_of(gates), argnums=a)(*args).dense() for a in (-1, len(args) - 1))
+    np.testing.assert_array_equal(last, named)
 
 
 def test_function_that_cannot_be_traced_is_refused():
