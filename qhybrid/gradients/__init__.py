@@ -26,9 +26,9 @@ from qhybrid.gradients.function import CircuitFunction as CircuitFunction
 from qhybrid.gradients.hadamard import Hadamard as Hadamard
 from qhybrid.gradients.parameter_shift import ParameterShift as ParameterShift
 from qhybrid.gradients.physics_aware import PhysicsAware as PhysicsAware
+from qhybrid.gradients.refused import NoDerivative as NoDerivative
 from qhybrid.gradients.refused import Refused as Refused
 from qhybrid.gradients.resolve import NATIVE_METHODS as NATIVE_METHODS
-from qhybrid.gradients.resolve import NoDerivative as NoDerivative
 from qhybrid.gradients.resolve import check_method as check_method
 from qhybrid.gradients.resolve import pennylane_name as pennylane_name
 from qhybrid.gradients.resolve import resolve as resolve

@@ -99,6 +99,15 @@ class GradientMethod(ABC):
         """
         return samples
 
+    def refusal(self, name: str, shots: int) -> str | None:
+        """Why the method is impossible with so many shots, and what to use instead; ``None`` if it is not.
+
+        Args:
+            name: what the user called it
+            shots: samples a measurement basis
+        """
+        return None
+
     def forward(self, circuit: Circuit, slots: Slots) -> tuple[tuple[NDArray, ...], Any]:
         """Results, and a residual for :meth:`vjp` at the same slots."""
         return circuit.run(slots), None
@@ -114,6 +123,19 @@ class Wanted:
 
 
 NOTHING = Slots(None)
+#: Smaller steps of differences would give the noise of shots for a derivative.
+MIN_STEP_WITH_SHOTS = 0.1
+
+
+def refusal_of_step(method: GradientMethod, name: str, h: float | None, shots: int) -> str | None:
+    """What a method of differences with step ``h`` says to shots; ``None`` if the step is large enough or not given."""
+    if h is None or h >= MIN_STEP_WITH_SHOTS:
+        return None
+    return (
+        f'diff_method="{name}" with shots={shots} divides the noise of the shots by its step h={h:g}. Use '
+        f'"parameter-shift", which is unbiased, or {type(method).__name__}(h=...) with at least '
+        f"h={MIN_STEP_WITH_SHOTS:g}."
+    )
 
 
 def direction(slots: Slots, index: int) -> Slots:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.base import ALL, GradientMethod, refuse_arrays, shifted_vjp
+from qhybrid.gradients.base import ALL, GradientMethod, refusal_of_step, refuse_arrays, shifted_jvp, shifted_vjp
 from qhybrid.gradients.lanes import untie
 from qhybrid.gradients.shift_rules import ShiftRule
 from qhybrid.program import Program, Slots
@@ -58,6 +58,17 @@ class FiniteDiff(GradientMethod):
     ) -> Slots:
         """The same stencil for every angle."""
         refuse_arrays(circuit.program, needs, self.name)
+        return shifted_vjp(circuit, slots, cotangents, needs, self._rule)
+
+    def jvp(self, circuit: Circuit, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
+        """The same stencil for every angle that moves."""
+        return shifted_jvp(circuit, slots, tangents, self._rule)
+
+    def refusal(self, name: str, shots: int) -> str | None:
+        """A small step divides the noise."""
+        return refusal_of_step(self, name, self.h, shots)
+
+    @property
+    def _rule(self) -> ShiftRule:
         steps, weights = _STENCILS[self.order]
-        rule = ShiftRule(tuple(self.h * s for s in steps), tuple(w / self.h for w in weights))
-        return shifted_vjp(circuit, slots, cotangents, needs, rule)
+        return ShiftRule(tuple(self.h * s for s in steps), tuple(w / self.h for w in weights))

@@ -72,7 +72,7 @@ class ForwardGradient(StochasticMethod):
             return circuit.executable.jvp(slots, tangents)
         return super().jvp(circuit, slots, tangents)
 
-    def refusal(self, shots: int) -> str:
+    def refusal(self, name: str, shots: int) -> str:
         """Why it is impossible with shots, and what to use."""
         return (
             f"ForwardGradient needs exact results, and the circuit has shots={shots}. Use SPSA or "
@@ -89,7 +89,7 @@ class ForwardGradient(StochasticMethod):
         """The mean over directions of derivatives along them."""
         refuse_arrays(circuit.program, needs, self.name)
         if circuit.shots is not None:
-            raise DifferentiationError(self.refusal(circuit.shots))
+            raise DifferentiationError(self.refusal(self.name, circuit.shots))
         directions = random_directions(
             self.new_rng(), circuit.program, needs, self.num_directions, batch_of(slots), self.distribution
         )

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.base import ALL, GradientMethod
-from qhybrid.program import Program, Slots
+from qhybrid.gradients.refused import WithoutDerivative
 
 
 @dataclass(frozen=True)
-class PhysicsAware(GradientMethod):
+class PhysicsAware(WithoutDerivative):
     """Forward on the device of the QNode, backward through a *twin*: a differentiable model of that device.
 
     A loss then sees what the device really gives, its errors and its shots, while the derivative of each result with
@@ -61,15 +57,10 @@ class PhysicsAware(GradientMethod):
                 "the QNode's arguments, such as another QNode."
             )
 
-    def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
-        """None on the device."""
-        return 0
-
-    def vjp(
-        self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None
-    ) -> Slots:
-        """Refuse: a circuit alone has no twin."""
-        raise DifferentiationError(
+    @property
+    def reason(self) -> str:
+        """A circuit alone has no twin."""
+        return (
             "PhysicsAware differentiates the results of a QNode with respect to its arguments; here the derivative of "
             "the device's own circuit was asked for, which is not available. A trained value that the quantum function "
             "reads from outside must be one of its arguments."

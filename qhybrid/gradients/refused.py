@@ -1,7 +1,8 @@
-"""A circuit whose derivative would be wrong."""
+"""Circuits without a derivative: results as ever, and an error in place of every derivative."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,13 @@ from qhybrid.program import Program, Slots
 
 
 @dataclass(frozen=True)
-class Refused(GradientMethod):
-    """Results as ever, and an error in place of every derivative.
+class WithoutDerivative(GradientMethod):
+    """Results as ever, and an error in place of every derivative, forward and reverse."""
 
-    Args:
-        reason: why there is none, and what to do instead
-    """
-
-    reason: str = ""
-
-    name = "none"
+    @property
+    @abstractmethod
+    def reason(self) -> str:
+        """Why there is none, and what to do instead."""
 
     def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
         """None."""
@@ -51,3 +49,24 @@ class Refused(GradientMethod):
     ) -> SecondOrder:
         """Refuse."""
         raise DifferentiationError(self.reason)
+
+
+@dataclass(frozen=True)
+class Refused(WithoutDerivative):
+    """What stands for the method of a circuit whose derivative would be wrong.
+
+    Args:
+        reason: why there is none, and what to do instead
+    """
+
+    reason: str = ""  # type: ignore[assignment]
+
+    name = "none"
+
+
+@dataclass(frozen=True)
+class NoDerivative(WithoutDerivative):
+    """What ``diff_method=None`` means."""
+
+    name = "none"
+    reason = 'This circuit was made with diff_method=None, so it has no derivative. Use diff_method="best".'  # type: ignore[assignment]

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
-from numpy.typing import NDArray
-
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Needs
 from qhybrid.gradients.adjoint import Adjoint
-from qhybrid.gradients.base import ALL, GradientMethod
+from qhybrid.gradients.base import GradientMethod
 from qhybrid.gradients.finite_difference import FiniteDiff
-from qhybrid.gradients.forward_gradient import ForwardGradient
 from qhybrid.gradients.hadamard import Hadamard
 from qhybrid.gradients.parameter_shift import ParameterShift
 from qhybrid.gradients.physics_aware import PhysicsAware
+from qhybrid.gradients.refused import NoDerivative
 from qhybrid.gradients.spsa import SPSA
-from qhybrid.program import Program, Slots
 
 _METHODS: dict[str, type[GradientMethod]] = {
     "adjoint": Adjoint,
@@ -31,29 +27,8 @@ _METHODS: dict[str, type[GradientMethod]] = {
 }
 #: Names of the device's own derivative.
 NATIVE_METHODS = tuple(name for name, method in _METHODS.items() if method.is_native)
-#: Smaller steps of finite differences would give the noise of shots for a derivative.
-MIN_STEP_WITH_SHOTS = 0.1
 #: Methods that PennyLane has, too: with options that are not ours they are PennyLane's.
 SHARED_METHODS = ("hadamard", "spsa")
-
-
-@dataclass(frozen=True)
-class NoDerivative(GradientMethod):
-    """What ``diff_method=None`` means: the circuit is not differentiable, and asking for a derivative is an error."""
-
-    name = "none"
-
-    def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
-        """None."""
-        return 0
-
-    def vjp(
-        self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None
-    ) -> Slots:
-        """Refuse."""
-        raise DifferentiationError(
-            'This circuit was made with diff_method=None, so it has no derivative. Use diff_method="best".'
-        )
 
 
 def check_method(diff_method: Any) -> None:
@@ -95,8 +70,8 @@ def resolves(diff_method: Any, options: Mapping[str, Any] | None = None) -> bool
 def pennylane_name(diff_method: Any) -> Any:
     """What PennyLane's own path, where a circuit has to take it, is told in place of ``diff_method``.
 
-    >>> pennylane_name(FiniteDiff(h=0.1)), pennylane_name(ForwardGradient())
-    ('finite-diff', 'best')
+    >>> pennylane_name(FiniteDiff(h=0.1)), pennylane_name(PhysicsAware())
+    ('finite-diff', None)
     """
     if not isinstance(diff_method, GradientMethod):
         return diff_method
@@ -164,15 +139,9 @@ def _options(method: type[GradientMethod]) -> list[str]:
 
 
 def _check_possible(method: GradientMethod, name: str, native: bool, shots: int | None) -> None:
-    step = method.h if isinstance(method, FiniteDiff | SPSA) else None
-    if step is not None and shots is not None and step < MIN_STEP_WITH_SHOTS:
-        raise DifferentiationError(
-            f'diff_method="{name}" with shots={shots} divides the noise of the shots by its step h={step:g}. Use '
-            f'"parameter-shift", which is unbiased, or {type(method).__name__}(h=...) with at least '
-            f"h={MIN_STEP_WITH_SHOTS:g}."
-        )
-    if isinstance(method, ForwardGradient) and shots is not None:
-        raise DifferentiationError(method.refusal(shots))
+    reason = None if shots is None else method.refusal(name, shots)
+    if reason is not None:
+        raise DifferentiationError(reason)
     if method.is_native and not native:
         why = f"with shots={shots}" if shots is not None else "on this device, which has no derivative of its own"
         raise DifferentiationError(f'diff_method="{name}" is impossible {why}. {_possible(native)}')

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.base import ALL, refuse_arrays
+from qhybrid.gradients.base import ALL, refusal_of_step, refuse_arrays
 from qhybrid.gradients.lanes import batch_of, per_lane
 from qhybrid.gradients.stochastic import (
     StochasticMethod,
@@ -63,6 +63,10 @@ class SPSA(StochasticMethod):
     def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
         """Two for each direction of each sample."""
         return 2 * self.num_directions * samples
+
+    def refusal(self, name: str, shots: int) -> str | None:
+        """A small step divides the noise."""
+        return refusal_of_step(self, name, self.h, shots)
 
     def vjp(
         self, circuit: Circuit, slots: Slots, cotangents: tuple[NDArray, ...], needs: Needs, residual: Any = None

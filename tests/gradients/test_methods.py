@@ -338,6 +338,22 @@ def test_no_derivative():
         f.pullback((True,))(np.ones(1), np.ones(1))
 
 
+def test_without_derivative_there_is_no_forward_mode_either():
+    f = function(ANGLES["one rotation"], NoDerivative(), compile_fast)
+    for derivative in (f.pullback((True,)), f.pushforward((True,))):
+        with pytest.raises(DifferentiationError, match="diff_method=None"):
+            derivative(np.array([0.3]), np.ones(1))
+
+
+def test_finite_differences_are_finite_in_forward_mode_too():
+    """A step so large that its error tells a difference from a derivative."""
+    f, x, one = function(ANGLES["one rotation"], FiniteDiff(h=0.3, order=2), compile_fast), np.array([0.3]), np.ones(1)
+    (forward,), (reverse,) = f.pushforward((True,))(x, one), f.pullback((True,))(x, one)
+    exact, *_ = function(ANGLES["one rotation"], Adjoint(), compile_fast).pushforward((True,))(x, one)
+    np.testing.assert_allclose(forward, reverse, atol=1e-12)
+    assert abs(forward - exact) > 1e-3
+
+
 @pytest.mark.parametrize("options", [{"h": 0.0}, {"order": 3}])
 def test_finite_diff_checks_its_options(options):
     with pytest.raises(DifferentiationError, match="FiniteDiff got"):
