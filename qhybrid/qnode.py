@@ -39,7 +39,6 @@ from qhybrid.errors import (
 from qhybrid.execution import Needs
 from qhybrid.explanation import Explanation, explain_circuit
 from qhybrid.gradients import (
-    Checked,
     GradientMethod,
     NoDerivative,
     PhysicsAware,
@@ -383,6 +382,8 @@ class QNode(qml.QNode):
         method, reason = resolve(self._method, has_vjp=self._backend.has_vjp, shots=shots, options=self.gradient_kwargs)
         if not self._check or isinstance(method, NoDerivative | PhysicsAware):
             return method, reason
+        from qhybrid.gradients.checked import Checked  # with all that it needs, for few circuits
+
         checked = Checked(method)
         return checked, f"{reason}; the first {checked.calls} of each circuit are compared with central differences"
 

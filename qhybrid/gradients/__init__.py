@@ -13,17 +13,16 @@
 Second derivatives are exact for every method that is exact: native where the device has them, else by shift rules.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from qhybrid._fallthrough import fall_through
 from qhybrid.gradients.adjoint import Adjoint as Adjoint
 from qhybrid.gradients.arranged import Arranged as Arranged
 from qhybrid.gradients.arranged import Arrangement as Arrangement
 from qhybrid.gradients.base import GradientMethod as GradientMethod
-from qhybrid.gradients.checked import Checked as Checked
-from qhybrid.gradients.doubly_stochastic import DoublyStochasticShift as DoublyStochasticShift
 from qhybrid.gradients.finite_difference import FiniteDiff as FiniteDiff
-from qhybrid.gradients.forward_gradient import ForwardGradient as ForwardGradient
 from qhybrid.gradients.function import CircuitFunction as CircuitFunction
-from qhybrid.gradients.hadamard import Hadamard as Hadamard
 from qhybrid.gradients.parameter_shift import ParameterShift as ParameterShift
 from qhybrid.gradients.physics_aware import PhysicsAware as PhysicsAware
 from qhybrid.gradients.refused import NoDerivative as NoDerivative
@@ -33,8 +32,30 @@ from qhybrid.gradients.resolve import check_method as check_method
 from qhybrid.gradients.resolve import pennylane_name as pennylane_name
 from qhybrid.gradients.resolve import resolve as resolve
 from qhybrid.gradients.resolve import resolves as resolves
-from qhybrid.gradients.shift_hessian import hessian_executions as hessian_executions
-from qhybrid.gradients.shift_hessian import shift_hessian as shift_hessian
-from qhybrid.gradients.spsa import SPSA as SPSA
 
-__getattr__ = fall_through("qhybrid.gradients", "pennylane.gradients")
+if TYPE_CHECKING:
+    from qhybrid.gradients.checked import Checked as Checked
+    from qhybrid.gradients.doubly_stochastic import DoublyStochasticShift as DoublyStochasticShift
+    from qhybrid.gradients.forward_gradient import ForwardGradient as ForwardGradient
+    from qhybrid.gradients.hadamard import Hadamard as Hadamard
+    from qhybrid.gradients.hessians import hessian_executions as hessian_executions
+    from qhybrid.gradients.hessians import shift_hessian as shift_hessian
+    from qhybrid.gradients.spsa import SPSA as SPSA
+
+#: Modules of what few circuits ask for; they are imported when they do.
+_LAZY = {
+    "Checked": "checked",
+    "DoublyStochasticShift": "doubly_stochastic",
+    "ForwardGradient": "forward_gradient",
+    "Hadamard": "hadamard",
+    "SPSA": "spsa",
+    "hessian_executions": "hessians",
+    "shift_hessian": "hessians",
+}
+_from_pennylane = fall_through("qhybrid.gradients", "pennylane.gradients")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"qhybrid.gradients.{_LAZY[name]}"), name)
+    return _from_pennylane(name)

@@ -15,7 +15,6 @@ from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs, SecondOrder
 from qhybrid.gradients.base import ALL, NOTHING, GradientMethod, Wanted, refuse_array_direction, refuse_arrays
 from qhybrid.gradients.lanes import Shifts, Untied, batch_of, contract, per_lane, untie
-from qhybrid.gradients.shift_hessian import contracted
 from qhybrid.gradients.shift_rules import Measured, ShiftRule, frequencies, shift_rule
 from qhybrid.program import Expectation, Program, Slots, Variance
 
@@ -125,6 +124,8 @@ class ParameterShift(GradientMethod):
         linear = zip(*cotangent_tangents, strict=True) if cotangent_tangents is not None else ()
         all_cotangents = [per_lane(tuple(c), slots) for c in (cotangents, *linear)]
         want_first = wanted.cotangents or len(all_cotangents) > 1
+        from qhybrid.gradients.hessians import contracted  # with all that it needs, for few circuits
+
         first, second = contracted(circuit, slots, all_cotangents, moved, needed, self.rule, want_first)
         rows = np.zeros((1 + len(moves), len(untied.sources), batch_of(slots)))
         rows[: len(first), needed] = first

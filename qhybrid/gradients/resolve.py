@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.gradients.adjoint import Adjoint
 from qhybrid.gradients.base import GradientMethod
-from qhybrid.gradients.finite_difference import FiniteDiff
-from qhybrid.gradients.hadamard import Hadamard
 from qhybrid.gradients.parameter_shift import ParameterShift
 from qhybrid.gradients.physics_aware import PhysicsAware
 from qhybrid.gradients.refused import NoDerivative
-from qhybrid.gradients.spsa import SPSA
 
-_METHODS: dict[str, type[GradientMethod]] = {
-    "adjoint": Adjoint,
-    "backprop": Adjoint,
-    "device": Adjoint,
-    "parameter-shift": ParameterShift,
-    "finite-diff": FiniteDiff,
-    "hadamard": Hadamard,
-    "spsa": SPSA,
+#: Module and class of each method, by the names that ``diff_method`` takes; imported when asked for.
+_METHODS = {
+    "adjoint": ("adjoint", "Adjoint"),
+    "backprop": ("adjoint", "Adjoint"),
+    "device": ("adjoint", "Adjoint"),
+    "parameter-shift": ("parameter_shift", "ParameterShift"),
+    "finite-diff": ("finite_difference", "FiniteDiff"),
+    "hadamard": ("hadamard", "Hadamard"),
+    "spsa": ("spsa", "SPSA"),
 }
 #: Names of the device's own derivative.
-NATIVE_METHODS = tuple(name for name, method in _METHODS.items() if method.is_native)
+NATIVE_METHODS = tuple(name for name, (module, _) in _METHODS.items() if module == "adjoint")
 #: Methods that PennyLane has, too: with options that are not ours they are PennyLane's.
 SHARED_METHODS = ("hadamard", "spsa")
+
+
+def _method(name: str) -> type[GradientMethod]:
+    module, cls = _METHODS[name]
+    return getattr(import_module(f"qhybrid.gradients.{module}"), cls)
 
 
 def check_method(diff_method: Any) -> None:
@@ -63,15 +67,15 @@ def resolves(diff_method: Any, options: Mapping[str, Any] | None = None) -> bool
     if diff_method is None or isinstance(diff_method, GradientMethod):
         return True
     if isinstance(diff_method, str) and diff_method in SHARED_METHODS:
-        return set(options or {}) <= set(_options(_METHODS[diff_method]))
+        return set(options or {}) <= set(_options(_method(diff_method)))
     return isinstance(diff_method, str) and (diff_method == "best" or diff_method in _METHODS)
 
 
 def pennylane_name(diff_method: Any) -> Any:
     """What PennyLane's own path, where a circuit has to take it, is told in place of ``diff_method``.
 
-    >>> pennylane_name(FiniteDiff(h=0.1)), pennylane_name(PhysicsAware())
-    ('finite-diff', None)
+    >>> pennylane_name(ParameterShift()), pennylane_name(PhysicsAware())
+    ('parameter-shift', None)
     """
     if not isinstance(diff_method, GradientMethod):
         return diff_method
@@ -119,7 +123,7 @@ def resolve(
         return _make(ParameterShift, diff_method, options), f"best: {why}"
     if not resolves(diff_method):
         raise DifferentiationError(f"Unknown diff_method {diff_method!r}. {_possible(native)}")
-    made = _make(_METHODS[diff_method], diff_method, options)
+    made = _make(_method(diff_method), diff_method, options)
     _check_possible(made, diff_method, native, shots)
     alias = "" if diff_method == made.name else f": the device's exact derivative, {made.name}"
     return made, f'diff_method="{diff_method}"{alias}'
@@ -148,5 +152,5 @@ def _check_possible(method: GradientMethod, name: str, native: bool, shots: int 
 
 
 def _possible(native: bool) -> str:
-    names = [n for n, m in _METHODS.items() if native or not m.is_native]
+    names = [n for n in _METHODS if native or n not in NATIVE_METHODS]
     return f"Possible here: {', '.join(map(repr, ['best', *names]))} or None."
