@@ -207,7 +207,8 @@ class Function(ABC):
 
         Args:
             needs: for each input, whether its cotangent is wanted
-            residual: what :meth:`forward` gave; the pullback may then only be called at those very inputs
+            residual: what :meth:`forward` gave, that of the function itself or mapped; the pullback, mapped in the
+                same way, may then only be called at those very inputs
 
         Raises:
             DifferentiationError: the derivative cannot be given correctly

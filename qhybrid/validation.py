@@ -27,7 +27,7 @@ def check_slots(program: Program, slots: Slots) -> None:
         CircuitError: names the gate, the wires and what was got; a :class:`NotFiniteError` for an angle
     """
     for values, batched in ((slots.shared, False), (slots.batched, True)):
-        if values is not None and not math.isfinite(np.vdot(values, values)) and not np.isfinite(values).all():
+        if values is not None and not math.isfinite(np.add.reduce(values, axis=None)) and not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
             _raise_not_finite(program, Angle(row, batched), values[row])
     if slots.arrays:

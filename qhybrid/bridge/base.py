@@ -17,6 +17,8 @@ from qhybrid.execution import Function
 Raw = Callable[..., Sequence[Any]]
 #: Cotangents of all outputs to those of the active inputs, as arrays of the host.
 Pullback = Callable[[Sequence[Any]], Sequence[Any]]
+#: Of an evaluation: which function it was of, and the pullback that the host recorded.
+Record = tuple[Raw, Pullback]
 
 
 def name_of(function: Any) -> str:
@@ -83,14 +85,14 @@ class HostFunction(Function):
         with self._evaluating():
             return self._to_numpy(self.raw(*self._from_numpy(inputs)))
 
-    def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Pullback | None]:
+    def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Record | None]:
         """The outputs, and the host's own record of how they came about."""
         with self._evaluating():
             try:
                 outputs, pullback = self._recorded(self._from_numpy(inputs), self._active(len(inputs)))
             except DifferentiationError:  # of a circuit inside; whoever asks for this derivative is told
                 return self(*inputs), None
-            return self._to_numpy(outputs), pullback
+            return self._to_numpy(outputs), (self.raw, pullback)
 
     def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and kind of each output, found by an evaluation at a point of no significance."""
@@ -103,13 +105,15 @@ class HostFunction(Function):
 
     # ---------------------------------------------------------------- derived functions
 
-    def pullback(self, needs: tuple[bool, ...], residual: Pullback | None = None) -> Function:
+    def pullback(self, needs: tuple[bool, ...], residual: Record | None = None) -> Function:
         """The vector-Jacobian product; see :meth:`Function.pullback`."""
         plain = self._derived(self._pulled_back(needs))
         active = self._active(len(needs))
-        if residual is None or any(n and not a for n, a in zip(needs, active, strict=True)):
+        if residual is None or residual[0] is not self.raw:  # of this function mapped
             return plain
-        return _Replayed(plain, residual, len(needs), [n for n, a in zip(needs, active, strict=True) if a])
+        if any(n and not a for n, a in zip(needs, active, strict=True)):
+            return plain
+        return _Replayed(plain, residual[1], len(needs), [n for n, a in zip(needs, active, strict=True) if a])
 
     def pushforward(self, moving: tuple[bool, ...]) -> HostFunction:
         """The Jacobian-vector product; see :meth:`Function.pushforward`."""

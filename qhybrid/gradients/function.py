@@ -33,6 +33,15 @@ class _Point:
     tangent_tangents: Slots | None = None
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What a gradient method keeps of an evaluation, and of which: its mapped axes, and which arrays are in lanes."""
+
+    sizes: tuple[int, ...]
+    array_lanes: tuple[bool, ...]
+    residual: Any
+
+
 class CircuitFunction(Function):
     """A circuit that hosts can call, differentiate twice, forward and in reverse, and map.
 
@@ -66,15 +75,15 @@ class CircuitFunction(Function):
         constant: frozenset[Angle] = frozenset(),
         *,
         signature: Signature | None = None,
-        residual: Any = None,
+        residual: _Kept | None = None,
     ) -> None:
-        self.circuit, self.method, self._residual = circuit, method, residual
+        self.circuit, self.method, self._kept = circuit, method, residual
         self._signature = signature or replace(primal(circuit.program), constant=constant)
         self._derivatives: dict[Any, CircuitFunction] = {}
 
     # ---------------------------------------------------------------- derived functions
 
-    def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> CircuitFunction:
+    def pullback(self, needs: tuple[bool, ...], residual: _Kept | None = None) -> CircuitFunction:
         """The vector-Jacobian product; see :meth:`Function.pullback`."""
         found = self._derivatives.get(("pullback", needs))
         if found is None:
@@ -92,9 +101,9 @@ class CircuitFunction(Function):
 
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> CircuitFunction:
         """The same function over one more axis, whose elements become lanes or directions of one execution."""
-        return self._derived(self._signature.vmapped(size, mapped))
+        return self._derived(self._signature.vmapped(size, mapped), self._kept)
 
-    def _derived(self, signature: Signature, residual: Any = None) -> CircuitFunction:
+    def _derived(self, signature: Signature, residual: _Kept | None = None) -> CircuitFunction:
         return CircuitFunction(self.circuit, self.method, signature=signature, residual=residual)
 
     # ---------------------------------------------------------------- evaluation
@@ -110,15 +119,28 @@ class CircuitFunction(Function):
         cotangents = self._results(Kind.COTANGENT, inputs, lambda value, _: _double(value))
         assert cotangents is not None
         circuit, cotangents = self._active(self.circuit, cotangents)
-        found = self.method.vjp(circuit, slots, cotangents, sig.needs, self._residual)
+        found = self.method.vjp(circuit, slots, cotangents, sig.needs, self._residual(()))
         pairs = zip(sig.outputs, sig.positions, strict=True)
         return tuple(_like(entry(found, p), inputs[k]) for p, k in pairs if k is not None)
 
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
         """The outputs and, of the results themselves, what the gradient method keeps for the derivative."""
-        if self._signature.kinds != {Kind.VALUE} or self._signature.sizes or self.circuit.shots is not None:
+        sig = self._signature
+        if sig.kinds != {Kind.VALUE} or self.circuit.shots is not None:
             return self(*inputs), None
-        return self.method.forward(self.circuit, self._slots(inputs))
+        if not sig.sizes:
+            results, residual = self.method.forward(self.circuit, self._slots(inputs))
+            return results, _Kept((), (), residual)
+        lanes, circuit = self._laid_out(inputs)
+        results, residual = self.method.forward(circuit, self._point(lanes, circuit, inputs).slots)
+        outputs = tuple(lanes.restore(results[p.index], p) for p in sig.outputs)
+        return outputs, _Kept(sig.sizes, lanes.array_lanes, residual)
+
+    def _residual(self, array_lanes: tuple[bool, ...]) -> Any:
+        """What is left of the evaluation at these very inputs, if that ran the same lanes."""
+        kept = self._kept
+        same = kept is not None and (kept.sizes, kept.array_lanes) == (self._signature.sizes, array_lanes)
+        return kept.residual if kept is not None and same else None
 
     def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and kind of each output; see :meth:`Function.output_types`."""
@@ -179,15 +201,10 @@ class CircuitFunction(Function):
     # ---------------------------------------------------------------- with mapped axes, or along directions
 
     def _call_mapped(self, inputs: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
-        sig, program = self._signature, self.circuit.program
-        in_lanes = any(sig.lanes) or sig.bends_a_tangent
-        batch = _batch(sig.inputs, inputs)
-        lanes = LaneMap(program, sig.sizes, sig.lanes, in_lanes, batch, self._array_lanes)
-        circuit = self.circuit.rewritten(all_batched(program, lanes.array_lanes)) if in_lanes else self.circuit
-        point = self._point(lanes, inputs)
-        if Kind.VALUE in sig.kinds:
-            check_slots(circuit.program, point.slots)
-        found = self._derivatives_at(circuit, point, sig.needs if not in_lanes else _in_lanes(sig.needs))
+        sig = self._signature
+        lanes, circuit = self._laid_out(inputs)
+        point = self._point(lanes, circuit, inputs)
+        found = self._derivatives_at(circuit, point, _in_lanes(sig.needs) if lanes.in_lanes else sig.needs)
         outputs = []
         for p, k in zip(sig.outputs, sig.positions, strict=True):
             if p.kind in (Kind.UNUSED, Kind.THIRD) or (p.passive and p.kind is not Kind.VALUE):
@@ -198,7 +215,14 @@ class CircuitFunction(Function):
                 outputs.append(_like(lanes.entry(found[p.kind], p), inputs[k]))
         return tuple(outputs)
 
-    def _point(self, lanes: LaneMap, inputs: tuple[NDArray, ...]) -> _Point:
+    def _laid_out(self, inputs: tuple[NDArray, ...]) -> tuple[LaneMap, Circuit]:
+        """Where mapped axes go, and the circuit that has room for them."""
+        sig, program = self._signature, self.circuit.program
+        in_lanes = any(sig.lanes) or sig.bends_a_tangent
+        lanes = LaneMap(program, sig.sizes, sig.lanes, in_lanes, _batch(sig.inputs, inputs), self._array_lanes)
+        return lanes, self.circuit.rewritten(all_batched(program, lanes.array_lanes)) if in_lanes else self.circuit
+
+    def _point(self, lanes: LaneMap, circuit: Circuit, inputs: tuple[NDArray, ...]) -> _Point:
         sig = self._signature
 
         def slots(kind: Kind) -> Slots | None:
@@ -212,6 +236,8 @@ class CircuitFunction(Function):
 
         at = slots(Kind.VALUE)
         assert at is not None
+        if Kind.VALUE in sig.kinds:
+            check_slots(circuit.program, at)
         return _Point(
             at,
             results(Kind.COTANGENT),
@@ -229,7 +255,8 @@ class CircuitFunction(Function):
         if kinds == {Kind.COTANGENT}:
             assert point.cotangents is not None
             circuit, cotangents = self._active(circuit, point.cotangents)
-            return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs)}
+            residual = self._residual(self._array_lanes)
+            return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs, residual)}
         if any(self._passive):
             circuit = circuit.rewritten(without_samples(circuit.program))
         if kinds == {Kind.TANGENT}:

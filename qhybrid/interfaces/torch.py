@@ -66,7 +66,10 @@ class _Node(torch.autograd.Function):
         """The function's own batching rule: mapped elements are lanes of one execution."""
         dims = in_dims[1:]
         moved = [t if d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
-        outputs = apply(call.function.vmap(info.batch_size, tuple(d is not None for d in dims)), *moved)
+        mapped = call.function.vmap(info.batch_size, tuple(d is not None for d in dims))
+        inner = _Call(mapped, call.wants_residual or _in_graph(moved))
+        outputs = _run(inner, *moved)
+        call.residual = inner.residual
         return outputs, (0,) * len(outputs)
 
     @staticmethod
@@ -118,11 +121,17 @@ def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...
     Returns:
         its outputs: on the device of the inputs, in their promoted precision
     """
-    in_graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    call = _Call(function, in_graph)
+    return _run(_Call(function, _in_graph(tensors)), *tensors)
+
+
+def _in_graph(tensors: Sequence[torch.Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _run(call: _Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _Node.apply(call, *tensors)
-    return _EagerNode.apply(call, *tensors) if in_graph else _evaluate(call, tensors)
+    return _EagerNode.apply(call, *tensors) if _in_graph(tensors) else _evaluate(call, tensors)
 
 
 def _apply_to_batched(

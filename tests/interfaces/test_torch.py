@@ -363,6 +363,37 @@ def test_residual_is_used_where_it_belongs():
     assert gradgradcheck(value, (x, b))
 
 
+@pytest.mark.parametrize("which", [{0}, {0, 1}])
+def test_residual_of_a_mapped_call_is_used_by_its_gradient(which):
+    f = CircuitFunction(Circuit(MIXED, Residual), Adjoint())
+    x, b = repeated(tensors(MIXED, requires_grad=False), which)
+    dims = tuple(0 if k in which else None for k in range(2))
+
+    def value(x, b):
+        return (interfaces.apply("torch", f, (x, b))[0] ** 2).sum()
+
+    def gradients(value):
+        return torch.func.vmap(torch.func.grad(value, (0, 1)), dims)
+
+    expected = gradients(loss_of_square)(x, b)
+    Residual.used = 0
+    torch.testing.assert_close(gradients(value)(x, b), expected)
+    assert Residual.used == 1
+    xs = torch.stack([x, 2 * x])
+    nested, expected = (torch.func.vmap(gradients(f), (0, None))(xs, b) for f in (value, loss_of_square))
+    torch.testing.assert_close(nested, expected)
+    assert Residual.used == 2
+
+
+def test_mapped_cotangents_are_lanes_of_which_nothing_is_kept():
+    f = CircuitFunction(Circuit(MIXED, Residual), Adjoint())
+    x, b = tensors(MIXED, requires_grad=False)
+    Residual.used = 0
+    jacobian = torch.func.jacrev(lambda x: interfaces.apply("torch", f, (x, b))[0])(x)
+    torch.testing.assert_close(jacobian, torch.func.jacrev(lambda x: node(MIXED)(x, b)[0])(x))
+    assert Residual.used == 0
+
+
 def loss_of_square(x, b):
     return (node(MIXED)(x, b)[0] ** 2).sum()
 
