@@ -111,6 +111,8 @@ class CircuitFunction(Function):
     def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
         """The outputs at ``inputs``; see the class for what they are."""
         sig = self._signature
+        if 1 in sig.sizes:
+            return self._expanded(self._reduced(*self._squeezed(inputs)))
         if sig.sizes or not sig.is_plain:
             return self._call_mapped(inputs)
         slots = self._slots(inputs)
@@ -128,6 +130,9 @@ class CircuitFunction(Function):
         sig = self._signature
         if sig.kinds != {Kind.VALUE} or self.circuit.shots is not None:
             return self(*inputs), None
+        if 1 in sig.sizes:
+            outputs, residual = self._reduced.forward(*self._squeezed(inputs))
+            return self._expanded(outputs), residual
         if not sig.sizes:
             results, residual = self.method.forward(self.circuit, self._slots(inputs))
             return results, _Kept((), (), residual)
@@ -197,6 +202,21 @@ class CircuitFunction(Function):
     @cached_property
     def _passive(self) -> tuple[bool, ...]:
         return tuple(p.passive for p in primal(self.circuit.program).outputs)
+
+    # ---------------------------------------------------------------- mapped axes of one element
+
+    @cached_property
+    def _reduced(self) -> CircuitFunction:
+        """The same function without the mapped axes of one element, which need no lanes."""
+        return self._derived(self._signature.without_axes(self._signature.single), self._kept)
+
+    def _squeezed(self, inputs: Sequence[NDArray]) -> list[NDArray]:
+        pairs = zip(self._signature.inputs, inputs, strict=True)
+        return [np.squeeze(x, tuple(_places(p.carries, self._signature.single))) for p, x in pairs]
+
+    def _expanded(self, outputs: Sequence[NDArray]) -> tuple[NDArray, ...]:
+        pairs = zip(self._signature.outputs, outputs, strict=True)
+        return tuple([np.expand_dims(y, tuple(_places(p.carries, self._signature.single))) for p, y in pairs])
 
     # ---------------------------------------------------------------- with mapped axes, or along directions
 
@@ -310,6 +330,11 @@ class CircuitFunction(Function):
         }
         always = sig.bends_a_tangent or not (program.num_shared or program.num_batched)
         return tuple(a.batched or always or i in varying for i, a in enumerate(program.arrays))
+
+
+def _places(carries: Sequence[bool], axes: Sequence[int]) -> list[int]:
+    """Where in an array some mapped axes are that it carries."""
+    return [sum(carries[:axis]) for axis in axes if carries[axis]]
 
 
 def _any(slots: Slots) -> bool:

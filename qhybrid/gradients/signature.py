@@ -144,6 +144,21 @@ class Signature:
         outputs = tuple(replace(p, carries=(True, *p.carries)) for p in self.outputs)
         return replace(self, inputs=inputs, outputs=outputs, sizes=(size, *self.sizes))
 
+    @cached_property
+    def single(self) -> tuple[int, ...]:
+        """The mapped axes of one element."""
+        return tuple(axis for axis, size in enumerate(self.sizes) if size == 1)
+
+    def without_axes(self, axes: tuple[int, ...]) -> Signature:
+        """The signature without some mapped axes."""
+        kept = [axis for axis in range(len(self.sizes)) if axis not in axes]
+
+        def reduced(ports: tuple[Port, ...]) -> tuple[Port, ...]:
+            return tuple(replace(p, carries=tuple(p.carries[axis] for axis in kept)) for p in ports)
+
+        sizes = tuple(self.sizes[axis] for axis in kept)
+        return replace(self, inputs=reduced(self.inputs), outputs=reduced(self.outputs), sizes=sizes)
+
     def _differentiable(self) -> Kind:
         if not self.kinds:
             return _VALUE

@@ -211,6 +211,29 @@ def test_nested_vmap_and_other_dimensions_are_one_execution():
     torch.testing.assert_close(got[2, 3], call(x[:, 3], b[2]))
 
 
+def test_a_mapped_axis_of_one_element_needs_no_lanes():
+    batches = []
+
+    class Watched(ReferenceExecutable):
+        def run(self, slots):
+            batches.append(slots.batch_size)
+            return super().run(slots)
+
+        def vjp(self, slots, cotangents, needs):
+            batches.append(slots.batch_size)
+            return super().vjp(slots, cotangents, needs)
+
+    f = CircuitFunction(Circuit(expval(rx(S(0)), rx(S(1))), Watched), Adjoint())
+    x = torch.tensor([[0.3], [0.4]], dtype=torch.float64)
+
+    def call(x):
+        return interfaces.apply("torch", f, (x,))[0]
+
+    torch.testing.assert_close(torch.func.vmap(call, 1)(x), torch.cos(x.sum(0))[:, None])
+    torch.testing.assert_close(torch.func.jacrev(call)(x[:, 0]), -torch.sin(x.sum()).expand(1, 2))
+    assert batches == [None] * 3
+
+
 # ------------------------------------------------------------------ forward mode
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.execution import Needs
-from qhybrid.program import Angle
 from qhybrid_devices.externals import Directions, Values
 from qhybrid_devices.statevector.compiled import Compiled
 from qhybrid_devices.statevector.duals import DualState
@@ -147,9 +146,9 @@ def _unit_columns(p: Pass, needs: Needs, cotangent_tangents: Sequence[NDArray]) 
     rows, columns = np.nonzero(shared)
     if not np.array_equal(rows, np.arange(len(shared))) or np.any(shared[rows, columns] != 1):
         return None
-    covered = {Angle(int(i), batched=False) for i in columns}
-    wanted = {a for i in range(shared.shape[1]) if needs.wants(a := Angle(i, batched=False))}
-    return columns if len(covered) == len(columns) and wanted <= covered else None
+    covered, constant = set(columns.tolist()), {a.index for a in needs.constant if not a.batched}
+    complete = needs.shared and covered | constant >= set(range(shared.shape[1]))
+    return columns if complete and len(covered) == len(columns) else None
 
 
 def _mirror(hessian: NDArray, columns: NDArray, births: NDArray) -> None:

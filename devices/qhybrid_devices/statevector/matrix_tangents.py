@@ -1,15 +1,18 @@
 """From tangents of angles to tangents of coefficients, and from those of matrix cotangents back to those of angles.
 
 The same products as in ``matrices.py`` with dual numbers in place of numbers: ``U + eps dU`` along each of ``k``
-directions of the angles.
+directions of the angles. Where an operation is the same for all samples, the lanes of a register are directions.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from numpy.typing import NDArray
+
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.complex_simd import WIDTH, complex_of, every, get, phase
 from qhybrid_devices.statevector.matrices import (
-    add_angles,
     angles_of,
     contracted,
     cotangent_2x2,
@@ -27,7 +30,7 @@ from qhybrid_devices.statevector.matrices import (
     write_factors,
     write_pair,
 )
-from qhybrid_devices.statevector.simd import borrowed, splat
+from qhybrid_devices.statevector.simd import borrowed, save, splat, total
 from qhybrid_devices.statevector.table import (
     COMP_COTANGENT,
     COMP_FIRST,
@@ -37,12 +40,46 @@ from qhybrid_devices.statevector.table import (
     COMP_PARAM,
     COMP_SIZE,
     COMP_TYPE,
+    FACTOR_BATCHED,
     FACTOR_CONSTANTS,
+    FACTOR_INDEX,
     FACTOR_TERMS,
     ROTATION,
     SHARED,
     SPECTRUM,
 )
+
+
+class Moves(NamedTuple):
+    """Tangents of angles: of the shared ones ``(Ps,)``, and ``lanes``.
+
+    Those are the ones of the batched angles, ``(Pb, B)``, or ``(Ps, k)`` if lanes are directions.
+    """
+
+    across: bool
+    shared: NDArray
+    lanes: NDArray
+
+
+@row_kernel
+def moves_of(factors, f, moves, first, buffer):
+    """The tangents of the angle of factor ``f`` for the lanes from ``first`` on."""
+    i = factors[f, FACTOR_INDEX]
+    if factors[f, FACTOR_BATCHED] == 0 and not moves.across:
+        return splat(moves.shared[i])
+    return row_of(moves.lanes, i, first, min(WIDTH, moves.lanes.shape[1] - first), buffer)
+
+
+@row_kernel
+def add_moves(factors, f, values, first, count, moves, buffer):
+    """Add to the tangents of the cotangents of the angle of factor ``f``, ``count`` lanes of them."""
+    i = factors[f, FACTOR_INDEX]
+    save(buffer, 0, values)
+    if factors[f, FACTOR_BATCHED] == 0 and not moves.across:
+        moves.shared[i] += buffer[0] if count == 1 else total(values)
+        return
+    for t in range(count):
+        moves.lanes[i, first + t] += buffer[t]
 
 
 @row_kernel
@@ -53,18 +90,18 @@ def plus(a, b):
 
 @row_kernel
 def scaled(a, v):
-    """A matrix times a real number of each sample."""
+    """A matrix times a real number of each lane."""
     return a[0] * v, a[1] * v, a[2] * v, a[3] * v
 
 
 @row_kernel
-def tangent_of(comp, factors, d_shared, d_batched, first, orders, scratch):
-    """The tangent of the product of the factors of an operation, along one direction of the angles."""
+def tangent_of(comp, factors, moves, first, orders, scratch):
+    """The tangent of the product of the factors of an operation."""
     u = identity()
     du = scaled(u, splat(0.0))
     for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
         place = (f - comp[COMP_FIRST]) * orders
-        factor, v = entries(scratch, place), angles_of(factors, f, d_shared, d_batched, first, scratch.buffer)
+        factor, v = entries(scratch, place), moves_of(factors, f, moves, first, scratch.buffer)
         du = plus(times(factor, du), scaled(times(entries(scratch, place + 1), u), v))
         u = times(factor, u)
     return du
@@ -74,22 +111,22 @@ def tangent_of(comp, factors, d_shared, d_batched, first, orders, scratch):
 
 
 @row_kernel
-def compose_rotation_tangent(comp, factors, constants, shared, batched, d_shared, d_batched, first, lane, out, scratch):
+def compose_rotation_tangent(comp, factors, constants, shared, batched, moves, first, lane, out, scratch):
     """Tangents of the cosine and sine of a Pauli rotation."""
     f, buffer = comp[COMP_FIRST], scratch.buffer
     scale = splat(constants[factors[f, FACTOR_CONSTANTS]].real)
     e = phase(scale * angles_of(factors, f, shared, batched, first, buffer), buffer)
-    v = scale * angles_of(factors, f, d_shared, d_batched, first, buffer)
+    v = scale * moves_of(factors, f, moves, first, buffer)
     write_pair(out, comp[COMP_PARAM], lane, complex_of(-(v * e.imag), v * e.real), buffer)
 
 
 @row_kernel
-def compose_spectrum_tangent(comp, factors, constants, shared, batched, d_shared, d_batched, first, lane, out, scratch):
+def compose_spectrum_tangent(comp, factors, constants, shared, batched, moves, first, lane, out, scratch):
     """Tangents of the coefficients of ``sum_m exp(i lambda_m theta) A_m``."""
     f, size, buffer = comp[COMP_FIRST], comp[COMP_SIZE], scratch.buffer
     o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
     phases_of(factors, f, constants, angles_of(factors, f, shared, batched, first, buffer), scratch)
-    v = angles_of(factors, f, d_shared, d_batched, first, buffer)
+    v = moves_of(factors, f, moves, first, buffer)
     for q in range(size):
         slope = every(0j)
         for m in range(terms):
@@ -99,58 +136,79 @@ def compose_spectrum_tangent(comp, factors, constants, shared, batched, d_shared
 
 @kernel
 def compose_tangents(
-    comps, factors, constants, shared, batched, d_shared, d_batched, moving, c0, c1, memory, most_terms, dms, dml
-):
+    comps, factors, constants, shared, batched, d_shared, d_batched, d_across, moving, c0, c1, memory, most_terms,
+    dms, dml,
+):  # fmt: skip
     """Tangents of the coefficients of all moving operations that have angles, for the chunks ``c0 .. c1 - 1``.
 
     Args:
         comps, factors, constants, shared, batched: as for ``compose``
         d_shared: tangents of the angles ``(k, Ps)``
         d_batched: ``(k, Pb, B)``
+        d_across: the transpose of ``d_shared``, ``(Ps, k)``
         moving: for each operation whether any of its parameters changes
         memory, most_terms: scratch for two orders
-        dms: ``(k, 1, K, 1)``, receives those of the shared coefficients, with chunk 0
+        dms: ``(K, k)``, receives those of the shared coefficients, with chunk 0
         dml: ``(k, C, K, L)``, receives those of each sample
     """
     comps, dms, dml = borrowed(comps), borrowed(dms), borrowed(dml)
-    d_shared, d_batched = borrowed(d_shared), borrowed(d_batched)
-    scratch = scratch_in(memory, most_terms)
+    d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
+    scratch, directions = scratch_in(memory, most_terms), dms.shape[1]
     for i in range(comps.shape[0]):
         comp = comps[i]
-        if not moving[comp[COMP_OP]]:
+        across = comp[COMP_FORM] == SHARED
+        if not moving[comp[COMP_OP]] or directions == 0:
             continue
-        own = comp[COMP_FORM] != SHARED
-        for c in range(c0, c1 if own else min(c1, 1)):
-            for lane in range(0, dml.shape[3] if own else 1, WIDTH):
-                first = c * dml.shape[3] + lane if own else 0
-                inputs = (comp, factors, constants, shared, batched)
-                is_product = comp[COMP_TYPE] != ROTATION and comp[COMP_TYPE] != SPECTRUM
-                if is_product:
+        inputs = (comp, factors, constants, shared, batched)
+        is_product = comp[COMP_TYPE] != ROTATION and comp[COMP_TYPE] != SPECTRUM
+        for c in range(c0, min(c1, 1) if across else c1):
+            lanes = directions if across else dml.shape[3]
+            for lane in range(0, lanes, WIDTH):
+                first = lane if across else c * lanes + lane
+                if is_product and not (across and lane > 0):
                     write_factors(*inputs, first, 2, scratch)
-                for k in range(dms.shape[0]):
-                    ds, db, out = d_shared[k], d_batched[k], dml[k, c] if own else dms[k, 0]
+                for k in range(1 if across else directions):
+                    moves = Moves(across, d_shared[k], d_across if across else d_batched[k])
+                    out = dms if across else dml[k, c]
                     if is_product:
-                        du = tangent_of(comp, factors, ds, db, first, 2, scratch)
-                        write_2x2(comp, du, lane, out, scratch.buffer)
+                        write_2x2(comp, tangent_of(comp, factors, moves, first, 2, scratch), lane, out, scratch.buffer)
                     elif comp[COMP_TYPE] == ROTATION:
-                        compose_rotation_tangent(*inputs, ds, db, first, lane, out, scratch)
+                        compose_rotation_tangent(*inputs, moves, first, lane, out, scratch)
                     else:
-                        compose_spectrum_tangent(*inputs, ds, db, first, lane, out, scratch)
+                        compose_spectrum_tangent(*inputs, moves, first, lane, out, scratch)
 
 
 # ------------------------------------------------------------------ back to angles
 
 
+class Cotangents(NamedTuple):
+    """Matrix cotangents of some lanes and their tangents, rows of real numbers.
+
+    ``count`` lanes from ``lane`` on, in ``g`` too unless lanes are directions: then ``g`` has a single one.
+    """
+
+    g: NDArray
+    dg: NDArray
+    lane: int
+    count: int
+    across: bool
+
+
 @row_kernel
-def chain_product_tangent(
-    comp, factors, d_shared, d_batched, first, lane, count, g, dg, out_shared, out_batched, scratch
-):
+def in_g(cotangents):
+    """First lane and number of lanes in ``cotangents.g``."""
+    return (0, 1) if cotangents.across else (cotangents.lane, cotangents.count)
+
+
+@row_kernel
+def chain_product_tangent(comp, factors, moves, first, cotangents, out, scratch):
     """Chain rule of ``U = F_k ... F_1`` and its tangent; see ``chain_product``."""
-    buffer = scratch.buffer
-    u, du = product_of(comp, 3, scratch), tangent_of(comp, factors, d_shared, d_batched, first, 3, scratch)
-    h, dh = cotangent_2x2(comp, g, lane, count, buffer), cotangent_2x2(comp, dg, lane, count, buffer)
+    buffer, count = scratch.buffer, cotangents.count
+    u, du = product_of(comp, 3, scratch), tangent_of(comp, factors, moves, first, 3, scratch)
+    h = cotangent_2x2(comp, cotangents.g, *in_g(cotangents), buffer)
+    dh = cotangent_2x2(comp, cotangents.dg, cotangents.lane, count, buffer)
     for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
-        place, v = 3 * (f - comp[COMP_FIRST]), angles_of(factors, f, d_shared, d_batched, first, buffer)
+        place, v = 3 * (f - comp[COMP_FIRST]), moves_of(factors, f, moves, first, buffer)
         factor, slope = entries(scratch, place), entries(scratch, place + 1)
         du = plus(times(inverse(factor), du), scaled(times(inverse(slope), u), v))
         u = times(inverse(factor), u)
@@ -158,87 +216,86 @@ def chain_product_tangent(
         d_own = plus(times(dh, transposed(u)), times(h, transposed(du)))
         bend = contracted(entries(scratch, place + 2), own).real
         value = splat(2.0) * (v * bend + contracted(slope, d_own).real)
-        add_angles(factors, f, value, first, count, out_shared, out_batched, buffer)
+        add_moves(factors, f, value, first, count, out, buffer)
         dh = plus(times(transposed(factor), dh), scaled(times(transposed(slope), h), v))
         h = times(transposed(factor), h)
 
 
 @row_kernel
-def chain_rotation_tangent(comp, factors, constants, first, lane, count, dg, out_shared, out_batched, scratch):
+def chain_rotation_tangent(comp, factors, constants, first, cotangents, out, scratch):
     """Chain rule of a Pauli rotation: its angle's cotangent is linear in ``g``."""
-    f, buffer = comp[COMP_FIRST], scratch.buffer
+    f, buffer, count = comp[COMP_FIRST], scratch.buffer, cotangents.count
     twice = splat(2 * constants[factors[f, FACTOR_CONSTANTS]].real)
-    values = twice * row_of(dg, comp[COMP_COTANGENT], lane, count, buffer)
-    add_angles(factors, f, values, first, count, out_shared, out_batched, buffer)
+    values = twice * row_of(cotangents.dg, comp[COMP_COTANGENT], cotangents.lane, count, buffer)
+    add_moves(factors, f, values, first, count, out, buffer)
 
 
 @row_kernel
-def chain_spectrum_tangent(
-    comp, factors, constants, shared, batched, d_shared, d_batched, first, lane, count, g, dg,
-    out_shared, out_batched, scratch,
-):  # fmt: skip
+def chain_spectrum_tangent(comp, factors, constants, shared, batched, moves, first, cotangents, out, scratch):
     """Chain rule of ``sum_m exp(i lambda_m theta) A_m`` and its tangent."""
     f, size, p, buffer = comp[COMP_FIRST], comp[COMP_SIZE], comp[COMP_COTANGENT], scratch.buffer
-    o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
+    o, terms, count = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS], cotangents.count
     phases_of(factors, f, constants, angles_of(factors, f, shared, batched, first, buffer), scratch)
-    v = angles_of(factors, f, d_shared, d_batched, first, buffer)
+    v = moves_of(factors, f, moves, first, buffer)
     values = splat(0.0)
     for m in range(terms):
         x = splat(constants[o + m].real)
         q = dq = every(0j)
         for i in range(size):
             a = every(constants[o + terms + m * size + i])
-            q = q + a * pair_of(g, p + 2 * i, lane, count, buffer)
-            dq = dq + a * pair_of(dg, p + 2 * i, lane, count, buffer)
+            q = q + a * pair_of(cotangents.g, p + 2 * i, *in_g(cotangents), buffer)
+            dq = dq + a * pair_of(cotangents.dg, p + 2 * i, cotangents.lane, count, buffer)
         e = get(scratch.phases, m)
         values = values - splat(2.0) * x * ((e * dq).imag + x * v * (e * q).real)
-    add_angles(factors, f, values, first, count, out_shared, out_batched, buffer)
+    add_moves(factors, f, values, first, count, out, buffer)
 
 
 @kernel
 def chain_tangents(
-    comps, factors, constants, shared, batched, d_shared, d_batched, want, memory, most_terms, gs, gl, dgs, dgl,
-    out_shared, out_batched,
+    comps, factors, constants, shared, batched, d_shared, d_batched, d_across, want, memory, most_terms,
+    gs, gl, dgs, dgl, out_shared, out_batched, out_across,
 ):  # fmt: skip
     """Add the tangents of the cotangents of the angles.
 
     Args:
         comps, factors, constants, shared, batched: as for ``compose``
         d_shared, d_batched: tangents of the angles, ``(k, Ps)`` and ``(k, Pb, B)``
+        d_across: the transpose of ``d_shared``, ``(Ps, k)``
         want: for each operation whether its matrix cotangent is there
         memory, most_terms: scratch for three orders
-        gs: shared matrix cotangents ``(1, K, 1)``
+        gs: shared matrix cotangents ``(K, 1)``
         gl: those of each sample ``(C, K, L)``
-        dgs, dgl: their tangents, ``(k, 1, K, 1)`` and ``(k, C, K, L)``
-        out_shared, out_batched: shaped as ``d_shared`` and ``d_batched``
+        dgs, dgl: their tangents, ``(K, k)`` and ``(k, C, K, L)``
+        out_shared, out_batched, out_across: shaped as ``d_shared``, ``d_batched`` and ``d_across``; what belongs to the
+            shared angles is the sum of the first and the last
     """
     comps, gs, gl, dgs, dgl = borrowed(comps), borrowed(gs), borrowed(gl), borrowed(dgs), borrowed(dgl)
-    d_shared, d_batched, out_shared, out_batched = (
-        borrowed(d_shared), borrowed(d_batched), borrowed(out_shared), borrowed(out_batched),
-    )  # fmt: skip
-    scratch = scratch_in(memory, most_terms)
+    d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
+    out_shared, out_batched, out_across = borrowed(out_shared), borrowed(out_batched), borrowed(out_across)
+    scratch, directions = scratch_in(memory, most_terms), dgs.shape[1]
     for i in range(comps.shape[0]):
         comp = comps[i]
-        if not want[comp[COMP_OP]]:
+        if not want[comp[COMP_OP]] or directions == 0:
             continue
-        own = comp[COMP_FORM] != SHARED
-        for c in range(gl.shape[0] if own else 1):
-            g = gl[c] if own else gs[0]
-            for lane in range(0, g.shape[1], WIDTH):
-                first = c * g.shape[1] + lane
-                count = min(WIDTH, batched.shape[1] - first, g.shape[1] - lane) if own else 1
+        across = comp[COMP_FORM] == SHARED
+        inputs = (comp, factors, constants, shared, batched)
+        is_product = comp[COMP_TYPE] != ROTATION and comp[COMP_TYPE] != SPECTRUM
+        for c in range(1 if across else gl.shape[0]):
+            g, lanes = (gs, directions) if across else (gl[c], gl.shape[2])
+            for lane in range(0, lanes, WIDTH):
+                first = lane if across else c * lanes + lane
+                count = min(WIDTH, lanes - lane) if across else min(WIDTH, batched.shape[1] - first, lanes - lane)
                 if count < 1:
                     break
-                inputs = (comp, factors, constants, shared, batched)
-                is_product = comp[COMP_TYPE] != ROTATION and comp[COMP_TYPE] != SPECTRUM
-                if is_product:
+                if is_product and not (across and lane > 0):
                     write_factors(*inputs, first, 3, scratch)
-                for k in range(dgs.shape[0]):
-                    ds, db, dg = d_shared[k], d_batched[k], dgl[k, c] if own else dgs[k, 0]
-                    outputs = (out_shared[k], out_batched[k], scratch)
+                for k in range(1 if across else directions):
+                    moves = Moves(across, d_shared[k], d_across if across else d_batched[k])
+                    out = Moves(across, out_shared[k], out_across if across else out_batched[k])
+                    cotangents = Cotangents(g, dgs if across else dgl[k, c], lane, count, across)
                     if is_product:
-                        chain_product_tangent(comp, factors, ds, db, first, lane, count, g, dg, *outputs)
+                        chain_product_tangent(comp, factors, moves, first, cotangents, out, scratch)
                     elif comp[COMP_TYPE] == ROTATION:
-                        chain_rotation_tangent(comp, factors, constants, first, lane, count, dg, *outputs)
+                        chain_rotation_tangent(comp, factors, constants, first, cotangents, out, scratch)
                     else:
-                        chain_spectrum_tangent(*inputs, ds, db, first, lane, count, g, dg, *outputs)
+                        chain_spectrum_tangent(*inputs, moves, first, cotangents, out, scratch)

@@ -57,7 +57,7 @@ def coefficient_tangents(
     shared = np.zeros((k, len(plan.shared_constants)), layout.dtype)
     lanes = np.zeros((k, layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
     if len(plan.comps):
-        _compose(plan, layout, values, directions, moving, shared[:, None, :, None], lanes)
+        shared += _compose(plan, layout, values, directions, moving, lanes)
     for external in plan.externals:
         if moving[external.index]:
             matrices = external_tangents(external.operator, values, directions)
@@ -73,20 +73,23 @@ def coefficient_tangents(
 
 
 def _compose(
-    plan: Plan, layout: Layout, values: Values, directions: Directions, moving: NDArray, shared: NDArray, lanes: NDArray
-) -> None:
+    plan: Plan, layout: Layout, values: Values, directions: Directions, moving: NDArray, lanes: NDArray
+) -> NDArray:
+    """Write the tangents of each sample's coefficients to ``lanes``, and return those of the shared ones ``(k, K)``."""
     inputs = (
         plan.comps, plan.factors, plan.constants, values.shared, values.batched,
-        directions.shared, directions.batched, moving,
+        directions.shared, directions.batched, np.ascontiguousarray(directions.shared.T), moving,
     )  # fmt: skip
+    across = np.zeros((len(plan.shared_constants), len(directions)), layout.dtype)
     many = plan.num_lane_coefficients and len(plan.comps) * layout.width * len(directions) > PARALLEL_PRODUCTS
     workers = num_threads() if many else 1
 
     def task(part: Part) -> None:
         memory = scratch_memory(plan.most_terms, plan.most_factors, 2)
-        compose_tangents(*inputs, part.start, part.stop, memory, plan.most_terms, shared, lanes)
+        compose_tangents(*inputs, part.start, part.stop, memory, plan.most_terms, across, lanes)
 
     parallel(task, layout.chunks, workers)
+    return across.T
 
 
 def chain_rule_tangents(
@@ -110,13 +113,16 @@ def chain_rule_tangents(
         into: tangents of cotangents, changed in place
     """
     if len(plan.comps):
+        across = np.zeros(directions.shared.shape[::-1])
         chain_tangents(
             plan.comps, plan.factors, plan.constants, values.shared, values.batched,
-            directions.shared, directions.batched, want,
+            directions.shared, directions.batched, np.ascontiguousarray(directions.shared.T), want,
             scratch_memory(plan.most_terms, plan.most_factors, 3), plan.most_terms,
-            g.shared.reshape(1, -1, 1), g.lanes.astype(float, copy=False),
-            dg.shared[:, None, :, None], dg.lanes.astype(float, copy=False), into.shared, into.batched,
+            g.shared[:, None], g.lanes.astype(float, copy=False),
+            np.ascontiguousarray(dg.shared.T), dg.lanes.astype(float, copy=False),
+            into.shared, into.batched, across,
         )  # fmt: skip
+        into.shared[...] += across.T
     for external in plan.externals:
         if want[external.index]:
             parts = [MatrixCotangents(s, c) for s, c in zip(dg.shared, dg.lanes, strict=True)]
