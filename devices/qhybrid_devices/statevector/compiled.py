@@ -87,15 +87,11 @@ def _wants_array(index: int, needs: Needs) -> bool:
     return bool(needs.arrays) and needs.arrays[index]
 
 
-def _wants_angle(angle: Angle, needs: Needs) -> bool:
-    return needs.batched if angle.batched else needs.shared
-
-
 def _wants(op: Operation, needs: Needs) -> bool:
     """Whether a parameter of an operation is wanted."""
     if isinstance(op.external, Evolution):
         angles = (op.external.time, *op.external.coefficients)
-        return any(isinstance(a, Angle) and _wants_angle(a, needs) for a in angles)
+        return any(isinstance(a, Angle) and needs.wants(a) for a in angles)
     if op.external is not None:
         return _wants_array(op.external.ref.index, needs)
-    return any(f.angle is not None and _wants_angle(f.angle, needs) for f in op.factors)
+    return any(f.angle is not None and needs.wants(f.angle) for f in op.factors)
