@@ -12,7 +12,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pennylane as qml
@@ -37,7 +37,6 @@ from qhybrid.errors import (
     NotFiniteError,
 )
 from qhybrid.execution import Needs
-from qhybrid.explanation import Explanation, explain_circuit
 from qhybrid.gradients import (
     GradientMethod,
     NoDerivative,
@@ -48,8 +47,11 @@ from qhybrid.gradients import (
     resolves,
 )
 from qhybrid.interfaces.names import name_node
-from qhybrid.tapes import TapeBackend, backend_of, portable
+from qhybrid.tapes import backend_of, portable
 from qhybrid.twins import graft
+
+if TYPE_CHECKING:
+    from qhybrid.explanation import Explanation
 
 #: Traces kept for one signature, for functions that branch on values.
 MAX_TRACES = 8
@@ -248,7 +250,7 @@ class QNode(qml.QNode):
         except CaptureError as cause:
             return str(cause)
         exact = self._each_shots() is EXACT
-        if isinstance(backend, TapeBackend) and isinstance(method, str) and backend.leaves_derivative(method, exact):
+        if isinstance(method, str) and backend.leaves_derivative(method, exact):
             return f"diff_method {self._method!r} is PennyLane's on device {self.device.name!r}"
         return None
 
@@ -313,11 +315,11 @@ class QNode(qml.QNode):
         settings, exact = self.execute_kwargs, self._each_shots() is EXACT
         method = settings["mcm_method"]
         reason = found.unsupported(method, settings["postselect_mode"], not exact)
-        if reason is None and method == "device" and found.measured and isinstance(self._backend, TapeBackend):
+        if reason is None and method == "device" and found.measured and self._backend.leaves_mid_circuit:
             reason = "mcm_method='device' asks for the device's own mid-circuit measurements"
         if reason is None:
             return
-        if isinstance(self._backend, TapeBackend):
+        if self._backend.leaves_mid_circuit:
             raise CaptureError(reason)
         raise DeviceError(f"On {self.device.name} {reason}. Leave the argument out, or use default.qubit.")
 
@@ -437,12 +439,16 @@ class QNode(qml.QNode):
                 return self._explain_compiled(args, kwargs)
             except CaptureError as cause:
                 reason = str(cause)
+        from qhybrid.explanation import Explanation  # as below: few programs ask
+
         reason = reason or "the QNode carries a PennyLane gradient transform, or a qml.Tracker counts its executions"
         return Explanation(
             "pennylane", reason, self.device.name, str(self.diff_method), "PennyLane chooses and runs it"
         )
 
     def _explain_compiled(self, args: tuple, kwargs: dict[str, Any]) -> Explanation:
+        from qhybrid.explanation import explain_circuit
+
         path, reason = ("compiled", "") if self._trace else ("recorded", "trace=False")
         needs = Needs()
         if self._trace:
