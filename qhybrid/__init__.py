@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 #: Own submodules that are imported when first asked for: many programs need none of them, and some need torch.
-_LAZY = frozenset({"bridge", "optimize", "qnn", "testing"})
+_LAZY = frozenset({"bridge", "numpy", "optimize", "qnn", "testing"})
 #: Modules of what few programs ask for; they are imported when one does.
 _LAZY_NAMES = {
     "Explanation": "explanation",
