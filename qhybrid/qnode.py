@@ -34,6 +34,7 @@ from qhybrid.errors import (
     DifferentiationError,
     FallbackWarning,
     HostTracesError,
+    NeedsShotsError,
     NotFiniteError,
 )
 from qhybrid.execution import Needs
@@ -184,7 +185,7 @@ class QNode(qml.QNode):
         if not isinstance(self._method, PhysicsAware) or self._ends_in_a_transform:
             return self._call(args, kwargs)
         copies = len(self._each_shots()) if self._shots.has_partitioned_shots else None
-        return graft(lambda *a, **k: self._call(a, k), self._twin(), args, kwargs, copies)
+        return graft(lambda *a, **k: self._call(a, k), self._call_twin, args, kwargs, copies)
 
     def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Compiled if possible, else PennyLane's."""
@@ -216,6 +217,18 @@ class QNode(qml.QNode):
                 twin = QNode(**{**settings, "func": self.func, "device": twin, "diff_method": "best"})
             self._cache.twin = twin
         return self._cache.twin
+
+    def _call_twin(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._twin()(*args, **kwargs)
+        except NeedsShotsError:
+            name = getattr(self.func, "__name__", "a quantum function")
+            raise DifferentiationError(
+                f"The QNode {name} returns samples or counts, which have no derivative, and its arguments are being "
+                "differentiated: its twin, which gives the derivatives, has no samples to give. Return expval, var or "
+                "probs in their place. For the samples alone, pass arguments that require no gradient, or call inside "
+                "torch.no_grad()."
+            ) from None
 
     def _not_compiled(self, kwargs: dict[str, Any]) -> str | None:
         """Why this call goes to PennyLane at once, ``None`` if it does not; empty if the user asked for that."""
@@ -428,7 +441,11 @@ class QNode(qml.QNode):
             name = getattr(twin, "__name__", type(twin).__name__)
             reason = f"forward on {self.device.name}, backward through the twin {name}"
             return replace(found, method=self._method.name, method_reason=reason)
-        explained = twin.explain(*args, **kwargs)
+        try:
+            explained = twin.explain(*args, **kwargs)
+        except NeedsShotsError:
+            reason = f"forward on {self.device.name}; samples and counts have no derivative"
+            return replace(found, method=self._method.name, method_reason=reason)
         reason = f"forward on {self.device.name}, backward on the twin {explained.device} by {explained.method}"
         return replace(found, method=self._method.name, method_reason=reason, twin=explained)
 

@@ -311,6 +311,34 @@ def test_results_that_do_not_match():
         node(0.3, w)
 
 
+def _samples():
+    return qml.sample(qml.Z(0))
+
+
+def _counts():
+    return qml.expval(qml.Z(0)), qml.counts(wires=[0, 1])
+
+
+@pytest.mark.parametrize("measured", [_samples, _counts])
+@pytest.mark.parametrize("twin", ["qhybrid.statevector", "default.qubit"])
+def test_samples_are_the_devices_and_have_no_derivative(measured, twin):
+    @qhybrid.qnode(device(), diff_method=PhysicsAware(twin=twin), shots=SHOTS)
+    def sampled(x):
+        qml.RX(x, wires=0)
+        return measured()
+
+    x = torch.tensor(0.3, requires_grad=True)
+    with torch.no_grad():
+        found = sampled(x)
+    assert len(found) == SHOTS if measured is _samples else sum(found[1].values()) == SHOTS
+    told = r"QNode sampled returns samples or counts, .* Return expval, var or probs .* torch\.no_grad\(\)"
+    with pytest.raises(DifferentiationError, match=told):
+        sampled(x)
+    with pytest.raises(DifferentiationError, match=told):
+        qml.grad(lambda x: sampled(x)[0])(pnp.array(0.3))
+    assert sampled.explain(x).method_reason == "forward on qhybrid.aer; samples and counts have no derivative"
+
+
 def test_bad_twins():
     with pytest.raises(DifferentiationError, match="PhysicsAware got twin=3"):
         PhysicsAware(twin=3)
