@@ -278,6 +278,66 @@ def test_calibrated_twin():
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
+NOT_FINITE = "twin of PhysicsAware gives NaN or infinity"
+
+
+def _rotation(x):
+    qml.RX(x, wires=0)
+    return qml.expval(qml.Z(0))
+
+
+def _with_twin(twin):
+    return qhybrid.QNode(_rotation, qml.device("qhybrid.statevector", wires=1), diff_method=PhysicsAware(twin=twin))
+
+
+@pytest.mark.parametrize("twin", [lambda x: torch.log(-x), lambda x: 1 / (x - 0.3)])
+def test_a_twin_that_is_not_finite_has_no_derivative_and_leaves_values_alone(twin):
+    node, x = _with_twin(twin), torch.tensor(0.3, dtype=torch.float64)
+    tracked = x.clone().requires_grad_()
+    found = node(tracked)
+    assert found.item() == pytest.approx(np.cos(0.3))
+    for derivative in (
+        found.backward,
+        lambda: torch.func.grad(node)(x),
+        lambda: torch.func.jvp(node, (x,), (x,)),
+        lambda: torch.func.vmap(torch.func.grad(node))(torch.stack([x - 1, x])),
+    ):
+        with pytest.raises(DifferentiationError, match=NOT_FINITE):
+            derivative()
+    x = torch.tensor([-0.7, 0.3], dtype=torch.float64)
+    torch.testing.assert_close(torch.func.vmap(node)(x), torch.cos(x))
+    good = x[0].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(node(good) + x[1], good)
+    torch.testing.assert_close(slope, torch.func.grad(twin)(x[0]))
+
+
+def test_a_twin_that_is_not_finite_in_autograd():
+    node = _with_twin(lambda x: pnp.nan * x)
+    with pytest.raises(DifferentiationError, match=NOT_FINITE):
+        qml.grad(node)(pnp.array(0.3))
+    seen = []
+
+    def unrelated(x):
+        seen.append(node(x)._value)
+        return x**2
+
+    assert qml.grad(unrelated)(pnp.array(0.3)) == pytest.approx(0.6)
+    assert seen == pytest.approx([np.cos(0.3)])
+
+
+def test_a_twin_that_is_not_finite_in_jax():
+    jax = pytest.importorskip("jax")
+    node = _with_twin(lambda x: jax.numpy.log(-x))
+    with pytest.raises(DifferentiationError, match=NOT_FINITE):
+        jax.grad(node)(0.3)
+    gradient, value = jax.grad(lambda x: (x**2, node(x)), has_aux=True)(0.3)
+    assert (gradient, value) == pytest.approx((0.6, np.cos(0.3)))
+    value, gradient = jax.jit(jax.value_and_grad(node))(0.3)  # a compiled program cannot raise
+    assert value == pytest.approx(np.cos(0.3))
+    assert np.isnan(gradient)
+    assert jax.jit(jax.grad(node))(-0.3) == pytest.approx(-1 / 0.3)
+
+
 def test_a_network_as_twin():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2)).double()
