@@ -27,6 +27,7 @@ from qhybrid.capture.recording import record
 from qhybrid.capture.signature import flatten, holds_tensor, leaf_names
 from qhybrid.capture.trace import Trace, audit, trace
 from qhybrid.capture.values import concrete, is_functorch
+from qhybrid.catalogue import device
 from qhybrid.circuit import CompiledCircuit, run_tape
 from qhybrid.errors import (
     CaptureError,
@@ -211,7 +212,7 @@ class QNode(qml.QNode):
                     "twin a QNode with check=True, and leave it out here."
                 )
             if isinstance(twin, str):
-                twin = qml.device(twin, wires=self.device.wires)
+                twin = device(twin, wires=self.device.wires)
             if not callable(twin):
                 settings = {k: v for k, v in self._init_args.items() if k not in ("shots", "mcm_method")}
                 twin = QNode(**{**settings, "func": self.func, "device": twin, "diff_method": "best"})

@@ -13,7 +13,7 @@ import torch
 from pennylane import numpy as pnp
 
 import qhybrid
-from qhybrid.errors import DifferentiationError
+from qhybrid.errors import DeviceError, DifferentiationError
 from qhybrid.gradients import PhysicsAware
 
 X, W = np.array([0.3, -0.8, 1.4]), np.array([0.2, 0.7])
@@ -400,10 +400,11 @@ def test_samples_are_the_devices_and_have_no_derivative(measured, twin):
 
 
 def test_bad_twins():
-    with pytest.raises(DifferentiationError, match="PhysicsAware got twin=3"):
-        PhysicsAware(twin=3)
-    with pytest.raises(qml.exceptions.DeviceError):
-        qhybrid.QNode(circuit, device(), diff_method=PhysicsAware(twin="no.such.device"))
+    for twin in (3, None, qml.devices.DefaultQubit, PhysicsAware()):
+        with pytest.raises(DifferentiationError, match=r"got twin=.*; give a PennyLane device, the name of one"):
+            PhysicsAware(twin=twin)
+    with pytest.raises(DeviceError, match=r"no device 'defualt.qubit'. Did you mean 'default.qubit'"):
+        qhybrid.QNode(circuit, device(), diff_method=PhysicsAware(twin="defualt.qubit"))
 
 
 def test_a_trained_value_from_outside_is_an_argument_or_an_error():
