@@ -92,14 +92,10 @@ class Layout:
 
 
 class Coefficients(NamedTuple):
-    """Real coefficients of all operations: shared ``(K,)``, and of each sample ``(C, K, L)``.
-
-    ``factors`` holds the values and derivatives of the shared 2x2 factors, ``(F, 8)``.
-    """
+    """Real coefficients of all operations: shared ``(K,)``, and of each sample ``(C, K, L)``."""
 
     shared: NDArray
     lanes: NDArray
-    factors: NDArray
 
 
 def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
@@ -108,18 +104,12 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     ml = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
     inputs = (plan.comps, plan.factors, plan.constants, values.shared, values.batched)
     column = ms.reshape(-1, 1)
-    if plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS:
-        workers = num_threads()
-        tables = np.empty((num_parts(layout.chunks, workers), len(plan.factors), 8), complex)
 
-        def task(part: Part) -> None:
-            compose(*inputs, part.start, part.stop, tables[part.index], column, ml)
+    def task(part: Part) -> None:
+        compose(*inputs, part.start, part.stop, column, ml)
 
-        parallel(task, layout.chunks, workers)
-        factors = tables[0]
-    else:
-        factors = np.empty((len(plan.factors), 8), complex)
-        compose(*inputs, 0, layout.chunks, factors, column, ml)
+    many = plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS
+    parallel(task, layout.chunks, num_threads() if many else 1)
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
         size = 2 * external.dim ** (1 if external.diagonal else 2)
@@ -128,7 +118,7 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
             ml[:, external.param : external.param + size] = layout.to_lanes(flat.T)
         else:
             ms[external.param : external.param + size] = flat[0]
-    return Coefficients(ms, ml, factors)
+    return Coefficients(ms, ml)
 
 
 def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, reverse: bool = False) -> None:
@@ -556,7 +546,7 @@ def chain_rule(
     """Add the cotangents of all angles and arrays to ``into``, given the matrix cotangents."""
     if len(plan.comps):
         chain(
-            plan.comps, plan.factors, plan.constants, values.shared, values.batched, want, coef.factors.copy(),
+            plan.comps, plan.factors, plan.constants, values.shared, values.batched, want,
             g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), into.shared, into.batched,
         )  # fmt: skip
     for external in plan.externals:

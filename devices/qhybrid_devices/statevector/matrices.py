@@ -2,14 +2,29 @@
 
 Every factor is ``F(theta) = sum_m exp(i lambda_m theta) A_m``. A fused operation is a product ``F_k ... F_1`` of 2x2
 factors. Its cotangent ``G`` means ``dL = 2 Re sum_ab dU_ab G_ab``; the chain rule peels factors off from the left.
+
+Samples are gone through a register at a time; shared coefficients are those of a single sample. A 2x2 matrix is a
+tuple of its four entries, each of them a complex register.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
-from qhybrid_devices.statevector.simd import borrowed
+from qhybrid_devices.statevector.complex_simd import (
+    WIDTH,
+    complex_of,
+    conjugate,
+    every,
+    get,
+    phase,
+    put,
+)
+from qhybrid_devices.statevector.simd import borrowed, load, save, splat, total
 from qhybrid_devices.statevector.table import (
     COMP_COTANGENT,
     COMP_FIRST,
@@ -24,270 +39,351 @@ from qhybrid_devices.statevector.table import (
     FACTOR_INDEX,
     FACTOR_TERMS,
     PRODUCT,
-    PRODUCT_DIAGONAL,
     ROTATION,
     SHARED,
     SPECTRUM,
 )
 
 
+class Scratch(NamedTuple):
+    """Memory of a thread: one register, the phases of a factor, and the factors of an operation with derivatives."""
+
+    buffer: NDArray
+    phases: NDArray
+    factors: NDArray
+
+
 @row_kernel
-def angle_of(factors, f, shared, batched, b):
-    """The angle of factor ``f`` for sample ``b``; zero for lanes beyond the batch."""
+def scratch_of(comps, factors, orders):
+    """Enough for each operation, and ``orders`` of ``F, F', F''``."""
+    most = 1
+    for i in range(comps.shape[0]):
+        most = max(most, comps[i, COMP_LAST] - comps[i, COMP_FIRST])
+    terms = 1
+    for f in range(factors.shape[0]):
+        terms = max(terms, factors[f, FACTOR_TERMS])
+    row = 2 * WIDTH
+    return Scratch(np.empty(WIDTH), np.empty(terms * row), np.empty(most * orders * 4 * row))
+
+
+# ------------------------------------------------------------------ samples and registers
+
+
+@row_kernel
+def angles_of(factors, f, shared, batched, first, buffer):
+    """The angles of factor ``f`` for the samples from ``first`` on; zero for lanes beyond the batch."""
+    i = factors[f, FACTOR_INDEX]
     if factors[f, FACTOR_BATCHED] == 0:
-        return shared[factors[f, FACTOR_INDEX]]
-    if b < batched.shape[1]:
-        return batched[factors[f, FACTOR_INDEX], b]
-    return 0.0
+        return splat(shared[i])
+    if first + WIDTH <= batched.shape[1]:
+        for t in range(WIDTH):
+            buffer[t] = batched[i, first + t]
+    else:
+        for t in range(WIDTH):
+            buffer[t] = batched[i, first + t] if first + t < batched.shape[1] else 0.0
+    return load(buffer, 0)
 
 
 @row_kernel
-def phase(x):
-    """``exp(i x)``."""
-    return complex(np.cos(x), np.sin(x))
+def add_angles(factors, f, values, first, count, d_shared, d_batched, buffer):
+    """Add to the cotangents of the angle of factor ``f`` for ``count`` samples; the other values must be zero."""
+    i = factors[f, FACTOR_INDEX]
+    if factors[f, FACTOR_BATCHED] == 0:
+        d_shared[i] += total(values)
+        return
+    save(buffer, 0, values)
+    for t in range(count):
+        d_batched[i, first + t] += buffer[t]
 
 
 @row_kernel
-def factor_2x2(factors, f, constants, theta, table):
-    """``F`` and ``dF/dtheta`` of 2x2 factor ``f`` to row ``f`` of ``table``, ``(F, 8)``.
+def row_of(g, p, lane, count, buffer):
+    """Row ``p`` from ``lane`` on as a register, zero but for ``count`` lanes."""
+    if count == WIDTH:
+        for t in range(WIDTH):
+            buffer[t] = g[p, lane + t]
+    else:
+        for t in range(WIDTH):
+            buffer[t] = g[p, lane + t] if t < count else 0.0
+    return load(buffer, 0)
 
-    The second derivative follows if the table is ``(F, 12)``.
-    """
-    o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
-    for q in range(table.shape[1]):
-        table[f, q] = 0
-    e = 1.0 + 0j
-    for m in range(terms):
+
+@row_kernel
+def pair_of(g, p, lane, count, buffer):
+    """One complex cotangent from two real rows."""
+    real = row_of(g, p, lane, count, buffer)
+    return complex_of(real, row_of(g, p + 1, lane, count, buffer))
+
+
+@row_kernel
+def write_row(out, p, lane, values, buffer):
+    """Write a register to row ``p`` from ``lane`` on, as far as there are lanes."""
+    save(buffer, 0, values)
+    if lane + WIDTH <= out.shape[1]:
+        for t in range(WIDTH):
+            out[p, lane + t] = buffer[t]
+    else:
+        for t in range(out.shape[1] - lane):
+            out[p, lane + t] = buffer[t]
+
+
+@row_kernel
+def write_pair(out, p, lane, z, buffer):
+    """One complex coefficient as two real rows."""
+    write_row(out, p, lane, z.real, buffer)
+    write_row(out, p + 1, lane, z.imag, buffer)
+
+
+@row_kernel
+def write_2x2(comp, u, lane, out, buffer):
+    """Write the coefficients of a fused operation."""
+    p = comp[COMP_PARAM]
+    write_pair(out, p, lane, u[0], buffer)
+    if comp[COMP_TYPE] == PRODUCT:
+        write_pair(out, p + 2, lane, u[1], buffer)
+        write_pair(out, p + 4, lane, u[2], buffer)
+        p += 4
+    write_pair(out, p + 2, lane, u[3], buffer)
+
+
+@row_kernel
+def cotangent_2x2(comp, g, lane, count, buffer):
+    """The matrix cotangent of a fused operation; zeros beside the diagonal of a diagonal one."""
+    o, zero = comp[COMP_COTANGENT], every(0j)
+    a, d = pair_of(g, o, lane, count, buffer), pair_of(g, o + 2, lane, count, buffer)
+    if comp[COMP_TYPE] == PRODUCT:
+        return a, d, pair_of(g, o + 4, lane, count, buffer), pair_of(g, o + 6, lane, count, buffer)
+    return a, zero, zero, d
+
+
+# ------------------------------------------------------------------ 2x2 matrices
+
+
+@row_kernel
+def identity():
+    """The unit matrix."""
+    return every(1 + 0j), every(0j), every(0j), every(1 + 0j)
+
+
+@row_kernel
+def times(a, b):
+    """The matrix product."""
+    return (
+        a[0] * b[0] + a[1] * b[2],
+        a[0] * b[1] + a[1] * b[3],
+        a[2] * b[0] + a[3] * b[2],
+        a[2] * b[1] + a[3] * b[3],
+    )
+
+
+@row_kernel
+def transposed(a):
+    """The transpose."""
+    return a[0], a[2], a[1], a[3]
+
+
+@row_kernel
+def inverse(a):
+    """The conjugate transpose."""
+    return conjugate(a[0]), conjugate(a[2]), conjugate(a[1]), conjugate(a[3])
+
+
+@row_kernel
+def contracted(a, b):
+    """``sum_ij a_ij b_ij``."""
+    return (a[0] * b[0] + a[1] * b[1]) + (a[2] * b[2] + a[3] * b[3])
+
+
+# ------------------------------------------------------------------ factors
+
+
+@row_kernel
+def phases_of(factors, f, constants, theta, scratch):
+    """``exp(i lambda_m theta)`` for all terms of factor ``f``, to ``scratch.phases``."""
+    o = factors[f, FACTOR_CONSTANTS]
+    e = every(1 + 0j)
+    for m in range(factors[f, FACTOR_TERMS]):
         x = constants[o + m].real
         if m > 0 and x == -constants[o + m - 1].real:
-            e = e.conjugate()
+            e = conjugate(e)
         else:
-            e = phase(x * theta)
-        first = o + terms + 4 * m
-        for q in range(4):
-            value = e * constants[first + q]
-            table[f, q] += value
-            table[f, 4 + q] += complex(-x * value.imag, x * value.real)
-            if table.shape[1] > 8:
-                table[f, 8 + q] -= x * x * value
+            e = phase(splat(x) * theta, scratch.buffer)
+        put(scratch.phases, m, e)
 
 
 @row_kernel
-def shared_factors(comps, factors, constants, shared, out):
-    """``F`` and ``dF/dtheta`` of every 2x2 factor with a shared angle, ``(F, 8)``."""
-    for i in range(comps.shape[0]):
-        if comps[i, COMP_TYPE] == PRODUCT or comps[i, COMP_TYPE] == PRODUCT_DIAGONAL:
-            for f in range(comps[i, COMP_FIRST], comps[i, COMP_LAST]):
-                if factors[f, FACTOR_BATCHED] == 0:
-                    factor_2x2(factors, f, constants, shared[factors[f, FACTOR_INDEX]], out)
-
-
-@row_kernel
-def is_repeated(factors, f, batched, b, fresh):
-    """Whether sample ``b`` has the angle of the one before: the rule where one angle of many is shifted at a time."""
-    if factors[f, FACTOR_BATCHED] == 0:
-        return True
-    i = factors[f, FACTOR_INDEX]
-    return not fresh and b < batched.shape[1] and batched[i, b] == batched[i, b - 1]
-
-
-@row_kernel
-def refresh(comp, factors, constants, shared, batched, b, fresh, table):
-    """Fill the rows of the factors whose angle is not that of the sample before; whether there was one."""
-    changed = fresh
-    for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
-        if not is_repeated(factors, f, batched, b, fresh):
-            factor_2x2(factors, f, constants, angle_of(factors, f, shared, batched, b), table)
-            changed = True
-    return changed
-
-
-@row_kernel
-def product_2x2(comp, table):
-    """The product of the factors of an operation, the last one leftmost."""
-    a, c = 1.0 + 0j, 0j
-    p, q = 0j, 1.0 + 0j
-    for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
-        w, x, y, z = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
-        a, c, p, q = w * a + x * p, w * c + x * q, y * a + z * p, y * c + z * q
-    return a, c, p, q
-
-
-@row_kernel
-def store(out, p, lane, value):
-    """One complex coefficient as two real rows."""
-    out[p, lane] = value.real
-    out[p + 1, lane] = value.imag
-
-
-@row_kernel
-def compose_product(comp, factors, constants, shared, batched, first, table, out):
-    """Coefficients of a fused operation for the samples from ``first`` on."""
-    full = comp[COMP_TYPE] == PRODUCT
-    u = v = w = x = 0j
-    for lane in range(out.shape[1]):
-        p = comp[COMP_PARAM]
-        if refresh(comp, factors, constants, shared, batched, first + lane, lane == 0, table):
-            u, v, w, x = product_2x2(comp, table)
-        store(out, p, lane, u)
-        if full:
-            store(out, p + 2, lane, v)
-            store(out, p + 4, lane, w)
-            p += 4
-        store(out, p + 2, lane, x)
-
-
-@row_kernel
-def compose_rotation(comp, factors, constants, shared, batched, first, out):
-    """Cosine and sine of a Pauli rotation."""
-    f, p, e = comp[COMP_FIRST], comp[COMP_PARAM], 0j
-    scale = constants[factors[f, FACTOR_CONSTANTS]].real
-    for lane in range(out.shape[1]):
-        if lane == 0 or not is_repeated(factors, f, batched, first + lane, False):
-            e = phase(scale * angle_of(factors, f, shared, batched, first + lane))
-        store(out, p, lane, e)
-
-
-@row_kernel
-def compose_spectrum(comp, factors, constants, shared, batched, first, out):
-    """Coefficients of ``sum_m exp(i lambda_m theta) A_m``."""
-    f, p, size = comp[COMP_FIRST], comp[COMP_PARAM], comp[COMP_SIZE]
+def write_factor(factors, f, constants, theta, place, orders, scratch):
+    """Matrix number ``place`` of ``scratch.factors`` becomes ``F``, and the next ones its derivatives."""
+    phases_of(factors, f, constants, theta, scratch)
     o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
-    for lane in range(out.shape[1]):
-        theta = angle_of(factors, f, shared, batched, first + lane)
-        for q in range(2 * size):
-            out[p + q, lane] = 0
+    for q in range(4):
+        value = slope = bend = every(0j)
         for m in range(terms):
-            e = phase(constants[o + m].real * theta)
-            for q in range(size):
-                value = e * constants[o + terms + m * size + q]
-                out[p + 2 * q, lane] += value.real
-                out[p + 2 * q + 1, lane] += value.imag
+            x = constants[o + m].real
+            part = get(scratch.phases, m) * every(constants[o + terms + 4 * m + q])
+            value = value + part
+            slope = slope + part * splat(x)
+            bend = bend - part * splat(x * x)
+        put(scratch.factors, 4 * place + q, value)
+        if orders > 1:
+            put(scratch.factors, 4 * place + 4 + q, complex_of(-slope.imag, slope.real))
+        if orders > 2:
+            put(scratch.factors, 4 * place + 8 + q, bend)
+
+
+@row_kernel
+def write_factors(comp, factors, constants, shared, batched, first, orders, scratch):
+    """All factors of an operation, with derivatives, for the samples from ``first`` on."""
+    for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
+        theta = angles_of(factors, f, shared, batched, first, scratch.buffer)
+        write_factor(factors, f, constants, theta, (f - comp[COMP_FIRST]) * orders, orders, scratch)
+
+
+@row_kernel
+def entries(scratch, place):
+    """Matrix number ``place`` of ``scratch.factors``."""
+    p, table = 4 * place, scratch.factors
+    return get(table, p), get(table, p + 1), get(table, p + 2), get(table, p + 3)
+
+
+@row_kernel
+def product_of(comp, orders, scratch):
+    """The product of the factors of an operation, the last one leftmost."""
+    u = entries(scratch, 0)
+    for i in range(1, comp[COMP_LAST] - comp[COMP_FIRST]):
+        u = times(entries(scratch, i * orders), u)
+    return u
+
+
+# ------------------------------------------------------------------ to coefficients
+
+
+@row_kernel
+def compose_rotation(comp, factors, constants, shared, batched, first, lane, out, scratch):
+    """Cosine and sine of a Pauli rotation."""
+    f, buffer = comp[COMP_FIRST], scratch.buffer
+    scale = constants[factors[f, FACTOR_CONSTANTS]].real
+    theta = angles_of(factors, f, shared, batched, first, buffer)
+    write_pair(out, comp[COMP_PARAM], lane, phase(splat(scale) * theta, buffer), buffer)
+
+
+@row_kernel
+def compose_spectrum(comp, factors, constants, shared, batched, first, lane, out, scratch):
+    """Coefficients of ``sum_m exp(i lambda_m theta) A_m``."""
+    f, size = comp[COMP_FIRST], comp[COMP_SIZE]
+    o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
+    phases_of(factors, f, constants, angles_of(factors, f, shared, batched, first, scratch.buffer), scratch)
+    for q in range(size):
+        value = every(0j)
+        for m in range(terms):
+            value = value + get(scratch.phases, m) * every(constants[o + terms + m * size + q])
+        write_pair(out, comp[COMP_PARAM] + 2 * q, lane, value, scratch.buffer)
 
 
 @kernel
-def compose(comps, factors, constants, shared, batched, c0, c1, table, ms, ml):
+def compose(comps, factors, constants, shared, batched, c0, c1, ms, ml):
     """Coefficients of all operations that have angles, for the chunks ``c0 .. c1 - 1``; the shared ones with chunk 0.
 
     Args:
         comps, factors, constants: tables of the plan
         shared: angles ``(Ps,)``
         batched: angles ``(Pb, B)``
-        table: ``(F, 8)``, receives values and derivatives of the shared 2x2 factors, for :func:`chain`
         ms: ``(K, 1)``, receives the shared coefficients
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
     """
-    comps, table, ms, ml = borrowed(comps), borrowed(table), borrowed(ms), borrowed(ml)
-    shared_factors(comps, factors, constants, shared, table)
+    comps, ms, ml = borrowed(comps), borrowed(ms), borrowed(ml)
+    scratch = scratch_of(comps, factors, 1)
     for i in range(comps.shape[0]):
         comp = comps[i]
         own = comp[COMP_FORM] != SHARED
         for c in range(c0, c1 if own else min(c1, 1)):
-            out, first = (ml[c], c * ml.shape[2]) if own else (ms, c)
-            if comp[COMP_TYPE] == ROTATION:
-                compose_rotation(comp, factors, constants, shared, batched, first, out)
-            elif comp[COMP_TYPE] == SPECTRUM:
-                compose_spectrum(comp, factors, constants, shared, batched, first, out)
-            else:
-                compose_product(comp, factors, constants, shared, batched, first, table, out)
+            out = ml[c] if own else ms
+            for lane in range(0, out.shape[1], WIDTH):
+                first = c * out.shape[1] + lane
+                if comp[COMP_TYPE] == ROTATION:
+                    compose_rotation(comp, factors, constants, shared, batched, first, lane, out, scratch)
+                elif comp[COMP_TYPE] == SPECTRUM:
+                    compose_spectrum(comp, factors, constants, shared, batched, first, lane, out, scratch)
+                else:
+                    write_factors(comp, factors, constants, shared, batched, first, 1, scratch)
+                    write_2x2(comp, product_of(comp, 1, scratch), lane, out, scratch.buffer)
 
 
 # ------------------------------------------------------------------ back to angles
 
 
 @row_kernel
-def load(g, o, lane):
-    """One complex cotangent from two real rows."""
-    return complex(g[o, lane], g[o + 1, lane])
-
-
-@row_kernel
-def add_angle(factors, f, value, b, d_shared, d_batched):
-    """Add to the cotangent of the angle of factor ``f``, for sample ``b`` if that is batched."""
-    if factors[f, FACTOR_BATCHED] == 0:
-        d_shared[factors[f, FACTOR_INDEX]] += value
-    else:
-        d_batched[factors[f, FACTOR_INDEX], b] += value
-
-
-@row_kernel
-def chain_product(comp, factors, constants, shared, batched, first, count, table, g, d_shared, d_batched):
+def chain_product(comp, factors, constants, shared, batched, first, lane, count, g, d_shared, d_batched, scratch):
     """Chain rule of ``U = F_k ... F_1`` for the ``count`` samples from ``first`` on.
 
     With ``U = F_k B``: ``dL = 2 Re sum (dF_k)_ab (G B^T)_ab + 2 Re sum dB_ab (F_k^T G)_ab``.
     """
-    o, full = comp[COMP_COTANGENT], comp[COMP_TYPE] == PRODUCT
-    va = vb = vc = vd = 0j
-    for lane in range(count):
-        b = first + lane
-        ga, gb, gc, gd = load(g, o, lane), 0j, 0j, load(g, o + 2, lane)
-        if full:
-            gb, gc, gd = gd, load(g, o + 4, lane), load(g, o + 6, lane)
-        if refresh(comp, factors, constants, shared, batched, b, lane == 0, table):
-            va, vb, vc, vd = product_2x2(comp, table)
-        ua, ub, uc, ud = va, vb, vc, vd
-        for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
-            w, x, y, z = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
-            cw, cx, cy, cz = w.conjugate(), x.conjugate(), y.conjugate(), z.conjugate()
-            ua, ub, uc, ud = cw * ua + cy * uc, cw * ub + cy * ud, cx * ua + cz * uc, cx * ub + cz * ud
-            ha, hb, hc, hd = ga * ua + gb * ub, ga * uc + gb * ud, gc * ua + gd * ub, gc * uc + gd * ud
-            total = table[f, 4] * ha + table[f, 5] * hb + table[f, 6] * hc + table[f, 7] * hd
-            add_angle(factors, f, 2 * total.real, b, d_shared, d_batched)
-            ga, gb, gc, gd = w * ga + y * gc, w * gb + y * gd, x * ga + z * gc, x * gb + z * gd
+    write_factors(comp, factors, constants, shared, batched, first, 2, scratch)
+    u, h = product_of(comp, 2, scratch), cotangent_2x2(comp, g, lane, count, scratch.buffer)
+    for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
+        place = 2 * (f - comp[COMP_FIRST])
+        factor = entries(scratch, place)
+        u = times(inverse(factor), u)
+        value = splat(2.0) * contracted(entries(scratch, place + 1), times(h, transposed(u))).real
+        add_angles(factors, f, value, first, count, d_shared, d_batched, scratch.buffer)
+        h = times(transposed(factor), h)
 
 
 @row_kernel
-def chain_rotation(comp, factors, constants, first, count, g, d_shared, d_batched):
+def chain_rotation(comp, factors, constants, first, lane, count, g, d_shared, d_batched, scratch):
     """Chain rule of ``cos x - i sin x P``, ``x = scale theta / 2``: ``dL = 2 dx Im <lambda|P|psi>``."""
-    f, o = comp[COMP_FIRST], comp[COMP_COTANGENT]
-    twice = 2 * constants[factors[f, FACTOR_CONSTANTS]].real
-    for lane in range(count):
-        add_angle(factors, f, twice * g[o, lane], first + lane, d_shared, d_batched)
+    f, buffer = comp[COMP_FIRST], scratch.buffer
+    twice = splat(2 * constants[factors[f, FACTOR_CONSTANTS]].real)
+    values = twice * row_of(g, comp[COMP_COTANGENT], lane, count, buffer)
+    add_angles(factors, f, values, first, count, d_shared, d_batched, buffer)
 
 
 @row_kernel
-def chain_spectrum(comp, factors, constants, shared, batched, first, count, g, d_shared, d_batched):
+def chain_spectrum(comp, factors, constants, shared, batched, first, lane, count, g, d_shared, d_batched, scratch):
     """Chain rule of ``sum_m exp(i lambda_m theta) A_m``."""
-    f, size = comp[COMP_FIRST], comp[COMP_SIZE]
+    f, size, buffer = comp[COMP_FIRST], comp[COMP_SIZE], scratch.buffer
     o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
-    for lane in range(count):
-        theta = angle_of(factors, f, shared, batched, first + lane)
-        total = 0j
-        for m in range(terms):
-            x = constants[o + m].real
-            q = 0j
-            for i in range(size):
-                q += constants[o + terms + m * size + i] * load(g, comp[COMP_COTANGENT] + 2 * i, lane)
-            total += 1j * x * phase(x * theta) * q
-        add_angle(factors, f, 2 * total.real, first + lane, d_shared, d_batched)
+    phases_of(factors, f, constants, angles_of(factors, f, shared, batched, first, buffer), scratch)
+    values = splat(0.0)
+    for m in range(terms):
+        q = every(0j)
+        for i in range(size):
+            entry = pair_of(g, comp[COMP_COTANGENT] + 2 * i, lane, count, buffer)
+            q = q + entry * every(constants[o + terms + m * size + i])
+        values = values - splat(2 * constants[o + m].real) * (get(scratch.phases, m) * q).imag
+    add_angles(factors, f, values, first, count, d_shared, d_batched, buffer)
 
 
 @kernel
-def chain(comps, factors, constants, shared, batched, want, table, gs, gl, d_shared, d_batched):
+def chain(comps, factors, constants, shared, batched, want, gs, gl, d_shared, d_batched):
     """Add the cotangents of the angles, given the matrix cotangents.
 
     Args:
         comps, factors, constants, shared, batched: as for :func:`compose`
         want: for each operation whether its matrix cotangent is there
-        table: what :func:`compose` filled; used as scratch
         gs: shared matrix cotangents ``(K, 1)``
         gl: those of each sample ``(C, K, L)``
         d_shared: ``(Ps,)``
         d_batched: ``(Pb, B)``
     """
     comps, gs, gl = borrowed(comps), borrowed(gs), borrowed(gl)
-    lanes = gl.shape[2]
+    scratch = scratch_of(comps, factors, 2)
     for i in range(comps.shape[0]):
         comp = comps[i]
         if not want[comp[COMP_OP]]:
             continue
         own = comp[COMP_FORM] != SHARED
         for c in range(gl.shape[0] if own else 1):
-            g, first = (gl[c], c * lanes) if own else (gs, c)
-            count = max(0, min(lanes, batched.shape[1] - first)) if own else 1
-            if comp[COMP_TYPE] == ROTATION:
-                chain_rotation(comp, factors, constants, first, count, g, d_shared, d_batched)
-            elif comp[COMP_TYPE] == SPECTRUM:
-                chain_spectrum(comp, factors, constants, shared, batched, first, count, g, d_shared, d_batched)
-            else:
-                chain_product(comp, factors, constants, shared, batched, first, count, table, g, d_shared, d_batched)
+            g = gl[c] if own else gs
+            for lane in range(0, g.shape[1], WIDTH):
+                first = c * g.shape[1] + lane
+                count = min(WIDTH, batched.shape[1] - first, g.shape[1] - lane) if own else 1
+                if count < 1:
+                    break
+                inputs = (comp, factors, constants, shared, batched)
+                if comp[COMP_TYPE] == ROTATION:
+                    chain_rotation(comp, factors, constants, first, lane, count, g, d_shared, d_batched, scratch)
+                elif comp[COMP_TYPE] == SPECTRUM:
+                    chain_spectrum(*inputs, first, lane, count, g, d_shared, d_batched, scratch)
+                else:
+                    chain_product(*inputs, first, lane, count, g, d_shared, d_batched, scratch)

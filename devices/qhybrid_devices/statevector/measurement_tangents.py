@@ -169,7 +169,7 @@ def _with_matrices(plan: Plan, layout: Layout, values: Values, directions: Direc
                 apply_plan(step, layout, chi, coef)
                 if moving[i]:
                     change = out.state.copy()
-                    apply_plan(step, layout, change, Coefficients(shared[d], lanes[d], coef.factors))
+                    apply_plan(step, layout, change, Coefficients(shared[d], lanes[d]))
                     chi += change
             apply_plan(step, layout, out.state, coef)
     return out

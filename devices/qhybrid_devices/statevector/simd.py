@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 REGISTER_BYTES = 64
 #: Numbers below which an array is not worth aligning.
 SMALL = 1 << 12
-_FLAGS = ("reassoc", "contract", "nsz", "arcp")
+FLAGS = ("reassoc", "contract", "nsz", "arcp")
 #: Whether the processor that numba compiles for permutes the numbers of a register by an index register.
 _FEATURES = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
 _PERMUTES = "+avx512f" in _FEATURES.split(",")
@@ -79,7 +79,7 @@ def _define(function: Any, arity: int, instruction: str) -> None:
     infer_global(function)(Template)
 
     def lower(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        return getattr(builder, instruction)(*args, flags=_FLAGS)
+        return getattr(builder, instruction)(*args, flags=FLAGS)
 
     lower_builtin(function, *[Register] * arity)(lower)
 
@@ -138,7 +138,7 @@ def _total(typingctx, value):
         scalar = value.llvm.element
         name = f"llvm.vector.reduce.fadd.v{value.lanes}f{value.dtype.bitwidth}"
         function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(scalar, [scalar, value.llvm]), name)
-        return builder.call(function, [ir.Constant(scalar, 0.0), args[0]], fastmath=_FLAGS)
+        return builder.call(function, [ir.Constant(scalar, 0.0), args[0]], fastmath=FLAGS)
 
     return value.dtype(value), codegen
 

@@ -22,7 +22,7 @@ from qhybrid_devices.statevector.engine import (
 from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents
 from qhybrid_devices.statevector.plan import Plan
 from qhybrid_devices.statevector.table import COMP_FIRST, COMP_OP, FACTOR_BATCHED, FACTOR_INDEX, LANES
-from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel
+from qhybrid_devices.statevector.threads import Part, num_threads, parallel
 
 
 def moving_operations(plan: Plan, directions: Directions) -> NDArray:
@@ -80,10 +80,9 @@ def _compose(
     )  # fmt: skip
     many = plan.num_lane_coefficients and len(plan.comps) * layout.width * len(directions) > PARALLEL_PRODUCTS
     workers = num_threads() if many else 1
-    tables = np.empty((num_parts(layout.chunks, workers), len(plan.factors), 8), complex)
 
     def task(part: Part) -> None:
-        compose_tangents(*inputs, part.start, part.stop, tables[part.index], shared, lanes)
+        compose_tangents(*inputs, part.start, part.stop, shared, lanes)
 
     parallel(task, layout.chunks, workers)
 
@@ -111,7 +110,7 @@ def chain_rule_tangents(
     if len(plan.comps):
         chain_tangents(
             plan.comps, plan.factors, plan.constants, values.shared, values.batched,
-            directions.shared, directions.batched, want, np.empty((len(plan.factors), 12), complex),
+            directions.shared, directions.batched, want,
             g.shared.reshape(1, -1, 1), g.lanes.astype(float, copy=False),
             dg.shared[:, None, :, None], dg.lanes.astype(float, copy=False), into.shared, into.batched,
         )  # fmt: skip
