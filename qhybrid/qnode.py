@@ -6,10 +6,8 @@ import copy
 import functools
 import importlib
 import sys
-import threading
 import types
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -24,9 +22,9 @@ from qhybrid.capture.assembly import SlotValues
 from qhybrid.capture.deferral import MidCircuit
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.recording import record
-from qhybrid.capture.signature import flatten, holds_tensor, leaf_names
-from qhybrid.capture.trace import Trace, audit, trace
-from qhybrid.capture.values import concrete, is_functorch
+from qhybrid.capture.signature import flatten
+from qhybrid.capture.trace import Trace
+from qhybrid.capture.values import concrete
 from qhybrid.catalogue import device
 from qhybrid.circuit import CompiledCircuit, run_tape
 from qhybrid.errors import (
@@ -50,47 +48,27 @@ from qhybrid.gradients import (
 )
 from qhybrid.interfaces.names import name_node
 from qhybrid.tapes import backend_of, portable
+from qhybrid.traces import Entry, Traces
 from qhybrid.twins import graft
 
 if TYPE_CHECKING:
     from qhybrid.explanation import Explanation
 
-#: Traces kept for one signature, for functions that branch on values.
-MAX_TRACES = 8
-#: Signatures kept; a new shape or static value makes a new one.
-MAX_SIGNATURES = 64
-#: Each audit of a trace is this many times as many calls after the first as the one before.
-AUDIT_GROWTH = 8
 #: The numbers of shots of exact results.
 EXACT = (None,)
-#: How often the outside world may change under one signature before the function is recorded on every call.
-MAX_RETRACES = 5
-
-
-@dataclass
-class _Entry:
-    """A trace in the cache, with its circuit and its audit schedule: calls 1, 8, 64, 512, ..."""
-
-    trace: Trace
-    circuit: CompiledCircuit
-    automatic: Interface = Interface.AUTO
-    calls: int = 0
-    next_audit: int = 1
 
 
 @dataclass
 class _Cache:
     """Everything that a QNode has learnt about its function; dropped by copies and pickles."""
 
-    traces: OrderedDict[Any, list[_Entry]] = field(default_factory=OrderedDict)
-    retraces: dict[Any, int] = field(default_factory=dict)
+    traces: Traces = field(default_factory=Traces)
     backend: CompilingDevice | None = None
     untraceable: str | None = None
     uncompiled: str | None = None
     warned: bool = False
     methods: dict[int | None, GradientMethod] = field(default_factory=dict)
     twin: Callable | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 class QNode(qml.QNode):
@@ -296,7 +274,7 @@ class QNode(qml.QNode):
             return self._run_entry(entry, leaves)
         return self._recorded_call(args, kwargs)
 
-    def _run_entry(self, entry: _Entry, leaves: list) -> Any:
+    def _run_entry(self, entry: Entry, leaves: list) -> Any:
         found = entry.trace
         values = self._values(found, leaves)
         try:
@@ -345,42 +323,21 @@ class QNode(qml.QNode):
 
     # ------------------------------------------------------------------ traces
 
-    def _entry(self, key: Any, leaves: list) -> _Entry:
-        """The trace that holds for these arguments, made now if there is none; audited when its turn comes."""
-        key = (key, self._each_shots() is not EXACT)
-        for entry in self._cache.traces.get(key, ()):
-            if entry.trace.holds(leaves):
-                break
-        else:
-            entry = self._new_entry(key, leaves)
-        entry.calls += 1
-        if entry.calls >= entry.next_audit and not any(map(is_functorch, leaves)):
-            entry.next_audit = AUDIT_GROWTH * entry.calls
-            audit(self.func, entry.trace, key[0], leaves, self._backend, self._shots)
-        return entry
+    def _entry(self, key: Any, leaves: list) -> Entry:
+        """The trace that holds for these arguments, with its circuit; see :meth:`qhybrid.traces.Traces.entry`."""
+        return self._cache.traces.entry(self.func, key, leaves, self._backend, self._shots, self._compiled)
 
-    def _new_entry(self, key: Any, leaves: list) -> _Entry:
-        cache = self._cache
-        with cache.lock:
-            found = cache.traces.setdefault(key, [])
-            stale = [e for e in found if not e.trace.guard()]
-            cache.retraces[key] = cache.retraces.get(key, 0) + len(stale)
-            if cache.retraces[key] > MAX_RETRACES:
-                raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
-            made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self._backend, self._shots)
-            self._check_mid_circuit(made.mid_circuit)
-            for shots in self._each_shots():
-                self._backend.check(made.program, shots)
-            automatic = Interface.TORCH if holds_tensor(key[0]) else Interface.AUTO
-            circuit = CompiledCircuit(self._backend.adapt(made.program), made.outputs, self._backend)
-            entry = _Entry(made, circuit, automatic)
-            kept = [e for e in found if e not in stale]
-            cache.traces[key] = [*kept[-MAX_TRACES + 1 :], entry]
-            cache.traces.move_to_end(key)
-            while len(cache.traces) > MAX_SIGNATURES:
-                dropped, _ = cache.traces.popitem(last=False)
-                cache.retraces.pop(dropped, None)
-        return entry
+    def _compiled(self, made: Trace) -> CompiledCircuit:
+        """The circuit of a new trace, if this QNode may run it.
+
+        Raises:
+            CaptureError: it is left to PennyLane, with the reason
+            DeviceError: the device measures inside circuits in another way than was asked for
+        """
+        self._check_mid_circuit(made.mid_circuit)
+        for shots in self._each_shots():
+            self._backend.check(made.program, shots)
+        return CompiledCircuit(self._backend.adapt(made.program), made.outputs, self._backend)
 
     # ------------------------------------------------------------------ methods, shots, messages
 
