@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.execution import Needs
+from qhybrid.program import Angle
 from qhybrid_devices.externals import Directions, Values
 from qhybrid_devices.statevector.compiled import Compiled
 from qhybrid_devices.statevector.duals import DualState
@@ -67,15 +69,16 @@ def _start(p: Pass) -> _Start:
     )
 
 
-def _forward(p: Pass, start: _Start) -> DualState:
-    """The final states; those in ``start`` become them."""
+def _forward(p: Pass, start: _Start) -> tuple[DualState, NDArray]:
+    """The final states, and the births of their tangents; the states in ``start`` become them."""
     program, plan, from_zeros = p.compiled.program, p.compiled.plan, p.compiled.program.preparation is None
     if from_zeros:
         tangents = tangent_states(len(p.directions), p.layout)
     else:
         tangents = initial_tangents(program, p.layout, p.directions)
-    apply_tangents(plan, p.layout, start.state, tangents, start.coef, start.tangents, start.moving, from_zeros)
-    return DualState(start.state, tangents)
+    given = (start.coef, start.tangents, start.moving)
+    births = apply_tangents(plan, p.layout, start.state, tangents, *given, from_zeros)
+    return DualState(start.state, tangents), births
 
 
 def jvp(p: Pass) -> tuple[NDArray, ...]:
@@ -84,7 +87,7 @@ def jvp(p: Pass) -> tuple[NDArray, ...]:
     if gradients_pay(compiled.program, len(p.directions)):
         given = (start.state, start.coef, start.tangents, start.moving)
         return (tangents_by_gradients(compiled, p.layout, p.values, *given),)
-    return result_tangents(compiled.measurements, p.layout, p.values, p.directions, _forward(p, start))
+    return result_tangents(compiled.measurements, p.layout, p.values, p.directions, _forward(p, start)[0])
 
 
 def second_order(
@@ -107,7 +110,8 @@ def second_order(
     """
     plan, request = p.compiled.plan, p.compiled.request(needs)
     start = _start(p)
-    psi = _forward(p, start)
+    psi, births = _forward(p, start)
+    columns = _unit_columns(p, needs, cotangent_tangents)
     results = result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, psi)
     lam, d_lam = seed_tangents(
         p.compiled.measurements, p.layout, p.values, p.directions, psi, cotangents, cotangent_tangents,
@@ -116,12 +120,45 @@ def second_order(
     if request.stop >= len(plan.operations) and not request.preparation:
         return results
     g, dg = reverse_tangents(
-        plan, p.layout, *psi, lam, d_lam, start.coef, start.tangents, start.moving, request.want, request.stop
-    )
+        plan, p.layout, *psi, lam, d_lam, start.coef, start.tangents, start.moving, request.want, request.stop,
+        births, columns is not None,
+    )  # fmt: skip
     chain_rule(plan, p.layout, p.values, start.coef, g, request.want, into)
     chain_rule_tangents(plan, p.layout, p.values, p.directions, g, dg, request.want, tangents)
+    if columns is not None:
+        _mirror(tangents.shared, columns, births)
     if request.preparation:
         add_amplitude_cotangent(p.compiled.program, p.layout, lam, into)
         for i, own in enumerate(d_lam):
             add_amplitude_cotangent(p.compiled.program, p.layout, own, tangents.one(i))
     return results
+
+
+def _unit_columns(p: Pass, needs: Needs, cotangent_tangents: Sequence[NDArray]) -> NDArray | None:
+    """For each direction the one shared angle that it is along, if all that is wanted is the Hessian of those angles.
+
+    Then half of it is enough.
+    """
+    shared, others = p.directions.shared, (p.directions.batched, *p.directions.arrays)
+    if any(x.any() for x in others) or any(c.any() for c in cotangent_tangents):
+        return None
+    if (needs.batched and p.values.batched.size) or any(needs.arrays):
+        return None
+    rows, columns = np.nonzero(shared)
+    if not np.array_equal(rows, np.arange(len(shared))) or np.any(shared[rows, columns] != 1):
+        return None
+    covered = {Angle(int(i), batched=False) for i in columns}
+    wanted = {a for i in range(shared.shape[1]) if needs.wants(a := Angle(i, batched=False))}
+    return columns if len(covered) == len(columns) and wanted <= covered else None
+
+
+def _mirror(hessian: NDArray, columns: NDArray, births: NDArray) -> None:
+    """Fill the rest of a symmetric matrix: a row has no entries of angles whose first operation is before its own.
+
+    Args:
+        hessian: ``(k, Ps)``, changed in place
+        columns: the angle of each row
+        births: the first operation of each
+    """
+    square = hessian[:, columns]
+    hessian[:, columns] = np.where(births < births[:, None], square.T, square)

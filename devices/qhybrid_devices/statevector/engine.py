@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qhybrid.program import Diagonal, Matrix
 from qhybrid_devices.externals import Values, external_cotangent, external_matrix
-from qhybrid_devices.statevector.matrices import chain, compose
+from qhybrid_devices.statevector.matrices import chain, compose, scratch_memory
 from qhybrid_devices.statevector.memory import cache_bytes
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
 from qhybrid_devices.statevector.simd import register_array, register_lanes
@@ -106,7 +106,8 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     column = ms.reshape(-1, 1)
 
     def task(part: Part) -> None:
-        compose(*inputs, part.start, part.stop, column, ml)
+        memory = scratch_memory(plan.most_terms, plan.most_factors, 1)
+        compose(*inputs, part.start, part.stop, memory, plan.most_terms, column, ml)
 
     many = plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS
     parallel(task, layout.chunks, num_threads() if many else 1)
@@ -279,7 +280,7 @@ class CoefficientTangents(NamedTuple):
 def apply_tangents(
     plan: Plan, layout: Layout, psi: NDArray, chi: NDArray, coef: Coefficients, dcoef: CoefficientTangents,
     moving: NDArray, from_zeros: bool = False,
-) -> None:  # fmt: skip
+) -> NDArray:  # fmt: skip
     """All operations on ``psi`` and on its tangents, in place; see ``tangent.md``.
 
     Product operations overwrite ``psi``, whatever was in it; its tangents ``chi`` must then be zero.
@@ -293,13 +294,17 @@ def apply_tangents(
         dcoef: their derivatives, of the same dtype
         moving: for each operation whether its coefficients change along any direction
         from_zeros: whether the tangents begin as zeros, whatever is in ``chi``; faster than zeros there
+
+    Returns:
+        for each direction the first operation after which its tangent is not zero: -1 if it was not zero before, the
+        number of operations if it still is
     """
     moved = _moved(plan, dcoef, moving)
     begun = np.array([not (from_zeros or is_zero(x.reshape(-1))) for x in chi], np.bool_)
     never = ~(begun | moved.any(1))
     chi[never] = 0
     if not plan.operations:
-        return
+        return np.where(begun, -1, 0)
     births = np.where(begun, -1, np.where(never, len(plan.operations), moved.argmax(1)))
     by_birth = np.argsort(births, kind="stable")
     job, states = _TangentJob.of(plan, layout, len(chi), len(plan.operations), 1), _Swapped(psi)
@@ -337,15 +342,17 @@ def apply_tangents(
         task = on_samples if layout.tile else on_tiles
         parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
     states.settle()
+    return births
 
 
 def reverse_tangents(
     plan: Plan, layout: Layout, psi: NDArray, chi: NDArray, lam: NDArray, dlam: NDArray, coef: Coefficients,
-    dcoef: CoefficientTangents, moving: NDArray, want: NDArray, stop: int,
+    dcoef: CoefficientTangents, moving: NDArray, want: NDArray, stop: int, births: NDArray, only_later: bool = False,
 ) -> tuple[MatrixCotangents, MatrixCotangents]:  # fmt: skip
     """Un-compute both states and their tangents down to operation ``stop``, in place.
 
-    Product operations are not undone; if ``stop`` is among them the states are used up.
+    Product operations are not undone; if ``stop`` is among them the states are used up. Of tangents, those of psi are
+    not un-computed beyond their births.
 
     Args:
         plan, layout, coef, dcoef, moving: as for :func:`apply_tangents`
@@ -355,6 +362,8 @@ def reverse_tangents(
         dlam: tangents of ``lam``, like ``chi``
         want: for each operation whether its matrix cotangent is wanted
         stop: the last operation to undo
+        births: from :func:`apply_tangents`
+        only_later: whether each direction stops at its birth, without what earlier operations have to add
 
     Returns:
         the wanted matrix cotangents, and their tangents along each direction, ``(k, K)`` and ``(k, C, K, L)``
@@ -362,7 +371,8 @@ def reverse_tangents(
     k, chunks = len(chi), layout.chunks
     product = plan.product_bits if stop < len(plan.product_bits) else plan.product_bits[:0]
     job, states = _TangentJob.of(plan, layout, k, 3 * (len(plan.operations) - stop), 2), _Swapped(psi, lam)
-    dirs, births, moved = np.arange(k), np.full(k, -1), _moved(plan, dcoef, moving)
+    moved, stops = _moved(plan, dcoef, moving), np.maximum(births, stop) if only_later else np.full(k, stop)
+    by_birth = np.argsort(births, kind="stable")
     undoing = _undoing(plan, coef, dcoef, moving)
     parts = max(num_parts(layout.items(s) * (len(job.groups(s, k)) - 1), job.workers) for s in plan.sweeps)
     numbers = (coef.shared, coef.lanes, *dcoef, *undoing)
@@ -376,9 +386,11 @@ def reverse_tangents(
         order = _undone(sweep, stop)
         if not len(order) and not len(product):
             continue
-        edges = job.groups(sweep, k)
+        dirs = by_birth[stops[by_birth] < sweep.stop]
+        edges = job.groups(sweep, len(dirs))
+        dirs = np.concatenate([dirs[g :: len(edges) - 1] for g in range(len(edges) - 1)])  # early and late in each
         source, target = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops)
+        tables = (dirs, edges, np.maximum(births, stops), stops, moved, _stay_unitary(plan), plan.ops)
         orders = (order, want, plan.bits)
 
         def on_samples(
@@ -547,6 +559,7 @@ def chain_rule(
     if len(plan.comps):
         chain(
             plan.comps, plan.factors, plan.constants, values.shared, values.batched, want,
+            scratch_memory(plan.most_terms, plan.most_factors, 2), plan.most_terms,
             g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), into.shared, into.batched,
         )  # fmt: skip
     for external in plan.externals:
@@ -564,10 +577,19 @@ def external_g(external: External, layout: Layout, g: MatrixCotangents) -> NDArr
     return np.ascontiguousarray(rows, float).view(complex).reshape(layout.count, *shape)
 
 
-def row_parallel(layout: Layout, function: Callable[[int, int, int, int, int], None], steps: int) -> None:
-    """Call ``function(part, c0, c1, j0, j1)`` over all chunks and rows, on several threads if it pays."""
-    workers, rows = layout.workers(steps), 1 << layout.num_wires
-    if layout.chunks >= workers or layout.chunks > 1:
-        parallel(lambda p: function(p.index, p.start, p.stop, 0, rows), layout.chunks, workers)
+def row_parallel(
+    layout: Layout, function: Callable[[int, int, int, int, int], None], steps: int, copies: int = 1
+) -> None:
+    """Call ``function(part, c0, c1, j0, j1)`` over all chunks and rows, on several threads if it pays.
+
+    Args:
+        layout: of the states
+        function: what to do
+        steps: passes over the states
+        copies: states of each sample
+    """
+    workers, rows, chunks = layout.workers(steps * copies), 1 << layout.num_wires, layout.chunks * copies
+    if chunks >= workers or chunks > 1:
+        parallel(lambda p: function(p.index, p.start, p.stop, 0, rows), chunks, workers)
     else:
         parallel(lambda p: function(p.index, 0, 1, p.start, p.stop), rows, workers)

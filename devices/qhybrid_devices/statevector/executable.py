@@ -287,7 +287,8 @@ class StateVectorExecutable(Executable):
             DeviceError: the states of one part do not fit
         """
         program, sample = self.program, (2 * self.real_dtype.itemsize) << self.program.num_wires
-        most = max(1, min(self.options.directions, self.options.group_bytes // sample, len(directions)))
+        most = max(self.options.directions, self.options.direction_bytes // sample)
+        most = max(1, min(most, self.options.group_bytes // sample, len(directions)))
         size = max(1, self.options.group_bytes // (sample * most))
         needed = sample * min(size, count) * (1 + most) * (states + self._scratch_states)
         if needed > UNCHECKED_BYTES:

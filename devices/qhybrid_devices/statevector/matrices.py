@@ -53,17 +53,16 @@ class Scratch(NamedTuple):
     factors: NDArray
 
 
+def scratch_memory(most_terms: int, most_factors: int, orders: int) -> NDArray:
+    """Memory for factors of so many terms, so many in an operation, and ``orders`` of ``F, F', F''``."""
+    return np.empty(2 * WIDTH * (1 + most_terms + 4 * most_factors * orders))
+
+
 @row_kernel
-def scratch_of(comps, factors, orders):
-    """Enough for each operation, and ``orders`` of ``F, F', F''``."""
-    most = 1
-    for i in range(comps.shape[0]):
-        most = max(most, comps[i, COMP_LAST] - comps[i, COMP_FIRST])
-    terms = 1
-    for f in range(factors.shape[0]):
-        terms = max(terms, factors[f, FACTOR_TERMS])
-    row = 2 * WIDTH
-    return Scratch(np.empty(WIDTH), np.empty(terms * row), np.empty(most * orders * 4 * row))
+def scratch_in(memory, most_terms):
+    """Its parts."""
+    memory, row = borrowed(memory), 2 * WIDTH
+    return Scratch(memory[:row], memory[row : (1 + most_terms) * row], memory[(1 + most_terms) * row :])
 
 
 # ------------------------------------------------------------------ samples and registers
@@ -86,19 +85,21 @@ def angles_of(factors, f, shared, batched, first, buffer):
 
 @row_kernel
 def add_angles(factors, f, values, first, count, d_shared, d_batched, buffer):
-    """Add to the cotangents of the angle of factor ``f`` for ``count`` samples; the other values must be zero."""
+    """Add to the cotangents of the angle of factor ``f`` for ``count`` samples."""
     i = factors[f, FACTOR_INDEX]
-    if factors[f, FACTOR_BATCHED] == 0:
-        d_shared[i] += total(values)
-        return
     save(buffer, 0, values)
+    if factors[f, FACTOR_BATCHED] == 0:
+        d_shared[i] += buffer[0] if count == 1 else total(values)
+        return
     for t in range(count):
         d_batched[i, first + t] += buffer[t]
 
 
 @row_kernel
 def row_of(g, p, lane, count, buffer):
-    """Row ``p`` from ``lane`` on as a register, zero but for ``count`` lanes."""
+    """Row ``p`` from ``lane`` on as a register, zero but for ``count`` lanes; a single one fills the register."""
+    if count == 1:
+        return splat(g[p, lane])
     if count == WIDTH:
         for t in range(WIDTH):
             buffer[t] = g[p, lane + t]
@@ -281,18 +282,19 @@ def compose_spectrum(comp, factors, constants, shared, batched, first, lane, out
 
 
 @kernel
-def compose(comps, factors, constants, shared, batched, c0, c1, ms, ml):
+def compose(comps, factors, constants, shared, batched, c0, c1, memory, most_terms, ms, ml):
     """Coefficients of all operations that have angles, for the chunks ``c0 .. c1 - 1``; the shared ones with chunk 0.
 
     Args:
         comps, factors, constants: tables of the plan
         shared: angles ``(Ps,)``
         batched: angles ``(Pb, B)``
+        memory, most_terms: scratch for one order, from :func:`scratch_memory`
         ms: ``(K, 1)``, receives the shared coefficients
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
     """
     comps, ms, ml = borrowed(comps), borrowed(ms), borrowed(ml)
-    scratch = scratch_of(comps, factors, 1)
+    scratch = scratch_in(memory, most_terms)
     for i in range(comps.shape[0]):
         comp = comps[i]
         own = comp[COMP_FORM] != SHARED
@@ -355,19 +357,20 @@ def chain_spectrum(comp, factors, constants, shared, batched, first, lane, count
 
 
 @kernel
-def chain(comps, factors, constants, shared, batched, want, gs, gl, d_shared, d_batched):
+def chain(comps, factors, constants, shared, batched, want, memory, most_terms, gs, gl, d_shared, d_batched):
     """Add the cotangents of the angles, given the matrix cotangents.
 
     Args:
         comps, factors, constants, shared, batched: as for :func:`compose`
         want: for each operation whether its matrix cotangent is there
+        memory, most_terms: scratch for two orders
         gs: shared matrix cotangents ``(K, 1)``
         gl: those of each sample ``(C, K, L)``
         d_shared: ``(Ps,)``
         d_batched: ``(Pb, B)``
     """
     comps, gs, gl = borrowed(comps), borrowed(gs), borrowed(gl)
-    scratch = scratch_of(comps, factors, 2)
+    scratch = scratch_in(memory, most_terms)
     for i in range(comps.shape[0]):
         comp = comps[i]
         if not want[comp[COMP_OP]]:

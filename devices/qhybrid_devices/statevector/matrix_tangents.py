@@ -20,7 +20,7 @@ from qhybrid_devices.statevector.matrices import (
     phases_of,
     product_of,
     row_of,
-    scratch_of,
+    scratch_in,
     times,
     transposed,
     write_2x2,
@@ -98,7 +98,9 @@ def compose_spectrum_tangent(comp, factors, constants, shared, batched, d_shared
 
 
 @kernel
-def compose_tangents(comps, factors, constants, shared, batched, d_shared, d_batched, moving, c0, c1, dms, dml):
+def compose_tangents(
+    comps, factors, constants, shared, batched, d_shared, d_batched, moving, c0, c1, memory, most_terms, dms, dml
+):
     """Tangents of the coefficients of all moving operations that have angles, for the chunks ``c0 .. c1 - 1``.
 
     Args:
@@ -106,12 +108,13 @@ def compose_tangents(comps, factors, constants, shared, batched, d_shared, d_bat
         d_shared: tangents of the angles ``(k, Ps)``
         d_batched: ``(k, Pb, B)``
         moving: for each operation whether any of its parameters changes
+        memory, most_terms: scratch for two orders
         dms: ``(k, 1, K, 1)``, receives those of the shared coefficients, with chunk 0
         dml: ``(k, C, K, L)``, receives those of each sample
     """
     comps, dms, dml = borrowed(comps), borrowed(dms), borrowed(dml)
     d_shared, d_batched = borrowed(d_shared), borrowed(d_batched)
-    scratch = scratch_of(comps, factors, 2)
+    scratch = scratch_in(memory, most_terms)
     for i in range(comps.shape[0]):
         comp = comps[i]
         if not moving[comp[COMP_OP]]:
@@ -194,7 +197,7 @@ def chain_spectrum_tangent(
 
 @kernel
 def chain_tangents(
-    comps, factors, constants, shared, batched, d_shared, d_batched, want, gs, gl, dgs, dgl,
+    comps, factors, constants, shared, batched, d_shared, d_batched, want, memory, most_terms, gs, gl, dgs, dgl,
     out_shared, out_batched,
 ):  # fmt: skip
     """Add the tangents of the cotangents of the angles.
@@ -203,6 +206,7 @@ def chain_tangents(
         comps, factors, constants, shared, batched: as for ``compose``
         d_shared, d_batched: tangents of the angles, ``(k, Ps)`` and ``(k, Pb, B)``
         want: for each operation whether its matrix cotangent is there
+        memory, most_terms: scratch for three orders
         gs: shared matrix cotangents ``(1, K, 1)``
         gl: those of each sample ``(C, K, L)``
         dgs, dgl: their tangents, ``(k, 1, K, 1)`` and ``(k, C, K, L)``
@@ -212,7 +216,7 @@ def chain_tangents(
     d_shared, d_batched, out_shared, out_batched = (
         borrowed(d_shared), borrowed(d_batched), borrowed(out_shared), borrowed(out_batched),
     )  # fmt: skip
-    scratch = scratch_of(comps, factors, 3)
+    scratch = scratch_in(memory, most_terms)
     for i in range(comps.shape[0]):
         comp = comps[i]
         if not want[comp[COMP_OP]]:

@@ -35,7 +35,8 @@ def moments(bra, ket, c0, c1, j0, j1, groups, words, out):
     """Add ``Re <bra|P_t|ket>`` over the rows ``j0 .. j1 - 1`` of some chunks to ``out``.
 
     Args:
-        bra, ket: ``(C, 2, N, L)``; ``L`` is 1 or a multiple of a register
+        bra, ket: ``(C, 2, N, L)``; ``L`` is 1 or a multiple of a register; one of them may have fewer chunks, to which
+            those of the other then come in turn
         groups: flip mask, first word, end of words, ``(G, 3)``
         words: sign mask and number of Y, ``(T, 2)``
         out: ``(T, C * L)``
@@ -43,7 +44,8 @@ def moments(bra, ket, c0, c1, j0, j1, groups, words, out):
     bra, ket, out = borrowed(bra), borrowed(ket), borrowed(out)
     lanes = bra.shape[3]
     for c in range(c0, c1):
-        br, bi, kr, ki = bra[c, 0], bra[c, 1], ket[c, 0], ket[c, 1]
+        b, k = c % bra.shape[0], c % ket.shape[0]
+        br, bi, kr, ki = bra[b, 0], bra[b, 1], ket[k, 0], ket[k, 1]
         for g in range(groups.shape[0]):
             mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
             if lanes == 1:
@@ -97,12 +99,14 @@ def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add):
 
     Args:
         psi, out: ``(C, 2, N, L)``, different arrays
-        weights: ``(C, T, L)``, of the same precision
+        weights: ``(C, T, L)``, of the same precision; ``psi`` and ``weights`` may have fewer chunks, as for
+            :func:`moments`
         others: as for :func:`moments`
     """
     psi, out, weights = borrowed(psi), borrowed(out), borrowed(weights)
     for c in range(c0, c1):
-        re, im, ro, io = psi[c, 0], psi[c, 1], out[c, 0], out[c, 1]
+        p, w = c % psi.shape[0], c % weights.shape[0]
+        re, im, ro, io = psi[p, 0], psi[p, 1], out[c, 0], out[c, 1]
         if not add:
             ro[j0:j1] = 0
             io[j0:j1] = 0
@@ -110,9 +114,9 @@ def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add):
             mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
             if psi.shape[3] == 1:
                 for i in range(first, end):
-                    apply_single(re, im, ro, io, j0, j1, mask, words[i, 0], words[i, 1], weights[c, i, 0])
+                    apply_single(re, im, ro, io, j0, j1, mask, words[i, 0], words[i, 1], weights[w, i, 0])
             else:
-                own = flat(weights[c])
+                own = flat(weights[w])
                 lanes = psi.shape[3]
                 apply_group(flat(re), flat(im), flat(ro), flat(io), lanes, j0, j1, mask, words, first, end, own)
 
@@ -173,12 +177,16 @@ def marginals(psi, c0, c1, masks, out):
 
 @kernel
 def marginal_overlaps(psi, chi, c0, c1, masks, out):
-    """Add ``2 Re conj(psi) chi`` of each outcome, the tangent of its probability, to ``out``; see :func:`marginals`."""
+    """Add ``2 Re conj(psi) chi`` of each outcome, the tangent of its probability, to ``out``; see :func:`marginals`.
+
+    ``psi`` may have fewer chunks than ``chi``, as for :func:`moments`.
+    """
     psi, chi, out = borrowed(psi), borrowed(chi), borrowed(out)
     lanes = psi.shape[3]
     for c in range(c0, c1):
+        p = c % psi.shape[0]
         for j in range(psi.shape[2]):
-            re, im, u, v = psi[c, 0, j], psi[c, 1, j], chi[c, 0, j], chi[c, 1, j]
+            re, im, u, v = psi[p, 0, j], psi[p, 1, j], chi[c, 0, j], chi[c, 1, j]
             o = out[parities_of(j, masks), c * lanes : (c + 1) * lanes]
             for t in range(lanes):
                 o[t] += 2 * (re[t] * u[t] + im[t] * v[t])

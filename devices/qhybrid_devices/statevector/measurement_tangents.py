@@ -74,10 +74,11 @@ def result_tangents(
 
 def _probability_tangents(p: ProbabilityPlan, layout: Layout, values: Values, psi: DualState) -> NDArray:
     """Tangents of the probabilities of outcomes, ``(k, B, 2**w)``."""
-    rotated, out = _rotated(p, layout, values, psi), np.zeros((len(psi.tangents), 1 << len(p.masks), layout.width))
-    for chi, own in zip(rotated.tangents, out, strict=True):
-        marginal_overlaps(rotated.state, chi, 0, layout.chunks, p.masks, own)
-    return out[:, :, : layout.count].transpose(0, 2, 1)
+    rotated, copies = _rotated(p, layout, values, psi), len(psi.tangents)
+    out = np.zeros((1 << len(p.masks), copies * layout.width))
+    chi = rotated.tangents.reshape(-1, *rotated.state.shape[1:])
+    marginal_overlaps(rotated.state, chi, 0, len(chi), p.masks, out)
+    return out.reshape(-1, copies, layout.width)[:, :, : layout.count].transpose(1, 2, 0)
 
 
 def _rotated(p: ProbabilityPlan, layout: Layout, values: Values, psi: DualState) -> DualState:
@@ -128,11 +129,9 @@ def _moments(table: WordTable, layout: Layout, bra: DualState, ket: DualState, w
     """``Re <bra|P|ket>`` of each word and sample, ``(T, B)``; zeros in place of the value if that is not needed."""
     zero = np.zeros((len(table), layout.count))
     value = word_moments(table, layout, bra.state, ket.state) if with_value else zero
-    tangents = np.empty((len(bra.tangents), *value.shape))
-    for i, (b, k) in enumerate(zip(bra.tangents, ket.tangents, strict=True)):
-        tangents[i] = word_moments(table, layout, bra.state, k)
-        tangents[i] += tangents[i] if bra is ket else word_moments(table, layout, b, ket.state)
-    return Dual(value, tangents)
+    tangents = word_moments(table, layout, bra.state, ket.tangents)
+    tangents = tangents + (tangents if bra is ket else word_moments(table, layout, bra.tangents, ket.state))
+    return Dual(value, tangents.swapaxes(0, 1))
 
 
 def _overlap(layout: Layout, a: DualState, b: DualState) -> Dual:
@@ -180,11 +179,9 @@ def _add_words(
 ) -> None:
     """``out = sum_t weights[t] P_t psi``, added to ``out`` if ``add``."""
     add_words(table, layout, psi.state, out.state, weights.value, add)
-    for chi, target in zip(psi.tangents, out.tangents, strict=True):
-        add_words(table, layout, chi, target, weights.value, add)
-    for own, target in zip(weights.tangents, out.tangents, strict=True):
-        if own.any():
-            add_words(table, layout, psi.state, target, own)
+    add_words(table, layout, psi.tangents, out.tangents, weights.value, add)
+    if weights.tangents.any():
+        add_words(table, layout, psi.state, out.tangents, weights.tangents)
 
 
 def _add_observed(

@@ -6,6 +6,7 @@ copy of the state. ``adjoint.md`` derives the seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -143,10 +144,13 @@ def numbers_of(words: WordSum, values: Values) -> NDArray:
 
 
 def word_moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -> NDArray:
-    """``Re <bra|P|ket>`` of each word and sample, ``(T, B)``."""
-    total = np.zeros((len(table), layout.width))
-    if len(table) == 0:
-        return total[:, : layout.count]
+    """``Re <bra|P|ket>`` of each word and sample, ``(T, B)``.
+
+    If one of the states, or each of both, has an axis of directions in front, then ``(T, k, B)``.
+    """
+    front = max(bra.shape[:-4], ket.shape[:-4], key=len)
+    bra, ket = (x.reshape(-1, *x.shape[-3:]) for x in (bra, ket))
+    total = np.zeros((len(table), math.prod(front) * layout.width))
 
     def add(part: int, c0: int, c1: int, j0: int, j1: int) -> None:
         own = total if j1 - j0 == 1 << layout.num_wires else np.zeros_like(total)
@@ -155,22 +159,39 @@ def word_moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -
             partial_sums[part] = own
 
     partial_sums: dict[int, NDArray] = {}
-    row_parallel(layout, add, len(table))
+    if total.size:
+        row_parallel(layout, add, len(table), math.prod(front))
     for part in sorted(partial_sums):
         total += partial_sums[part]
-    return total[:, : layout.count]
+    return total.reshape(len(table), *front, layout.width)[..., : layout.count]
 
 
 def add_words(table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weights: NDArray, add: bool = True) -> None:
-    """``out = sum_t weights[t] P_t psi``, added to ``out`` if ``add``; weights are ``(T, B)`` or ``(T, 1)``."""
-    if weights.shape[1] != layout.count:
-        weights = np.broadcast_to(weights, (len(table), layout.count))
-    own = np.ascontiguousarray(layout.to_lanes(weights), layout.dtype)
+    """``out = sum_t weights[t] P_t psi``, added to ``out`` if ``add``.
+
+    Args:
+        table: the words
+        layout: of the states
+        psi: states, maybe with an axis of directions in front
+        out: other states, with such an axis if the others have one
+        weights: ``(T, B)`` or ``(T, 1)``, maybe with that axis in front
+        add: whether ``out`` is kept
+    """
+    front = weights.shape[:-2]
+    if weights.shape[-1] != layout.count:
+        weights = np.broadcast_to(weights, (*weights.shape[:-1], layout.count))
+    lanes = layout.to_lanes(weights.reshape(-1, layout.count))  # directions times words
+    own = np.ascontiguousarray(
+        lanes.reshape(layout.chunks, *front, len(table), layout.lanes).swapaxes(0, len(front)), layout.dtype
+    ).reshape(-1, len(table), layout.lanes)
+    psi, copies = psi.reshape(-1, *psi.shape[-3:]), math.prod(out.shape[:-4])
+    out = out.reshape(-1, *out.shape[-3:])
 
     def write(_part: int, c0: int, c1: int, j0: int, j1: int) -> None:
         apply_words(psi, out, c0, c1, j0, j1, table.groups, table.words, own, add)
 
-    row_parallel(layout, write, len(table) + 1)
+    if copies:
+        row_parallel(layout, write, len(table) + 1, copies)
 
 
 def row_weights(words: WordSum, entry_weights: NDArray) -> NDArray:

@@ -46,7 +46,8 @@ class PlanOptions:
         tile_lanes: fewest registers of lanes, when samples are spread over threads
         tile_bytes: target size of one state's tile in tile mode
         group_bytes: largest size of the states of the samples that are in memory together, or of their tangents
-        directions: most directions along which states have their tangents at once
+        directions, direction_bytes: most directions along which states have their tangents at once; more if the
+            tangents of a sample take less
         residual_bytes: largest final state that ``run_with_residual`` keeps
         copied_bytes: largest kept state that each derivative copies; a larger one is used up by the first
         parallel_work: updated amplitudes below which one thread is faster
@@ -61,6 +62,7 @@ class PlanOptions:
     tile_bytes: int = 1 << 19
     group_bytes: int = 1 << 28
     directions: int = 32
+    direction_bytes: int = 1 << 24
     residual_bytes: int = 1 << 28
     copied_bytes: int = 1 << 22
     parallel_work: int = 1 << 17
@@ -130,6 +132,8 @@ class Plan:
     sweeps: tuple[Sweep, ...]
     buffer_rows: int
     product_bits: NDArray
+    most_terms: int
+    most_factors: int
 
 
 def build_plan(
@@ -273,6 +277,8 @@ def _tabulate(parts: Sequence[tuple[Tiling, list[Operation]]], num_product: int)
         sweeps=tuple(sweeps),
         buffer_rows=buffer_rows,
         product_bits=np.array([op.support.bit_length() - 1 for op in operations[:num_product]], np.int64),
+        most_terms=max((terms for *_, terms in tables.factors), default=0),
+        most_factors=max((len(op.factors) for op in operations), default=0),
     )
 
 

@@ -78,7 +78,7 @@ def clear(x, first, last):
 
 @row_kernel
 def split_directions(i, dirs, first, last, births, moved, planes, plane, base, stride, source, step, at, shift, plain):
-    """Which directions of a group operation ``i`` changes, and which it only acts on; tangents are born as zeros.
+    """Which directions of a group operation ``i`` changes, and which it only acts on; none before their births.
 
     Args:
         i: number of the operation
@@ -101,8 +101,6 @@ def split_directions(i, dirs, first, last, births, moved, planes, plane, base, s
         place = (s - first) * stride if base < 0 else base + d * stride
         if i < births[d]:
             continue
-        if i == births[d]:
-            clear(planes, place, place + 2 * plane)
         if moved[d, i]:
             at[changed] = place
             shift[changed] = source + d * step
@@ -111,6 +109,15 @@ def split_directions(i, dirs, first, last, births, moved, planes, plane, base, s
             plain[others] = place
             others += 1
     return changed, others
+
+
+@row_kernel
+def be_born(i, dirs, first, last, births, planes, plane, base, stride):
+    """Fill the tangents of a group that are born with operation ``i`` with zeros; see :func:`split_directions`."""
+    for s in range(first, last):
+        if births[dirs[s]] == i:
+            place = (s - first) * stride if base < 0 else base + dirs[s] * stride
+            clear(planes, place, place + 2 * plane)
 
 
 @row_kernel
@@ -227,6 +234,7 @@ def tangent_forward(
         for i in order:
             shared = ops[i, FORM] != LANES
             step = dms.shape[1] if shared else chunks * dml.shape[2]
+            be_born(i, dirs, edges[g], edges[g + 1], births, planes, plane, 2 * c * plane, 2 * chunks * plane)
             changed, others = split_directions(
                 i, dirs, edges[g], edges[g + 1], births, moved, planes, plane, 2 * c * plane, 2 * chunks * plane,
                 0 if shared else c * dml.shape[2], step, at, shift, plain,
@@ -240,14 +248,16 @@ def tangent_forward(
 
 @kernel
 def tangent_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, product, order,
-    want, bits, ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffer,
+    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, stops, moved, unitary, ops, product,
+    order, want, bits, ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffer,
 ):  # fmt: skip
     """Un-compute psi, lambda and the tangents of both, and add the wanted matrix cotangents and their tangents.
 
     Args:
         lam, dlam: lambda ``(C, 2, N, L)`` and its tangents ``(k, C, 2, N, L)``
         psi_target, lam_target: receive psi and lambda; the same arrays if there is one group
+        births: for each direction the last operation that is undone on the tangent of psi, which is zero before it
+        stops: for each direction the last operation that is undone, and whose cotangent is wanted
         product: the bit of each product operation; if there are any, theirs are added at the end and use up the states
         order: the other operations to undo, the last one first
         want: for each operation whether its cotangent is wanted
@@ -282,14 +292,12 @@ def tangent_backward(
         for i in order:
             shared = ops[i, FORM] != LANES
             step = dms.shape[1] if shared else chunks * dml.shape[2]
-            changed, others = split_directions(
-                i, dirs, first, last, births, moved, kets, plane, 2 * c * plane, 2 * chunks * plane,
-                0 if shared else c * dml.shape[2], step, at, shift, plain,
-            )  # fmt: skip
             for side in range(2):  # psi and its tangents, then lambda and its own
                 if want[i] and side == (0 if ops[i, KIND] == PAULI else 1):
                     for s in range(2 * (last - first) + (1 if g == 0 else 0)):
                         d = dirs[first + s // 2] if s < 2 * (last - first) else -1
+                        if d >= 0 and (i < stops[d] or (s % 2 == 1 and i < births[d])):
+                            continue
                         o = 2 * (d * chunks + c) * plane
                         br, bi = planes_at(bras, o, plane) if d >= 0 and s % 2 == 0 else (gr, gi)
                         kr, ki = planes_at(kets, o, plane) if d >= 0 and s % 2 == 1 else (fr, fi)
@@ -298,10 +306,14 @@ def tangent_backward(
                         overlap_one(ops[i], bits, br, bi, kr, ki, n, lanes, shared, totals, out)
                 xr, xi, planes = (fr, fi, kets) if side == 0 else (gr, gi, bras)
                 change, own_change = (um, own_um) if side == 0 else (dm, own_dm)
+                changed, others = split_directions(
+                    i, dirs, first, last, births if side == 0 else stops, moved, planes, plane, 2 * c * plane,
+                    2 * chunks * plane, 0 if shared else c * dml.shape[2], step, at, shift, plain,
+                )  # fmt: skip
                 there = Directions(planes, plane, at, shift, changed, change, own_change)
                 advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], True)
         if product.shape[0] > 0:
-            count = group_places(dirs, first, last, births, product.shape[0], c, chunks, plane, at, plain)
+            count = group_places(dirs, first, last, stops, product.shape[0], c, chunks, plane, at, plain)
             product_dual_cotangents(
                 fr, fi, gr, gi, kets, bras, at, plain, count, g == 0, c, ops, product, want, moved, ms, own, dms, dml,
                 gs, flat(gl[c]), dgs, dgl,
@@ -353,10 +365,10 @@ def sweep_overlap(op, bits, gr, gi, fr, fi, n, rows, lanes, tile, signs, totals,
 
 
 @row_kernel
-def move_tiles(states, c, dirs, first, last, births, start, tile, rows, lanes, scratch, plane, back):
-    """Copy one tile of each direction of a group to scratch memory, but for those born from ``start`` on, or back."""
+def move_tiles(states, c, dirs, first, last, births, until, tile, rows, lanes, scratch, plane, back):
+    """Copy one tile of each direction of a group that is born before operation ``until`` to scratch memory, or back."""
     for s in range(first, last):
-        if births[dirs[s]] >= start and not back:
+        if births[dirs[s]] >= until:
             continue
         o = 2 * (s - first) * plane
         for half in range(2):
@@ -406,12 +418,13 @@ def tangent_sweep_forward(
             gather(pi, tile, rows, lanes, fi)
         if not whole:
             move_tiles(chi, c, dirs, first, last, births, order[0], tile, rows, lanes, planes, plane, False)
+        base, stride = (2 * c * plane, 2 * chunks * plane) if whole else (-1, 2 * plane)
         for i in order:
             mine = ops[i, FORM] == LANES
             m, dm = (own, own_derivatives) if mine else (ms, derivatives)
+            be_born(i, dirs, first, last, births, planes, plane, base, stride)
             changed, others = split_directions(
-                i, dirs, first, last, births, moved, planes, plane, 2 * c * plane if whole else -1,
-                2 * (chunks if whole else 1) * plane, c * dml.shape[2] if mine else 0,
+                i, dirs, first, last, births, moved, planes, plane, base, stride, c * dml.shape[2] if mine else 0,
                 chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, dm, dm)
@@ -422,20 +435,21 @@ def tangent_sweep_forward(
             scatter(flat(target[c, 0]), tile, rows, lanes, fr)
             scatter(flat(target[c, 1]), tile, rows, lanes, fi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, births, order[0], tile, rows, lanes, planes, plane, True)
+            move_tiles(chi, c, dirs, first, last, births, order[-1] + 1, tile, rows, lanes, planes, plane, True)
 
 
 @kernel
 def tangent_sweep_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, order, want, bits,
-    rows, lanes, tiles, signs, ms, ml, dms, dml, ums, uml, gs, gc, dgs, dgc, whole, scratch, chi_scratch, dlam_scratch,
-    buffer,
+    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, stops, moved, unitary, ops, order, want,
+    bits, rows, lanes, tiles, signs, ms, ml, dms, dml, ums, uml, gs, gc, dgs, dgc, whole, scratch, chi_scratch,
+    dlam_scratch, buffer,
 ):  # fmt: skip
     """Un-compute psi, lambda and the tangents of both, and add the wanted matrix cotangents and their tangents.
 
     Args:
         lam, dlam: lambda ``(C, 2, N, 1)`` and its tangents ``(k, C, 2, N, 1)``
         psi_target, lam_target: receive psi and lambda; the same arrays if there is one group
+        births, stops: as for :func:`tangent_backward`
         order: the operations to undo, the last one first
         want: for each operation whether its cotangent is wanted
         dms, dml: derivatives of coefficients, for lambda
@@ -471,21 +485,19 @@ def tangent_sweep_backward(
             gather(qr, tile, rows, lanes, gr)
             gather(qi, tile, rows, lanes, gi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, births, 0, tile, rows, lanes, kets, plane, False)
-            move_tiles(dlam, c, dirs, first, last, births, 0, tile, rows, lanes, bras, plane, False)
+            move_tiles(chi, c, dirs, first, last, births, order[0] + 1, tile, rows, lanes, kets, plane, False)
+            move_tiles(dlam, c, dirs, first, last, stops, order[0] + 1, tile, rows, lanes, bras, plane, False)
         base, stride = (2 * c * plane, 2 * chunks * plane) if whole else (-1, 2 * plane)
         for i in order:
             mine = ops[i, FORM] == LANES
             m = own if mine else ms
-            changed, others = split_directions(
-                i, dirs, first, last, births, moved, kets, plane, base, stride, c * dml.shape[2] if mine else 0,
-                chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
-            )  # fmt: skip
             for side in range(2):  # psi and its tangents, then lambda and its own
                 if want[i] and side == (0 if ops[i, KIND] == PAULI else 1):
                     for s in range(2 * (last - first) + (1 if g == 0 else 0)):
                         number = s // 2 if s < 2 * (last - first) else -1
                         d = dirs[first + number] if number >= 0 else 0
+                        if number >= 0 and (i < stops[d] or (s % 2 == 1 and i < births[d])):
+                            continue
                         o = number * stride if base < 0 else base + d * stride
                         br, bi = planes_at(bras, o, plane) if number >= 0 and s % 2 == 0 else (gr, gi)
                         kr, ki = planes_at(kets, o, plane) if number >= 0 and s % 2 == 1 else (fr, fi)
@@ -499,6 +511,10 @@ def tangent_sweep_backward(
                     change = own_um if mine else um
                 else:
                     change = own_dm if mine else dm
+                changed, others = split_directions(
+                    i, dirs, first, last, births if side == 0 else stops, moved, planes, plane, base, stride,
+                    c * dml.shape[2] if mine else 0, chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
+                )  # fmt: skip
                 there = Directions(planes, plane, at, shift, changed, change, change)
                 sweep_advance(
                     ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], True
@@ -509,5 +525,5 @@ def tangent_sweep_backward(
             scatter(flat(lam_target[c, 0]), tile, rows, lanes, gr)
             scatter(flat(lam_target[c, 1]), tile, rows, lanes, gi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, births, 0, tile, rows, lanes, kets, plane, True)
-            move_tiles(dlam, c, dirs, first, last, births, 0, tile, rows, lanes, bras, plane, True)
+            move_tiles(chi, c, dirs, first, last, births, order[0] + 1, tile, rows, lanes, kets, plane, True)
+            move_tiles(dlam, c, dirs, first, last, stops, order[0] + 1, tile, rows, lanes, bras, plane, True)

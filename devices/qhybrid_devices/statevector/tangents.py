@@ -19,6 +19,7 @@ from qhybrid_devices.statevector.engine import (
     MatrixCotangents,
     external_g,
 )
+from qhybrid_devices.statevector.matrices import scratch_memory
 from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents
 from qhybrid_devices.statevector.plan import Plan
 from qhybrid_devices.statevector.table import COMP_FIRST, COMP_OP, FACTOR_BATCHED, FACTOR_INDEX, LANES
@@ -82,7 +83,8 @@ def _compose(
     workers = num_threads() if many else 1
 
     def task(part: Part) -> None:
-        compose_tangents(*inputs, part.start, part.stop, shared, lanes)
+        memory = scratch_memory(plan.most_terms, plan.most_factors, 2)
+        compose_tangents(*inputs, part.start, part.stop, memory, plan.most_terms, shared, lanes)
 
     parallel(task, layout.chunks, workers)
 
@@ -111,6 +113,7 @@ def chain_rule_tangents(
         chain_tangents(
             plan.comps, plan.factors, plan.constants, values.shared, values.batched,
             directions.shared, directions.batched, want,
+            scratch_memory(plan.most_terms, plan.most_factors, 3), plan.most_terms,
             g.shared.reshape(1, -1, 1), g.lanes.astype(float, copy=False),
             dg.shared[:, None, :, None], dg.lanes.astype(float, copy=False), into.shared, into.batched,
         )  # fmt: skip

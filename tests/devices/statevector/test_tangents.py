@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -265,8 +266,9 @@ def assert_reverse(case, atol, stop=0):
         bras[s] = back[0]
     alone = psi.copy(), lam.copy()
     g, dg = reverse_tangents(
-        case.plan, case.layout, psi, chi, lam, dlam, case.coef, case.dcoef, case.moving, want, stop
-    )
+        case.plan, case.layout, psi, chi, lam, dlam, case.coef, case.dcoef, case.moving, want, stop,
+        np.full(len(chi), -1),
+    )  # fmt: skip
     for got, wanted in () if product else ((psi, kets), (chi, tangents), (lam, bras), (dlam, changes)):
         np.testing.assert_allclose(case.read(got), wanted, atol=atol)
     for (i, d), (first, second) in shared.items():
@@ -278,6 +280,30 @@ def assert_reverse(case, atol, stop=0):
     plain = reverse_plan(case.plan, case.layout, *alone, case.coef, want, stop)
     np.testing.assert_allclose(g.shared, plain.shared, atol=4 * atol)
     np.testing.assert_allclose(g.lanes, plain.lanes, atol=4 * atol)
+
+
+def assert_births(case, atol):
+    """Tangents that begin as zeros need not be un-computed to where they began, and may stop there."""
+    psi, chi = case.random(), case.random(case.k)
+    psi[...], chi[...] = 0, 0
+    psi[:, 0, 0] = 1
+    births = apply_tangents(case.plan, case.layout, psi, chi, case.coef, case.dcoef, case.moving, from_zeros=True)
+    ends, given = (psi, chi, case.random(), case.random(case.k)), (case.coef, case.dcoef, case.moving, case.want, 0)
+
+    def reverse(*how):
+        return reverse_tangents(case.plan, case.layout, *[x.copy() for x in ends], *given, *how)
+
+    all_g, all_dg = reverse(np.full(case.k, -1))
+    for only_later in (False, True):
+        g, dg = reverse(births, only_later)
+        for s, (i, d) in itertools.product(range(case.layout.count), np.ndindex(len(case.plan.operations), case.k)):
+            if case.want[i]:
+                np.testing.assert_allclose(case.g(i, g, s), case.g(i, all_g, s), atol=atol)
+            if case.want[i] and (i >= births[d] or not only_later):
+                np.testing.assert_allclose(case.g(i, dg, s)[d], case.g(i, all_dg, s)[d], atol=atol)
+            elif i >= len(case.plan.product_bits):
+                assert not np.any(case.g(i, dg, s)[d])
+    return births
 
 
 def _put(case, planes, sample, state):
@@ -344,6 +370,8 @@ def test_zeros_to_begin_with(build, options, groups, from_zeros, batch):
             case.dcoef.shared[others, part] = 0
     assert_forward(case, 1e-11, zeros=True)
     assert_reverse(case, 1e-11)
+    births = assert_births(case, 1e-11)
+    assert len(set(births)) > 4
 
 
 @pytest.mark.parametrize("batch", [None, 11])
