@@ -7,7 +7,7 @@ other name is PennyLane's.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qhybrid._fallthrough import fall_through
 from qhybrid.catalogue import device
@@ -22,9 +22,12 @@ from qhybrid.errors import (
     QHybridError,
     TransientError,
 )
-from qhybrid.explanation import Explanation
-from qhybrid.jobs import JobPolicy, jobs_of, set_jobs
 from qhybrid.qnode import QNode, qnode
+
+if TYPE_CHECKING:
+    from qhybrid.drawing import graph
+    from qhybrid.explanation import Explanation
+    from qhybrid.jobs import JobPolicy, jobs_of, set_jobs
 
 __version__ = "0.1.0"
 
@@ -42,27 +45,32 @@ __all__ = [
     "QNode",
     "TransientError",
     "device",
+    "graph",
     "jobs_of",
     "qnode",
     "set_jobs",
 ]
 
-#: Own submodules that are imported when first asked for, since they need torch or are for testing only.
-_LAZY = frozenset({"bridge", "optimize", "qnn", "testing"})
-
-
+#: Own submodules that are imported when first asked for: many programs need none of them, and some need torch.
+_LAZY = frozenset({"bridge", "numpy", "optimize", "qnn", "testing"})
+#: Modules of what few programs ask for; they are imported when one does.
+_LAZY_NAMES = {
+    "Explanation": "explanation",
+    "JobPolicy": "jobs",
+    "graph": "drawing",
+    "jobs_of": "jobs",
+    "set_jobs": "jobs",
+}
 _from_pennylane = fall_through("qhybrid", "pennylane")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "graph":
-        from qhybrid.drawing import graph
-
-        return graph
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(f"qhybrid.{_LAZY_NAMES[name]}"), name)
     if name in _LAZY:
         return importlib.import_module(f"qhybrid.{name}")
     return _from_pennylane(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "graph", *dir(importlib.import_module("pennylane"))})
+    return sorted({*globals(), *_LAZY, *_LAZY_NAMES, *dir(importlib.import_module("pennylane"))})

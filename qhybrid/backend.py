@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qhybrid.execution import Executable
-from qhybrid.jobs import Jobs, attach_jobs, jobs_of
 from qhybrid.program import Program
+
+if TYPE_CHECKING:
+    from qhybrid.jobs import Jobs
 
 
 class CompilingDevice(ABC):
@@ -31,6 +33,8 @@ class CompilingDevice(ABC):
     single_precision: bool = False
     #: Whether its executables send their circuits through :attr:`jobs`, so that a policy holds for them.
     runs_jobs: bool = False
+    #: Whether circuits that measure inside in another way than by deferring are left to PennyLane's path on the device.
+    leaves_mid_circuit: bool = False
 
     @classmethod
     def cache_directory(cls) -> str | None:
@@ -40,11 +44,24 @@ class CompilingDevice(ABC):
     @property
     def jobs(self) -> Jobs:
         """Sends circuits by this device's policy and counts them; a device may set one with its own predicate."""
+        from qhybrid.jobs import jobs_of  # with all that it needs, for devices that send any
+
         return jobs_of(self)
 
     @jobs.setter
     def jobs(self, jobs: Jobs) -> None:
+        from qhybrid.jobs import attach_jobs
+
         attach_jobs(self, jobs)
+
+    def leaves_derivative(self, method: str, exact: bool) -> bool:
+        """Whether ``method`` asks for a derivative of the device that only PennyLane knows how to use.
+
+        Args:
+            method: a name that ``diff_method`` takes
+            exact: whether results are exact
+        """
+        return False
 
     @abstractmethod
     def new_rng(self) -> np.random.Generator:

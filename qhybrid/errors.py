@@ -13,6 +13,10 @@ class CircuitError(QHybridError, ValueError):
     """The quantum function is not a circuit that can run: bad wire, shape, state, matrix or return."""
 
 
+class NeedsShotsError(CircuitError):
+    """Samples or counts are returned by a quantum function that runs without shots."""
+
+
 class NotFiniteError(CircuitError):
     """An angle or coefficient is NaN or infinite.
 

@@ -6,13 +6,11 @@ import copy
 import functools
 import importlib
 import sys
-import threading
 import types
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pennylane as qml
@@ -24,9 +22,10 @@ from qhybrid.capture.assembly import SlotValues
 from qhybrid.capture.deferral import MidCircuit
 from qhybrid.capture.lowering import lower
 from qhybrid.capture.recording import record
-from qhybrid.capture.signature import flatten, holds_tensor, leaf_names
-from qhybrid.capture.trace import Trace, audit, trace
-from qhybrid.capture.values import concrete, is_functorch
+from qhybrid.capture.signature import flatten
+from qhybrid.capture.trace import Trace
+from qhybrid.capture.values import concrete
+from qhybrid.catalogue import device
 from qhybrid.circuit import CompiledCircuit, run_tape
 from qhybrid.errors import (
     CaptureError,
@@ -34,10 +33,10 @@ from qhybrid.errors import (
     DifferentiationError,
     FallbackWarning,
     HostTracesError,
+    NeedsShotsError,
     NotFiniteError,
 )
 from qhybrid.execution import Needs
-from qhybrid.explanation import Explanation, explain_circuit
 from qhybrid.gradients import (
     GradientMethod,
     NoDerivative,
@@ -48,45 +47,28 @@ from qhybrid.gradients import (
     resolves,
 )
 from qhybrid.interfaces.names import name_node
-from qhybrid.tapes import TapeBackend, backend_of, portable
+from qhybrid.tapes import backend_of, portable
+from qhybrid.traces import Entry, Traces
 from qhybrid.twins import graft
 
-#: Traces kept for one signature, for functions that branch on values.
-MAX_TRACES = 8
-#: Signatures kept; a new shape or static value makes a new one.
-MAX_SIGNATURES = 64
-#: Each audit of a trace is this many times as many calls after the first as the one before.
-AUDIT_GROWTH = 8
+if TYPE_CHECKING:
+    from qhybrid.explanation import Explanation
+
 #: The numbers of shots of exact results.
 EXACT = (None,)
-#: How often the outside world may change under one signature before the function is recorded on every call.
-MAX_RETRACES = 5
-
-
-@dataclass
-class _Entry:
-    """A trace in the cache, with its circuit and its audit schedule: calls 1, 8, 64, 512, ..."""
-
-    trace: Trace
-    circuit: CompiledCircuit
-    automatic: Interface = Interface.AUTO
-    calls: int = 0
-    next_audit: int = 1
 
 
 @dataclass
 class _Cache:
     """Everything that a QNode has learnt about its function; dropped by copies and pickles."""
 
-    traces: OrderedDict[Any, list[_Entry]] = field(default_factory=OrderedDict)
-    retraces: dict[Any, int] = field(default_factory=dict)
+    traces: Traces = field(default_factory=Traces)
     backend: CompilingDevice | None = None
     untraceable: str | None = None
     uncompiled: str | None = None
     warned: bool = False
     methods: dict[int | None, GradientMethod] = field(default_factory=dict)
     twin: Callable | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 class QNode(qml.QNode):
@@ -182,7 +164,7 @@ class QNode(qml.QNode):
         if not isinstance(self._method, PhysicsAware) or self._ends_in_a_transform:
             return self._call(args, kwargs)
         copies = len(self._each_shots()) if self._shots.has_partitioned_shots else None
-        return graft(lambda *a, **k: self._call(a, k), self._twin(), args, kwargs, copies)
+        return graft(lambda *a, **k: self._call(a, k), self._call_twin, args, kwargs, copies)
 
     def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Compiled if possible, else PennyLane's."""
@@ -208,12 +190,24 @@ class QNode(qml.QNode):
                     "twin a QNode with check=True, and leave it out here."
                 )
             if isinstance(twin, str):
-                twin = qml.device(twin, wires=self.device.wires)
+                twin = device(twin, wires=self.device.wires)
             if not callable(twin):
                 settings = {k: v for k, v in self._init_args.items() if k not in ("shots", "mcm_method")}
                 twin = QNode(**{**settings, "func": self.func, "device": twin, "diff_method": "best"})
             self._cache.twin = twin
         return self._cache.twin
+
+    def _call_twin(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._twin()(*args, **kwargs)
+        except NeedsShotsError:
+            name = getattr(self.func, "__name__", "a quantum function")
+            raise DifferentiationError(
+                f"The QNode {name} returns samples or counts, which have no derivative, and its arguments are being "
+                "differentiated: its twin, which gives the derivatives, has no samples to give. Return expval, var or "
+                "probs in their place. For the samples alone, pass arguments that require no gradient, or call inside "
+                "torch.no_grad()."
+            ) from None
 
     def _not_compiled(self, kwargs: dict[str, Any]) -> str | None:
         """Why this call goes to PennyLane at once, ``None`` if it does not; empty if the user asked for that."""
@@ -248,7 +242,7 @@ class QNode(qml.QNode):
         except CaptureError as cause:
             return str(cause)
         exact = self._each_shots() is EXACT
-        if isinstance(backend, TapeBackend) and isinstance(method, str) and backend.leaves_derivative(method, exact):
+        if isinstance(method, str) and backend.leaves_derivative(method, exact):
             return f"diff_method {self._method!r} is PennyLane's on device {self.device.name!r}"
         return None
 
@@ -280,7 +274,7 @@ class QNode(qml.QNode):
             return self._run_entry(entry, leaves)
         return self._recorded_call(args, kwargs)
 
-    def _run_entry(self, entry: _Entry, leaves: list) -> Any:
+    def _run_entry(self, entry: Entry, leaves: list) -> Any:
         found = entry.trace
         values = self._values(found, leaves)
         try:
@@ -313,11 +307,11 @@ class QNode(qml.QNode):
         settings, exact = self.execute_kwargs, self._each_shots() is EXACT
         method = settings["mcm_method"]
         reason = found.unsupported(method, settings["postselect_mode"], not exact)
-        if reason is None and method == "device" and found.measured and isinstance(self._backend, TapeBackend):
+        if reason is None and method == "device" and found.measured and self._backend.leaves_mid_circuit:
             reason = "mcm_method='device' asks for the device's own mid-circuit measurements"
         if reason is None:
             return
-        if isinstance(self._backend, TapeBackend):
+        if self._backend.leaves_mid_circuit:
             raise CaptureError(reason)
         raise DeviceError(f"On {self.device.name} {reason}. Leave the argument out, or use default.qubit.")
 
@@ -329,42 +323,21 @@ class QNode(qml.QNode):
 
     # ------------------------------------------------------------------ traces
 
-    def _entry(self, key: Any, leaves: list) -> _Entry:
-        """The trace that holds for these arguments, made now if there is none; audited when its turn comes."""
-        key = (key, self._each_shots() is not EXACT)
-        for entry in self._cache.traces.get(key, ()):
-            if entry.trace.holds(leaves):
-                break
-        else:
-            entry = self._new_entry(key, leaves)
-        entry.calls += 1
-        if entry.calls >= entry.next_audit and not any(map(is_functorch, leaves)):
-            entry.next_audit = AUDIT_GROWTH * entry.calls
-            audit(self.func, entry.trace, key[0], leaves, self._backend, self._shots)
-        return entry
+    def _entry(self, key: Any, leaves: list) -> Entry:
+        """The trace that holds for these arguments, with its circuit; see :meth:`qhybrid.traces.Traces.entry`."""
+        return self._cache.traces.entry(self.func, key, leaves, self._backend, self._shots, self._compiled)
 
-    def _new_entry(self, key: Any, leaves: list) -> _Entry:
-        cache = self._cache
-        with cache.lock:
-            found = cache.traces.setdefault(key, [])
-            stale = [e for e in found if not e.trace.guard()]
-            cache.retraces[key] = cache.retraces.get(key, 0) + len(stale)
-            if cache.retraces[key] > MAX_RETRACES:
-                raise CaptureError("what it reads from outside changes from call to call; pass it as an argument")
-            made = trace(self.func, key[0], leaves, leaf_names(key[0], self.func), self._backend, self._shots)
-            self._check_mid_circuit(made.mid_circuit)
-            for shots in self._each_shots():
-                self._backend.check(made.program, shots)
-            automatic = Interface.TORCH if holds_tensor(key[0]) else Interface.AUTO
-            circuit = CompiledCircuit(self._backend.adapt(made.program), made.outputs, self._backend)
-            entry = _Entry(made, circuit, automatic)
-            kept = [e for e in found if e not in stale]
-            cache.traces[key] = [*kept[-MAX_TRACES + 1 :], entry]
-            cache.traces.move_to_end(key)
-            while len(cache.traces) > MAX_SIGNATURES:
-                dropped, _ = cache.traces.popitem(last=False)
-                cache.retraces.pop(dropped, None)
-        return entry
+    def _compiled(self, made: Trace) -> CompiledCircuit:
+        """The circuit of a new trace, if this QNode may run it.
+
+        Raises:
+            CaptureError: it is left to PennyLane, with the reason
+            DeviceError: the device measures inside circuits in another way than was asked for
+        """
+        self._check_mid_circuit(made.mid_circuit)
+        for shots in self._each_shots():
+            self._backend.check(made.program, shots)
+        return CompiledCircuit(self._backend.adapt(made.program), made.outputs, self._backend)
 
     # ------------------------------------------------------------------ methods, shots, messages
 
@@ -426,7 +399,11 @@ class QNode(qml.QNode):
             name = getattr(twin, "__name__", type(twin).__name__)
             reason = f"forward on {self.device.name}, backward through the twin {name}"
             return replace(found, method=self._method.name, method_reason=reason)
-        explained = twin.explain(*args, **kwargs)
+        try:
+            explained = twin.explain(*args, **kwargs)
+        except NeedsShotsError:
+            reason = f"forward on {self.device.name}; samples and counts have no derivative"
+            return replace(found, method=self._method.name, method_reason=reason)
         reason = f"forward on {self.device.name}, backward on the twin {explained.device} by {explained.method}"
         return replace(found, method=self._method.name, method_reason=reason, twin=explained)
 
@@ -437,12 +414,16 @@ class QNode(qml.QNode):
                 return self._explain_compiled(args, kwargs)
             except CaptureError as cause:
                 reason = str(cause)
+        from qhybrid.explanation import Explanation  # as below: few programs ask
+
         reason = reason or "the QNode carries a PennyLane gradient transform, or a qml.Tracker counts its executions"
         return Explanation(
             "pennylane", reason, self.device.name, str(self.diff_method), "PennyLane chooses and runs it"
         )
 
     def _explain_compiled(self, args: tuple, kwargs: dict[str, Any]) -> Explanation:
+        from qhybrid.explanation import explain_circuit
+
         path, reason = ("compiled", "") if self._trace else ("recorded", "trace=False")
         needs = Needs()
         if self._trace:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pennylane as qml
 from autograd.tracer import Box
+from numpy.typing import NDArray
 from pennylane.operation import Operator
 
+from qhybrid import interfaces
 from qhybrid.capture.values import concrete, is_functorch, is_tensor
 from qhybrid.errors import DifferentiationError
+from qhybrid.execution import Function
 
 
 def graft(
@@ -49,10 +53,67 @@ def _is_constant_operator(value: Any) -> bool:
 
 
 def _grafted(value: Any, surrogate: Any) -> Any:
-    """The difference is exactly zero, so that the sum is exactly ``value``; its derivative is that of ``surrogate``."""
+    """The sum of ``value`` and a zero whose derivative is that of ``surrogate``: exactly ``value``."""
     if isinstance(surrogate, Box):
-        return concrete(value) + (surrogate - concrete(surrogate))
-    return detached(value) + (surrogate - detached(surrogate))
+        return concrete(value) + _zero(surrogate, concrete(surrogate), "autograd")
+    host = "torch" if is_tensor(surrogate) else "jax" if _is_jax(surrogate) else "numpy"
+    return detached(value) + _zero(surrogate, detached(surrogate), host)
+
+
+def _zero(surrogate: Any, constant: Any, host: str) -> Any:
+    """``surrogate`` less its value ``constant``; where that is not finite, the difference would be NaN."""
+    finite = _is_finite(surrogate, host)
+    if finite:
+        return surrogate - constant
+    if finite is None:
+        return import_module("qhybrid.interfaces.jax").moving_zero(surrogate)
+    return interfaces.apply(host, _NotFinite(), (surrogate,))[0]
+
+
+def _is_finite(value: Any, host: str) -> bool | None:
+    """Whether no number of a result is NaN or infinite, mapped axes included; ``None`` if JAX will only know later."""
+    if host == "torch":
+        torch = sys.modules["torch"]
+        while is_functorch(value):
+            value = torch._C._functorch.get_unwrapped(value)
+        return bool(torch.isfinite(value.detach()).all())
+    if host == "jax":
+        value = import_module("qhybrid.interfaces.jax").innermost(value)
+        return None if isinstance(value, sys.modules["jax"].core.Tracer) else bool(np.isfinite(value).all())
+    return bool(np.isfinite(concrete(value)).all())
+
+
+class _NotFinite(Function):
+    """Zero in place of a result of the twin that is NaN or infinite, and an error in place of its derivatives."""
+
+    def __init__(self, is_derivative: bool = False) -> None:
+        self._is_derivative = is_derivative
+
+    def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
+        """Zeros like the result."""
+        if self._is_derivative:
+            raise DifferentiationError(
+                "The twin of PhysicsAware gives NaN or infinity for a result that is differentiated, so there is no "
+                "derivative. The values are the device's and not affected. Call the twin alone with the same arguments "
+                "to find the cause, such as a logarithm or a quotient of zero, and give a twin that is finite there."
+            )
+        return (np.zeros_like(inputs[0]),)
+
+    def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> Function:
+        """What refuses."""
+        return _NotFinite(is_derivative=True)
+
+    def pushforward(self, moving: tuple[bool, ...]) -> Function:
+        """What refuses."""
+        return _NotFinite(is_derivative=True)
+
+    def vmap(self, size: int, mapped: tuple[bool, ...]) -> Function:
+        """The same."""
+        return self
+
+    def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
+        """That of the result."""
+        return ((inputs[0].shape, "c" if np.issubdtype(inputs[0].dtype, np.complexfloating) else "f"),)
 
 
 def _check_alike(values: Sequence[Any], surrogates: Sequence[Any]) -> None:

@@ -210,7 +210,7 @@ def test_the_outside_world_may_change_often_if_signatures_do():
         for n in range(70):
             found = node(n, 0.3)
         assert found == pytest.approx(plain(n, 0.3))
-    assert len(node._cache.retraces) <= 64
+    assert len(node._cache.traces) <= 64
     assert node.explain(1, 0.3).path == "compiled"
 
 

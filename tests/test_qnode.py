@@ -396,6 +396,27 @@ def test_results_and_derivatives_keep_the_dtype_of_torch_inputs(default_dtype, d
     assert [y.dtype for y in torch.func.jvp(circuit, (x,), (torch.ones_like(x),))] == [dtype] * 2
 
 
+@pytest.mark.filterwarnings("ignore:.*calls its function every time:qhybrid.FallbackWarning")
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")  # PyTorch's
+@pytest.mark.parametrize(("dtype", "of_states"), [(torch.float16, torch.complex32), (torch.bfloat16, torch.complex64)])
+def test_half_precision_is_rounded_once(dtype, of_states):
+    device = qml.device("qhybrid.statevector", wires=1)
+    circuit = qhybrid.QNode(rotation, device)
+    x = torch.linspace(-3, 3, 50, dtype=dtype, requires_grad=True)
+    value = circuit(x)
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    exactly = x.detach().double()
+    assert torch.equal(value, torch.cos(exactly).to(dtype))
+    assert torch.equal(gradient, -torch.sin(exactly).to(dtype))
+
+    @qhybrid.qnode(device)
+    def state(x):
+        qml.RX(x, wires=0)
+        return qml.state()
+
+    assert state(x.detach()).dtype == of_states
+
+
 @pytest.mark.parametrize("default_dtype", [torch.float32, torch.float64], indirect=True)
 @pytest.mark.parametrize("trace", [True, False])
 def test_constant_arrays_do_not_raise_the_dtype(default_dtype, trace):

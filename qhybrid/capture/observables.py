@@ -38,7 +38,7 @@ from qhybrid.capture.postselection import (
     projector_factors,
 )
 from qhybrid.capture.slots import SlotTable
-from qhybrid.errors import CaptureError, CircuitError
+from qhybrid.errors import CaptureError, CircuitError, NeedsShotsError
 from qhybrid.program import (
     ArrayRef,
     Constant,
@@ -266,7 +266,7 @@ class MeasurementTable:
         if isinstance(mp, SampleMeasurement) and self.with_shots:
             return self._samples(mp)
         if isinstance(mp, SampleMP | CountsMP):
-            raise CircuitError(f"{mp} needs shots. Set them with qml.set_shots(circuit, shots=1000).")
+            raise NeedsShotsError(f"{mp} needs shots. Set them with qml.set_shots(circuit, shots=1000).")
         if isinstance(mp, StateMeasurement) and not self.with_shots:
             return self._state(mp)
         if isinstance(mp, StateMeasurement):

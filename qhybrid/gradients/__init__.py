@@ -21,7 +21,6 @@ from qhybrid.gradients.adjoint import Adjoint as Adjoint
 from qhybrid.gradients.arranged import Arranged as Arranged
 from qhybrid.gradients.arranged import Arrangement as Arrangement
 from qhybrid.gradients.base import GradientMethod as GradientMethod
-from qhybrid.gradients.finite_difference import FiniteDiff as FiniteDiff
 from qhybrid.gradients.function import CircuitFunction as CircuitFunction
 from qhybrid.gradients.parameter_shift import ParameterShift as ParameterShift
 from qhybrid.gradients.physics_aware import PhysicsAware as PhysicsAware
@@ -36,6 +35,7 @@ from qhybrid.gradients.resolve import resolves as resolves
 if TYPE_CHECKING:
     from qhybrid.gradients.checked import Checked as Checked
     from qhybrid.gradients.doubly_stochastic import DoublyStochasticShift as DoublyStochasticShift
+    from qhybrid.gradients.finite_difference import FiniteDiff as FiniteDiff
     from qhybrid.gradients.forward_gradient import ForwardGradient as ForwardGradient
     from qhybrid.gradients.hadamard import Hadamard as Hadamard
     from qhybrid.gradients.hessians import hessian_executions as hessian_executions
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Checked": "checked",
     "DoublyStochasticShift": "doubly_stochastic",
+    "FiniteDiff": "finite_difference",
     "ForwardGradient": "forward_gradient",
     "Hadamard": "hadamard",
     "SPSA": "spsa",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs, SecondOrder
+from qhybrid.gradients import arguments
 from qhybrid.gradients.base import ALL, GradientMethod, Wanted, count_directions, direction
 from qhybrid.gradients.curves import Curve, random_curve, straight_curve
 from qhybrid.gradients.finite_difference import FiniteDiff
@@ -48,6 +49,9 @@ class Checked(GradientMethod):
     _done: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.method, GradientMethod):
+            arguments.refuse(self, "method", self.method, "give a gradient method as an object, such as Adjoint()")
+        arguments.count(self, "calls", self.calls)
         if isinstance(self.method, StochasticMethod):
             raise DifferentiationError(
                 f'check=True compares single derivatives, and those of diff_method="{self.method.name}" are random '

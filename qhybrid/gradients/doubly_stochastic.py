@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
+from qhybrid.gradients import arguments
 from qhybrid.gradients.base import ALL, refuse_arrays
 from qhybrid.gradients.lanes import angles_of, per_lane, untie
 from qhybrid.gradients.parameter_shift import ParameterShift
-from qhybrid.gradients.stochastic import StochasticMethod, check_count
+from qhybrid.gradients.stochastic import StochasticMethod
 from qhybrid.program import Angle, Expectation, Observable, Program, Slots, Term, Variance
 
 _SHIFT = ParameterShift()
@@ -60,8 +61,9 @@ class DoublyStochasticShift(StochasticMethod):
     name = "doubly-stochastic"
 
     def __post_init__(self) -> None:
-        check_count(self, "num_parameters", self.num_parameters)
-        check_count(self, "num_terms", self.num_terms)
+        for name in ("num_parameters", "num_terms"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, arguments.count(self, name, getattr(self, name)))
         self._start()
 
     def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
+from qhybrid.gradients import arguments
 from qhybrid.gradients.base import ALL, GradientMethod, refusal_of_step, refuse_arrays, shifted_jvp, shifted_vjp
 from qhybrid.gradients.lanes import untie
 from qhybrid.gradients.shift_rules import ShiftRule
@@ -44,10 +44,8 @@ class FiniteDiff(GradientMethod):
     name = "finite-diff"
 
     def __post_init__(self) -> None:
-        if not self.h > 0:
-            raise DifferentiationError(f"FiniteDiff got h={self.h}; the step must be positive, for example 1e-3.")
-        if self.order not in _STENCILS:
-            raise DifferentiationError(f"FiniteDiff got order={self.order}; choose one of {list(_STENCILS)}.")
+        object.__setattr__(self, "h", arguments.step(self, self.h, 1e-3))
+        object.__setattr__(self, "order", arguments.choice(self, "order", self.order, _STENCILS))
 
     def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
         """``order`` for each angle of each sample."""

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
+from qhybrid.gradients import arguments
 from qhybrid.gradients.base import ALL, refuse_arrays
 from qhybrid.gradients.lanes import all_batched, batch_of, contract, per_lane
 from qhybrid.gradients.stochastic import (
     Distribution,
     StochasticMethod,
     angle_rows,
-    check_count,
     differences_along,
     from_directions,
     random_directions,
@@ -59,11 +59,8 @@ class ForwardGradient(StochasticMethod):
     name = "forward-gradient"
 
     def __post_init__(self) -> None:
-        check_count(self, "num_directions", self.num_directions)
-        if self.distribution not in ("rademacher", "normal"):
-            raise DifferentiationError(
-                f'ForwardGradient got distribution={self.distribution!r}; choose "rademacher" or "normal".'
-            )
+        object.__setattr__(self, "num_directions", arguments.count(self, "num_directions", self.num_directions))
+        arguments.choice(self, "distribution", self.distribution, ("rademacher", "normal"))
         self._start()
 
     def jvp(self, circuit: Circuit, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:

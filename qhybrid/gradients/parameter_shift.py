@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs, SecondOrder
+from qhybrid.gradients import arguments
 from qhybrid.gradients.base import ALL, NOTHING, GradientMethod, Wanted, refuse_array_direction, refuse_arrays
 from qhybrid.gradients.lanes import Shifts, Untied, batch_of, contract, per_lane, untie
 from qhybrid.gradients.shift_rules import Measured, ShiftRule, frequencies, shift_rule
@@ -20,6 +20,12 @@ from qhybrid.program import Expectation, Program, Slots, Variance
 
 #: Shifts for every angle, or for those with a number of frequencies.
 GivenShifts = Sequence[float] | Mapping[int, Sequence[float]] | Sequence[tuple[int, tuple[float, ...]]] | None
+
+#: What the shifts can be.
+_SHIFTS = (
+    "give positive numbers in radians, for example [1.5708], each of which is used with both signs, a mapping from the "
+    "number of frequencies of an angle to its shifts, for example {1: [0.5]}, or None to have them chosen"
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,7 @@ class ParameterShift(GradientMethod):
     name = "parameter-shift"
 
     def __post_init__(self) -> None:
-        if self.allotment not in ("equal", "proportional"):
-            raise DifferentiationError(
-                f'ParameterShift got allotment={self.allotment!r}; choose "equal" or "proportional".'
-            )
+        arguments.choice(self, "allotment", self.allotment, ("equal", "proportional"))
         object.__setattr__(self, "shifts", _checked(self.shifts))
 
     def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:
@@ -172,32 +175,40 @@ def _checked(given: Any) -> tuple | None:
     """
     if given is None:
         return None
-    pairs = list(given.items() if isinstance(given, Mapping) else given)
-    if isinstance(given, Mapping) or any(isinstance(p, list | tuple) for p in pairs):
-        for pair in pairs:
-            if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], int)):
-                raise DifferentiationError(
-                    f"ParameterShift got the shifts {given}; give a sequence of numbers, used for every angle, or a "
-                    "mapping from the number of frequencies of an angle to its shifts, for example {1: [0.5]}."
-                )
-            count, values = pair
-            if len(set(values)) < count:
-                raise DifferentiationError(
-                    f"ParameterShift got the shifts {list(values)} for angles with {count} frequencies; give at least "
-                    f"{count} different ones, each of which is used with both signs."
-                )
-        return tuple(sorted((count, _positive(values)) for count, values in pairs))
-    return _positive(pairs)
+    entries = _listed(list(given.items()) if isinstance(given, Mapping) else given, given)
+    if isinstance(given, Mapping) or any(isinstance(e, list | tuple) for e in entries):
+        return tuple(sorted(_record(e, given) for e in entries))
+    return _positive(entries, given)
 
 
-def _positive(values: Sequence[float]) -> tuple[float, ...]:
-    shifts = tuple(map(float, values))
-    if not shifts or not all(s > 0 and isfinite(s) for s in shifts):
+def _record(entry: Any, given: Any) -> tuple[int, tuple[float, ...]]:
+    """Shifts for a number of frequencies."""
+    number = arguments.whole(entry[0]) if isinstance(entry, tuple) and len(entry) == 2 else None
+    if number is None:
+        arguments.refuse(ParameterShift, "shifts", given, _SHIFTS)
+    shifts = _positive(_listed(entry[1], given), given)
+    if len(set(shifts)) < number:
         raise DifferentiationError(
-            f"ParameterShift got the shifts {list(shifts)}; give positive numbers in radians, for example [1.5708], "
-            "each of which is used with both signs, or None to have them chosen."
+            f"ParameterShift got the shifts {list(shifts)} for angles with {number} frequencies; give at least "
+            f"{number} different ones, each of which is used with both signs."
         )
-    return shifts
+    return number, shifts
+
+
+def _positive(values: Sequence[Any], given: Any) -> tuple[float, ...]:
+    shifts = [s for s in map(arguments.positive, values) if s is not None]
+    if len(shifts) < len(values):
+        arguments.refuse(ParameterShift, "shifts", given, _SHIFTS)
+    return tuple(shifts)
+
+
+def _listed(values: Any, given: Any) -> list[Any]:
+    """The entries of a sequence that has any."""
+    if hasattr(values, "__iter__") and not isinstance(values, str | bytes) and getattr(values, "ndim", 1) > 0:
+        found = list(values)
+        if found:
+            return found
+    return arguments.refuse(ParameterShift, "shifts", given, _SHIFTS)
 
 
 # ------------------------------------------------------------------ what is executed

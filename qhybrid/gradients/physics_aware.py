@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qhybrid.errors import DifferentiationError
+from qhybrid.gradients.arguments import refuse
 from qhybrid.gradients.refused import WithoutDerivative
 
 
@@ -51,11 +51,11 @@ class PhysicsAware(WithoutDerivative):
 
     def __post_init__(self) -> None:
         is_device = hasattr(self.twin, "execute") and hasattr(self.twin, "wires")
-        if not (isinstance(self.twin, str) or is_device or callable(self.twin)):
-            raise DifferentiationError(
-                f"PhysicsAware got twin={self.twin!r}; it takes a PennyLane device, the name of one, or a function of "
-                "the QNode's arguments, such as another QNode."
+        if isinstance(self.twin, type) or not (isinstance(self.twin, str) or is_device or callable(self.twin)):
+            allowed = (
+                "a PennyLane device, the name of one, or a function of the QNode's arguments, such as another QNode"
             )
+            refuse(self, "twin", self.twin, f"give {allowed}")
 
     @property
     def reason(self) -> str:

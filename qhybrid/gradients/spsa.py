@@ -7,13 +7,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
+from qhybrid.gradients import arguments
 from qhybrid.gradients.base import ALL, refusal_of_step, refuse_arrays
 from qhybrid.gradients.lanes import batch_of, per_lane
 from qhybrid.gradients.stochastic import (
     StochasticMethod,
-    check_count,
     differences_along,
     from_directions,
     random_directions,
@@ -55,9 +54,9 @@ class SPSA(StochasticMethod):
     name = "spsa"
 
     def __post_init__(self) -> None:
-        check_count(self, "num_directions", self.num_directions)
-        if self.h is not None and not self.h > 0:
-            raise DifferentiationError(f"SPSA got h={self.h}; the step must be positive, for example 0.2.")
+        object.__setattr__(self, "num_directions", arguments.count(self, "num_directions", self.num_directions))
+        if self.h is not None:
+            object.__setattr__(self, "h", arguments.step(self, self.h, STEP_WITH_SHOTS))
         self._start()
 
     def executions(self, program: Program, samples: int, needs: Needs = ALL) -> int:

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Needs
+from qhybrid.gradients.arguments import refuse
 from qhybrid.gradients.base import GradientMethod
 from qhybrid.gradients.lanes import all_batched, angles_of, batch_of, contract, executions_a_call, tiled_arrays
 from qhybrid.gradients.parameter_shift import ParameterShift
@@ -71,7 +71,10 @@ class StochasticMethod(GradientMethod):
     __hash__ = object.__hash__
 
     def _start(self) -> None:
-        self.__dict__["_draws"] = Draws(self.seed)
+        try:
+            self.__dict__["_draws"] = Draws(self.seed)
+        except (TypeError, ValueError):  # of NumPy's
+            refuse(self, "seed", self.seed, "give an integer of at least 0, or None for another sequence each time")
 
     def jvp(self, circuit: Circuit, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
         """Along given directions there is nothing to draw: the exact shift rules."""
@@ -80,16 +83,6 @@ class StochasticMethod(GradientMethod):
     def new_rng(self) -> np.random.Generator:
         """The generator of the next gradient."""
         return self.__dict__["_draws"].next()
-
-
-def check_count(method: GradientMethod, name: str, value: int | None) -> None:
-    """Refuse a number of directions, parameters or terms that is not positive.
-
-    Raises:
-        DifferentiationError: it is not
-    """
-    if value is not None and not (isinstance(value, int | np.integer) and value > 0):
-        raise DifferentiationError(f"{type(method).__name__} got {name}={value!r}; give a positive integer.")
 
 
 # ------------------------------------------------------------------ directions

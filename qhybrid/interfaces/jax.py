@@ -77,12 +77,27 @@ def is_compiling(*arguments: Any) -> bool:
 
 def _is_abstract(value: Any) -> bool:
     """Whether a value, below all that differentiates and maps it, has no numbers."""
-    if not isinstance(value, jax.core.Tracer):
-        return False
+    return isinstance(innermost(value), jax.core.Tracer)
+
+
+def innermost(value: Any) -> Any:
+    """A value below all that differentiates and maps it: an array, or a tracer if JAX is making a program."""
     inner = getattr(value, "primal", None)  # of a tracer that differentiates; one that maps has a `batch_dim`
     if inner is None and hasattr(value, "batch_dim"):
         inner = value.val
-    return inner is None or _is_abstract(inner)
+    return value if inner is None else innermost(inner)
+
+
+@jax.custom_jvp
+def moving_zero(value: Any) -> Any:
+    """Zero with the derivative of ``value``: NaN where that is not finite, since a compiled program cannot raise."""
+    return jnp.zeros_like(value)
+
+
+@moving_zero.defjvp
+def _moving_zero_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    (value,), (tangent,) = primals, tangents
+    return moving_zero(value), tangent * jnp.where(jnp.isfinite(value), 1.0, jnp.nan).astype(value.dtype)
 
 
 # ------------------------------------------------------------------ evaluation

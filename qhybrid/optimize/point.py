@@ -101,7 +101,12 @@ def _traced(qnode: QNode, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, lis
         raise CaptureError(reason or "the QNode carries a PennyLane gradient transform, or a qml.Tracker counts")
     key, leaves = flatten(args, kwargs)
     if any(map(is_functorch, leaves)):
-        raise CaptureError("an argument is being transformed by torch.func")
+        raise DifferentiationError(
+            "The metric was asked for inside torch.vmap or another function of torch.func, where arguments stand for "
+            "many values. Ask for it outside, with plain tensors: of arguments with a batch axis in front it is the "
+            "mean over the samples. TorchNaturalGradient(params, layer) does so itself for a layer that its closure "
+            "maps."
+        )
     entry = qnode._entry(key, leaves)
     if entry.circuit.program.channels:
         raise CaptureError("the circuit is noisy, so that its state is mixed")

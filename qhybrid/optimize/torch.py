@@ -25,7 +25,8 @@ class TorchNaturalGradient(torch.optim.Optimizer):
     Args:
         params: the weights of one layer or of one QNode; other parameters of a model have optimizers of their own
         metric: a :class:`~qhybrid.qnn.TorchLayer`, whose metric is taken at the inputs that it sees in the closure of a
-            step; or a function without arguments that gives a :class:`~qhybrid.optimize.Metric` of ``params``
+            step, also where that maps the layer by ``torch.vmap``; or a function without arguments that gives a
+            :class:`~qhybrid.optimize.Metric` of ``params``
         lr: positive
         approx: of the metric of a layer: ``None``, ``"block-diag"`` or ``"diag"``
         damping, solver, max_iterations, tolerance, preconditioner: see :class:`~qhybrid.optimize.NaturalGradient`
@@ -149,13 +150,24 @@ def _recorded(layer: TorchLayer) -> Iterator[list[torch.Tensor]]:
     seen: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
-        seen.extend(x.detach().clone() for x in (*args, *kwargs.values()))
+        seen.extend(_all_samples(x).detach().clone() for x in (*args, *kwargs.values()))
 
     handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield seen
     finally:
         handle.remove()
+
+
+def _all_samples(inputs: torch.Tensor) -> torch.Tensor:
+    """Inputs without what ``torch.func`` wraps around them; axes that ``torch.vmap`` maps are in front."""
+    functorch = torch._C._functorch
+    if not functorch.is_functorch_wrapped_tensor(inputs):
+        return inputs
+    inner = _all_samples(functorch.get_unwrapped(inputs))
+    if not functorch.is_batchedtensor(inputs):
+        return inner
+    return inner.movedim(inner.ndim - inputs.ndim - 1 + functorch.maybe_get_bdim(inputs), 0)
 
 
 def _layer_metric(layer: TorchLayer, inputs: list[torch.Tensor], approx: str | None) -> LinearOperator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +66,7 @@ class TapeBackend(CompilingDevice):
 
     keeps_wires = True
     runs_jobs = True
+    leaves_mid_circuit = True
 
     @property  # type: ignore[misc]
     def jobs(self) -> Jobs:
@@ -103,12 +103,7 @@ class TapeBackend(CompilingDevice):
         return not known or getattr(self.device, "c_dtype", np.complex128) == np.complex64
 
     def leaves_derivative(self, method: str, exact: bool) -> bool:
-        """Whether ``method`` asks for a derivative of the device that only PennyLane knows how to use.
-
-        Args:
-            method: a name that ``diff_method`` takes
-            exact: whether results are exact
-        """
+        """Whether the device claims it and is not known to be right."""
         if self.has_vjp:
             return False
         return method in NATIVE_METHODS or (method == "best" and exact and _claims(self.device, "best"))
@@ -222,38 +217,19 @@ def _claims(device: Device, method: str) -> bool:
     return device.supports_derivatives(ExecutionConfig(gradient_method=method))
 
 
-def portable(device: Any) -> Any:
-    """``device`` for pickling: Lightning's without its C++ state, which it makes anew."""
-    if getattr(device, "_statevector", None) is None:
-        return device
-    copied = copy.copy(device)
-    copied._statevector = copied._intermediate_states = None
-    return copied
-
-
 _backends: WeakValueDictionary[int, TapeBackend] = WeakValueDictionary()
 _backends_lock = threading.Lock()
 
 
-def backend_of(device: Any) -> CompilingDevice:
-    """What runs compiled circuits on ``device``: itself, or the one :class:`TapeBackend` of it.
+def tape_backend_of(device: Any) -> TapeBackend:
+    """The one :class:`TapeBackend` of a PennyLane device.
 
     Args:
-        device: a PennyLane device
+        device: a PennyLane device that does not run programs itself
 
     Raises:
         CaptureError: the device must be left to PennyLane, with the reason
-
-    Example:
-        >>> import pennylane as qml
-        >>> device = qml.device("default.qubit")
-        >>> backend_of(device) is backend_of(device)
-        True
     """
-    if getattr(type(device), "original_device", None) is not None:
-        raise CaptureError(f"device {device.name!r} carries PennyLane transforms")
-    if isinstance(device, CompilingDevice):
-        return device
     if isinstance(getattr(device, "target_device", device), QutritDevice | DefaultQutritMixed):
         raise CaptureError(f"device {device.name!r} holds qutrits")
     if getattr(device, "readout_err", None):

@@ -13,7 +13,7 @@ import torch
 from pennylane import numpy as pnp
 
 import qhybrid
-from qhybrid.errors import DifferentiationError
+from qhybrid.errors import DeviceError, DifferentiationError
 from qhybrid.gradients import PhysicsAware
 
 X, W = np.array([0.3, -0.8, 1.4]), np.array([0.2, 0.7])
@@ -278,6 +278,66 @@ def test_calibrated_twin():
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
+NOT_FINITE = "twin of PhysicsAware gives NaN or infinity"
+
+
+def _rotation(x):
+    qml.RX(x, wires=0)
+    return qml.expval(qml.Z(0))
+
+
+def _with_twin(twin):
+    return qhybrid.QNode(_rotation, qml.device("qhybrid.statevector", wires=1), diff_method=PhysicsAware(twin=twin))
+
+
+@pytest.mark.parametrize("twin", [lambda x: torch.log(-x), lambda x: 1 / (x - 0.3)])
+def test_a_twin_that_is_not_finite_has_no_derivative_and_leaves_values_alone(twin):
+    node, x = _with_twin(twin), torch.tensor(0.3, dtype=torch.float64)
+    tracked = x.clone().requires_grad_()
+    found = node(tracked)
+    assert found.item() == pytest.approx(np.cos(0.3))
+    for derivative in (
+        found.backward,
+        lambda: torch.func.grad(node)(x),
+        lambda: torch.func.jvp(node, (x,), (x,)),
+        lambda: torch.func.vmap(torch.func.grad(node))(torch.stack([x - 1, x])),
+    ):
+        with pytest.raises(DifferentiationError, match=NOT_FINITE):
+            derivative()
+    x = torch.tensor([-0.7, 0.3], dtype=torch.float64)
+    torch.testing.assert_close(torch.func.vmap(node)(x), torch.cos(x))
+    good = x[0].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(node(good) + x[1], good)
+    torch.testing.assert_close(slope, torch.func.grad(twin)(x[0]))
+
+
+def test_a_twin_that_is_not_finite_in_autograd():
+    node = _with_twin(lambda x: pnp.nan * x)
+    with pytest.raises(DifferentiationError, match=NOT_FINITE):
+        qml.grad(node)(pnp.array(0.3))
+    seen = []
+
+    def unrelated(x):
+        seen.append(node(x)._value)
+        return x**2
+
+    assert qml.grad(unrelated)(pnp.array(0.3)) == pytest.approx(0.6)
+    assert seen == pytest.approx([np.cos(0.3)])
+
+
+def test_a_twin_that_is_not_finite_in_jax():
+    jax = pytest.importorskip("jax")
+    node = _with_twin(lambda x: jax.numpy.log(-x))
+    with pytest.raises(DifferentiationError, match=NOT_FINITE):
+        jax.grad(node)(0.3)
+    gradient, value = jax.grad(lambda x: (x**2, node(x)), has_aux=True)(0.3)
+    assert (gradient, value) == pytest.approx((0.6, np.cos(0.3)))
+    value, gradient = jax.jit(jax.value_and_grad(node))(0.3)  # a compiled program cannot raise
+    assert value == pytest.approx(np.cos(0.3))
+    assert np.isnan(gradient)
+    assert jax.jit(jax.grad(node))(-0.3) == pytest.approx(-1 / 0.3)
+
+
 def test_a_network_as_twin():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2)).double()
@@ -311,11 +371,40 @@ def test_results_that_do_not_match():
         node(0.3, w)
 
 
+def _samples():
+    return qml.sample(qml.Z(0))
+
+
+def _counts():
+    return qml.expval(qml.Z(0)), qml.counts(wires=[0, 1])
+
+
+@pytest.mark.parametrize("measured", [_samples, _counts])
+@pytest.mark.parametrize("twin", ["qhybrid.statevector", "default.qubit"])
+def test_samples_are_the_devices_and_have_no_derivative(measured, twin):
+    @qhybrid.qnode(device(), diff_method=PhysicsAware(twin=twin), shots=SHOTS)
+    def sampled(x):
+        qml.RX(x, wires=0)
+        return measured()
+
+    x = torch.tensor(0.3, requires_grad=True)
+    with torch.no_grad():
+        found = sampled(x)
+    assert len(found) == SHOTS if measured is _samples else sum(found[1].values()) == SHOTS
+    told = r"QNode sampled returns samples or counts, .* Return expval, var or probs .* torch\.no_grad\(\)"
+    with pytest.raises(DifferentiationError, match=told):
+        sampled(x)
+    with pytest.raises(DifferentiationError, match=told):
+        qml.grad(lambda x: sampled(x)[0])(pnp.array(0.3))
+    assert sampled.explain(x).method_reason == "forward on qhybrid.aer; samples and counts have no derivative"
+
+
 def test_bad_twins():
-    with pytest.raises(DifferentiationError, match="PhysicsAware got twin=3"):
-        PhysicsAware(twin=3)
-    with pytest.raises(qml.exceptions.DeviceError):
-        qhybrid.QNode(circuit, device(), diff_method=PhysicsAware(twin="no.such.device"))
+    for twin in (3, None, qml.devices.DefaultQubit, PhysicsAware()):
+        with pytest.raises(DifferentiationError, match=r"got twin=.*; give a PennyLane device, the name of one"):
+            PhysicsAware(twin=twin)
+    with pytest.raises(DeviceError, match=r"no device 'defualt.qubit'. Did you mean 'default.qubit'"):
+        qhybrid.QNode(circuit, device(), diff_method=PhysicsAware(twin="defualt.qubit"))
 
 
 def test_a_trained_value_from_outside_is_an_argument_or_an_error():

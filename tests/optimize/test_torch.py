@@ -132,6 +132,34 @@ def test_layer_in_a_model_and_several_calls():
     assert values[-1] < 0.8 * values[0]
 
 
+MAPPED = {
+    "vmap": lambda layer, x: torch.vmap(layer)(x),
+    "last axis": lambda layer, x: torch.vmap(layer, in_dims=1)(x.T),
+    "of batches": lambda layer, x: torch.vmap(layer)(x.reshape(3, 2, 2)).reshape(-1),
+    "twice": lambda layer, x: torch.vmap(torch.vmap(layer, 1), 2)(x.reshape(3, 2, 2).permute(2, 1, 0)).reshape(-1),
+    "by keyword": lambda layer, x: torch.vmap(lambda sample: layer(inputs=sample))(x),
+    "jvp": lambda layer, x: torch.func.jvp(layer, (x,), (x,))[0],
+}
+
+
+@pytest.mark.parametrize("how", MAPPED)
+def test_closure_that_maps_the_layer(how):
+    steps = []
+    for run in (lambda layer, x: layer(x), MAPPED[how]):
+        layer, inputs, labels = layer_and_data()
+        optimizer = TorchNaturalGradient(layer.parameters(), layer, lr=0.1)
+        optimizer.step(closure_of(optimizer, lambda x, run=run, layer=layer: run(layer, x), inputs, labels))
+        steps.append(torch.cat([p.detach().reshape(-1) for p in layer.parameters()]))
+    torch.testing.assert_close(*steps, atol=1e-10, rtol=0)
+
+
+def test_metric_inside_of_vmap_is_an_error_that_says_how():
+    inputs = torch.randn(4, 2, dtype=torch.double)
+    w = torch.tensor([0.1, 0.2, 0.3], dtype=torch.double, requires_grad=True)
+    with pytest.raises(DifferentiationError, match=r"inside torch.vmap .* Ask for it outside, .* batch axis in front"):
+        torch.vmap(lambda x: fubini_study(classifier)(x, w[:2], w[2]))(inputs)
+
+
 def test_frozen_weights_stay():
     layer, inputs, labels = layer_and_data()
     layer.first.requires_grad_(False)
