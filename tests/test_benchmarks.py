@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import __main__ as command_line
 from benchmarks import _timing, peers
+from benchmarks.__main__ import BENCHMARKS
 from tests.strict import WARNINGS
 
 ROOT = Path(__file__).parents[1]
@@ -37,14 +40,23 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """Results by name and the printed text of a quick run of everything."""
+    """Results by name and the printed text of a quick run of everything, one half beside the other."""
     output = tmp_path_factory.mktemp("results")
     environment = {**os.environ, _timing.OUTPUT_VARIABLE: str(output), peers.VARIABLE: str(output / "no peers")}
-    command = [sys.executable, *WARNINGS, "-m", "benchmarks", "--quick"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def run(names):
+        command = [sys.executable, *WARNINGS, "-m", "benchmarks", "--quick", *names]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    names = list(BENCHMARKS)
+    with ThreadPoolExecutor(2) as pool:
+        printed = "".join(pool.map(run, (names[::2], names[1::2])))
     assert sorted(p.name for p in output.iterdir()) == sorted(f"{name}.json" for name in FILES)
-    return {name: json.loads((output / f"{name}.json").read_text()) for name in FILES}, done.stdout
+    return {name: json.loads((output / f"{name}.json").read_text()) for name in FILES}, printed
 
 
 def _numbers(tree, key):
@@ -117,6 +129,16 @@ def test_tables_are_printed(quick):
     ):
         assert title in quick[1]
     assert quick[1].count("|---|") == len(FILES)
+
+
+def test_without_names_all_are_run(monkeypatch, tmp_path):
+    some = {name: BENCHMARKS[name] for name in ("w2", "ratio")}
+    monkeypatch.setattr(command_line, "BENCHMARKS", some)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick"])
+    monkeypatch.setenv(_timing.OUTPUT_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(peers.VARIABLE, str(tmp_path))
+    command_line.main()
+    assert sorted(p.stem for p in tmp_path.iterdir()) == sorted(some.values())
 
 
 @pytest.mark.parametrize("wrong", [0.5, np.nan])

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jupytext
 import numpy as np
@@ -19,14 +21,15 @@ import torch
 from tests.strict import WARNINGS
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
+#: The one that takes longest stands first; see :func:`runs`.
 NAMES = (
-    "qubit_rotation",
-    "hybrid_classifier",
-    "plugins",
-    "derivatives_four_ways",
     "physics_aware",
+    "plugins",
+    "hybrid_classifier",
+    "derivatives_four_ways",
     "natural_gradient",
     "differentiable_ground_state",
+    "qubit_rotation",
 )
 MAX_NOTEBOOK_BYTES = 1_500_000
 
@@ -64,33 +67,66 @@ def _finish(process: subprocess.Popen, expected_code: int = 0) -> str:
     return printed
 
 
+class Run(NamedTuple):
+    """A tutorial that nobody disturbed: its folder, the result that it wrote there, and what it printed."""
+
+    output: Path
+    result: dict
+    printed: str
+
+
 def _result(name: str, output: Path) -> dict:
     return json.loads((output / f"{name}.json").read_text())
 
 
+def _run(name: str, output: Path) -> Run:
+    printed = _finish(_start(name, output))
+    return Run(output, _result(name, output), printed)
+
+
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    """Output folder and printed text of a classifier run that nobody disturbed."""
-    output = tmp_path_factory.mktemp("classifier")
-    return output, _finish(_start("hybrid_classifier", output))
+def runs(request, tmp_path_factory):
+    """The runs of all tutorials that the chosen tests ask for; two at a time, since each keeps one core busy."""
+    asked = {fixture for item in request.session.items for fixture in getattr(item, "fixturenames", ())}
+    outputs = {name: tmp_path_factory.mktemp(name) for name in NAMES if name in asked}
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(_run, name, output) for name, output in outputs.items()}
+        pool.shutdown(cancel_futures=True)
 
 
-def test_rotation_reaches_the_south_pole(tmp_path):
-    printed = _finish(_start("qubit_rotation", tmp_path))
-    result = _result("qubit_rotation", tmp_path)
+def _waiting_for(name: str):
+    """A fixture, called like a tutorial, that gives its run."""
+
+    @pytest.fixture(scope="module", name=name)
+    def finished(runs: dict[str, Future[Run]]) -> Run:
+        return runs[name].result()
+
+    return finished
+
+
+physics_aware = _waiting_for("physics_aware")
+plugins = _waiting_for("plugins")
+hybrid_classifier = _waiting_for("hybrid_classifier")
+derivatives_four_ways = _waiting_for("derivatives_four_ways")
+natural_gradient = _waiting_for("natural_gradient")
+differentiable_ground_state = _waiting_for("differentiable_ground_state")
+qubit_rotation = _waiting_for("qubit_rotation")
+
+
+def test_rotation_reaches_the_south_pole(qubit_rotation):
+    output, result, printed = qubit_rotation
     assert result["gradient_error"] < 1e-12
     for optimizer in ("gradient_descent", "adagrad"):
         assert result[optimizer]["cost"] < -0.9999
         np.testing.assert_allclose(result[optimizer]["angles"], [0, np.pi], atol=1e-4)
     for figure in ("loss", "bloch"):
-        path = tmp_path / f"qubit_rotation_{figure}.png"
+        path = output / f"qubit_rotation_{figure}.png"
         assert path.stat().st_size > 10_000
         assert str(path) in printed
 
 
-def test_classifier_reads_digits(classifier):
-    output, printed = classifier
-    result = _result("hybrid_classifier", output)
+def test_classifier_reads_digits(hybrid_classifier):
+    output, result, printed = hybrid_classifier
     assert result["quantum"]["test_accuracy"] >= 0.92
     assert f"test accuracy {result['quantum']['test_accuracy']:.3f}" in printed
     assert f"test accuracy {result['identity']['test_accuracy']:.3f}" in printed
@@ -100,8 +136,8 @@ def test_classifier_reads_digits(classifier):
         assert str(path) in printed
 
 
-def test_finished_classifier_leaves_the_best_weights_and_starts_afresh(classifier):
-    output, printed = classifier
+def test_finished_classifier_leaves_the_best_weights_and_starts_afresh(hybrid_classifier):
+    output, _, printed = hybrid_classifier
     assert "resumed" not in printed
     assert not list(output.glob("*checkpoint*"))
     assert not list(output.glob("*.tmp"))
@@ -119,7 +155,7 @@ def _epoch_when_at_least(checkpoint: Path, epoch: int, process: subprocess.Popen
     raise TimeoutError(f"no checkpoint of epoch {epoch}")
 
 
-def test_interrupted_classifier_resumes(tmp_path, classifier):
+def test_interrupted_classifier_resumes(tmp_path, hybrid_classifier):
     checkpoint = tmp_path / "hybrid_classifier_quantum_checkpoint.pt"
     process = _start("hybrid_classifier", tmp_path)
     try:
@@ -135,19 +171,11 @@ def test_interrupted_classifier_resumes(tmp_path, classifier):
 
     printed = _finish(_start("hybrid_classifier", tmp_path))
     assert f"quantum: resumed after epoch {epoch} of 40" in printed
-    resumed, undisturbed = _result("hybrid_classifier", tmp_path), _result("hybrid_classifier", classifier[0])
+    resumed, undisturbed = _result("hybrid_classifier", tmp_path), hybrid_classifier.result
     for name in ("quantum", "identity"):
         assert resumed[name]["best_epoch"] == undisturbed[name]["best_epoch"]
         for curve, values in undisturbed[name]["curves"].items():
             np.testing.assert_allclose(resumed[name]["curves"][curve], values, rtol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory):
-    """Output folder, result and printed text of the tutorial on devices."""
-    output = tmp_path_factory.mktemp("plugins")
-    printed = _finish(_start("plugins", output))
-    return output, _result("plugins", output), printed
 
 
 def test_exact_devices_agree_and_the_noisy_one_ends_at_its_floor(plugins):
@@ -206,14 +234,6 @@ def test_plugins_saves_its_figures(plugins):
         assert str(path) in printed
 
 
-@pytest.fixture(scope="module")
-def physics_aware(tmp_path_factory):
-    """Output folder, result and printed text of the tutorial on physics-aware training."""
-    output = tmp_path_factory.mktemp("physics_aware")
-    printed = _finish(_start("physics_aware", output))
-    return output, _result("physics_aware", output), printed
-
-
 def test_physics_aware_training_beats_training_in_silico(physics_aware):
     _, result, _ = physics_aware
     accuracy = result["accuracy"]
@@ -242,16 +262,8 @@ def test_physics_aware_saves_its_figures(physics_aware):
         assert str(path) in printed
 
 
-@pytest.fixture(scope="module")
-def derivatives(tmp_path_factory):
-    """Output folder, result and printed text of the tutorial on derivatives."""
-    output = tmp_path_factory.mktemp("derivatives")
-    printed = _finish(_start("derivatives_four_ways", output))
-    return output, _result("derivatives_four_ways", output), printed
-
-
-def test_four_ways_agree(derivatives):
-    _, result, _ = derivatives
+def test_four_ways_agree(derivatives_four_ways):
+    _, result, _ = derivatives_four_ways
     assert list(result["error"]) == ["finite differences", "symbolic", "forward", "reverse"]
     for name, errors in result["error"].items():
         assert max(errors.values()) < (1e-9 if name == "finite differences" else 1e-14)
@@ -260,8 +272,8 @@ def test_four_ways_agree(derivatives):
         assert 1e-6 < step < 1e-4 if "symmetric" in name else 1e-11 < step < 1e-6
 
 
-def test_costs_of_the_four_ways_grow_as_said(derivatives):
-    _, result, _ = derivatives
+def test_costs_of_the_four_ways_grow_as_said(derivatives_four_ways):
+    _, result, _ = derivatives_four_ways
     cost, swell = result["cost"], result["swell"]
     assert cost["angles"] == [8, 16, 32, 64, 128, 256]
     assert cost["reverse"][-1] < 0.1 * min(cost["finite differences"][-1], cost["forward"][-1])
@@ -269,8 +281,8 @@ def test_costs_of_the_four_ways_grow_as_said(derivatives):
         assert larger > 3 * smaller
 
 
-def test_derivatives_saves_its_figures(derivatives):
-    output, _, printed = derivatives
+def test_derivatives_saves_its_figures(derivatives_four_ways):
+    output, _, printed = derivatives_four_ways
     for figure in ("error.png", "cost.png", "f.svg", "hybrid.svg"):
         path = output / f"derivatives_four_ways_{figure}"
         assert path.stat().st_size > 10_000
@@ -279,9 +291,8 @@ def test_derivatives_saves_its_figures(derivatives):
         assert text in (output / f"derivatives_four_ways_{'f' if 'log' in text else 'hybrid'}.svg").read_text()
 
 
-def test_natural_gradient_goes_straight_and_cools(tmp_path):
-    printed = _finish(_start("natural_gradient", tmp_path))
-    result = _result("natural_gradient", tmp_path)
+def test_natural_gradient_goes_straight_and_cools(natural_gradient):
+    output, result, printed = natural_gradient
     assert result["metric_error"] < 1e-12
     assert result["operator_error"] < 1e-12
     assert result["off_course"]["natural gradient"] < 0.02
@@ -292,21 +303,20 @@ def test_natural_gradient_goes_straight_and_cools(tmp_path):
     assert result["torch_error"] == pytest.approx(errors["natural gradient"], rel=0.05)
     assert result["time_difference"] < 0.1
     for figure in ("map", "energy"):
-        path = tmp_path / f"natural_gradient_{figure}.png"
+        path = output / f"natural_gradient_{figure}.png"
         assert path.stat().st_size > 10_000
         assert str(path) in printed
 
 
-def test_ground_state_is_differentiated_alike_in_two_ways(tmp_path):
-    printed = _finish(_start("differentiable_ground_state", tmp_path))
-    result = _result("differentiable_ground_state", tmp_path)
+def test_ground_state_is_differentiated_alike_in_two_ways(differentiable_ground_state):
+    output, result, printed = differentiable_ground_state
     for name, tolerance in (("energy", 1e-7), ("slope", 1e-4), ("curvature", 1e-4)):
         circuit, diagonalisation = result[name]
         assert circuit == pytest.approx(diagonalisation, abs=tolerance)
     assert result["energy_difference"] < 1e-6
     assert result["slope_difference"] < 1e-4
     for figure in ("training", "slopes"):
-        path = tmp_path / f"differentiable_ground_state_{figure}.png"
+        path = output / f"differentiable_ground_state_{figure}.png"
         assert path.stat().st_size > 10_000
         assert str(path) in printed
 

@@ -15,6 +15,7 @@ from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
 from qiskit.exceptions import QiskitError
 from qiskit.providers import BackendV2
+from qiskit.transpiler import Target
 from qiskit_aer import AerError, AerSimulator
 from qiskit_aer.noise import NoiseModel
 
@@ -110,6 +111,15 @@ def _check_backend(settings: Settings, num_wires: int | None) -> None:
         )
 
 
+class _Simulator(AerSimulator):
+    """An AerSimulator whose options stay, so that its target is made once; transpiling asks for it 150 times."""
+
+    @cached_property
+    def target(self) -> Target:
+        """The gates that the simulator has."""
+        return super().target
+
+
 class Simulator:
     """Aer with settings.
 
@@ -167,8 +177,8 @@ class Simulator:
         if s.noise_model is not None:
             options["noise_model"] = s.noise_model
         if s.backend is not None:
-            return AerSimulator.from_backend(s.backend, **options)
-        return AerSimulator(**options)
+            return _Simulator.from_backend(s.backend, **options)
+        return _Simulator(**options)
 
     def _threads(self, method: str, num_wires: int) -> dict[str, int]:
         """Aer's own threads only hold up small states."""

@@ -56,6 +56,18 @@ def test_a_training_step_is_two_runs(runs, monkeypatch):
     assert len(transpiled) == 2  # the circuit, and the same with an angle of its own for each gate
 
 
+def test_the_target_is_made_once(monkeypatch):
+    """Aer makes it anew whenever it is asked, which transpiling does about 150 times a circuit."""
+    made = []
+    original = AerSimulator.target.fget
+    monkeypatch.setattr(AerSimulator, "target", property(lambda self: made.append(self) or original(self)))
+    device = qml.device("qhybrid.aer", wires=2)
+    for gate in (qml.RX, qml.RY):
+        node = qhybrid.QNode(lambda x, gate=gate: (gate(x, wires=0), qml.expval(qml.Z(0)))[1], device)
+        assert node(0.4) == pytest.approx(np.cos(0.4))
+    assert len(made) == 1
+
+
 def test_commuting_measurements_share_a_run(runs):
     @qhybrid.qnode(qml.device("qhybrid.aer", wires=3, seed=1), shots=100)
     def node(x):

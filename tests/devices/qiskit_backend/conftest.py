@@ -18,11 +18,18 @@ import qhybrid as qml
 LINE = [[0, 1], [1, 0], [1, 2], [2, 1], [2, 3], [3, 2], [3, 4], [4, 3]]
 
 
-def line(cls=GenericBackendV2, **options):
+class Serial(GenericBackendV2):
+    """Aer, which simulates it, works on one thread; its threads get in each other's way where circuits are small."""
+
+    def run(self, run_input, **options):
+        return super().run(run_input, **{"max_parallel_threads": 1, **options})
+
+
+def line(cls=Serial, **options):
     return cls(5, coupling_map=LINE, seed=1, **{"noise_info": False, **options})
 
 
-#: Aer's threads get in each other's way where circuits are small.
+#: The same for Aer's own primitives.
 SERIAL = {"backend_options": {"max_parallel_threads": 1}}
 SAMPLERS = {
     "backend": lambda: {"backend": line()},
