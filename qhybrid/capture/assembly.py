@@ -51,7 +51,10 @@ def assemble(lowered: Lowered) -> SlotValues:
     rows = [tuple(map(_real, r)) for r in (lowered.shared, lowered.batched) if r]
     precision = _precision(values) if host == "torch" else None
     tensors = [_stack(host, r, precision) for r in rows] + [_as_tensor(host, a, precision) for a in lowered.arrays]
-    return SlotValues(host, tuple(tensors))
+    # Numbers of Python's: nobody differentiates along them.
+    rows_of = ((False, lowered.shared), (True, lowered.batched))
+    constant = (Angle(i, batched) for batched, r in rows_of for i, v in enumerate(r) if type(v) in (int, float))
+    return SlotValues(host, tuple(tensors), constant=frozenset(constant))
 
 
 def _precision(values: Any) -> Any:

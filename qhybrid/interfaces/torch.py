@@ -175,10 +175,14 @@ def _evaluate(call: _Call, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Ten
     return tuple([_to_torch(y, real, device) for y in outputs])
 
 
+#: Dtypes that NumPy has in place of those that it lacks.
+_NUMPYS = {torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
+
+
 def _to_numpy(tensor: torch.Tensor) -> NDArray:
     if tensor.dtype is torch.float64 and tensor.is_cpu and not (tensor.is_neg() or tensor._is_zerotensor()):
         return tensor.detach().numpy()
-    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy(force=True)
+    return tensor.to(_NUMPYS.get(tensor.dtype, tensor.dtype)).numpy(force=True)
 
 
 @lru_cache(maxsize=256)
@@ -191,5 +195,10 @@ def _widest(dtypes: tuple[torch.dtype, ...]) -> torch.dtype:
 def _to_torch(array: NDArray, real: torch.dtype, device: torch.device | None) -> torch.Tensor:
     flags = array.flags
     tensor = torch.from_numpy(array if flags.c_contiguous and flags.writeable else array.copy())
-    dtype = tensor.dtype if array.dtype.kind not in "fc" else real.to_complex() if array.dtype.kind == "c" else real
+    dtype = tensor.dtype if array.dtype.kind not in "fc" else _complex(real) if array.dtype.kind == "c" else real
     return tensor if tensor.dtype is dtype and device is None else tensor.to(device or tensor.device, dtype)
+
+
+def _complex(real: torch.dtype) -> torch.dtype:
+    """Of the same precision; single precision for half, of which PyTorch's complex numbers do little."""
+    return torch.complex64 if real is torch.float16 else real.to_complex()

@@ -12,7 +12,7 @@ from qhybrid import interfaces
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Circuit, Function
 from qhybrid.gradients import Adjoint, CircuitFunction, ParameterShift
-from qhybrid.program import Program, Samples
+from qhybrid.program import Program, Samples, State
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.reference import ReferenceExecutable
 from tests.gradients.circuits import (
@@ -498,6 +498,14 @@ def test_half_precision(dtype):
     (scalars,) = node(MIXED)(x, b)
     scalars.sum().backward()
     assert scalars.dtype == x.grad.dtype == dtype
+
+
+def test_state_in_half_precision():
+    x = torch.tensor([0.3], dtype=torch.float16, requires_grad=True)
+    _, state = node(Program(1, (rx(S(0)),), tensors=(State(),), num_shared=1))(x)
+    assert state.dtype == torch.complex64
+    state.abs()[0].backward()
+    torch.testing.assert_close(x.grad, -torch.sin(x.detach() / 2) / 2, atol=1e-3, rtol=0)
 
 
 def test_conjugate_and_negative_views():

@@ -25,13 +25,13 @@ class Request:
         want: for each operation whether its matrix cotangent is wanted
         stop: first operation that the reverse sweep must reach
         preparation: whether the prepared amplitudes' cotangent is wanted
-        anything: whether any cotangent is
+        observables: whether any cotangent of theirs may be wanted
     """
 
     want: NDArray
     stop: int
     preparation: bool
-    anything: bool
+    observables: bool
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,10 @@ class Compiled:
             preparation = self.program.preparation
             prepared = preparation is not None and _wants_array(preparation.amplitudes.index, needs)
             stop = int(np.argmax(want)) if want.any() else len(want)
-            anything = needs.shared or needs.batched or any(needs.arrays)
-            request = self.requests[needs] = Request(want, 0 if prepared else stop, prepared, anything)
+            terms = [t for m in self.program.scalars for t in m.observable.terms]
+            angles = [t.coefficient for t in terms if isinstance(t.coefficient, Angle)]
+            observables = any(needs.arrays) or any(map(needs.wants, angles))
+            request = self.requests[needs] = Request(want, 0 if prepared else stop, prepared, observables)
         return request
 
 

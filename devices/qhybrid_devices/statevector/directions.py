@@ -114,7 +114,7 @@ def second_order(
     results = result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, psi)
     lam, d_lam = seed_tangents(
         p.compiled.measurements, p.layout, p.values, p.directions, psi, cotangents, cotangent_tangents,
-        into, tangents, request.anything,
+        into, tangents, request.observables,
     )  # fmt: skip
     if request.stop >= len(plan.operations) and not request.preparation:
         return results

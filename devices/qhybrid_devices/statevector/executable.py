@@ -218,7 +218,7 @@ class StateVectorExecutable(Executable):
         layout, psi = final.layout, final.psi
         compiled = self._compile(layout.tile)
         plan, request = compiled.plan, compiled.request(needs)
-        lam = seed(compiled.measurements, layout, values, psi, cotangents, into, request.anything)
+        lam = seed(compiled.measurements, layout, values, psi, cotangents, into, request.observables)
         if request.stop >= len(plan.operations) and not request.preparation:
             return
         g = reverse_plan(plan, layout, psi, lam, final.coef, request.want, request.stop)
