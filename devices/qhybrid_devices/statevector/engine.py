@@ -30,7 +30,7 @@ from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, pa
 from qhybrid_devices.statevector.tilings import Tiling
 
 #: Operations times lanes below which one thread composes coefficients faster.
-PARALLEL_PRODUCTS = 1 << 12
+PARALLEL_PRODUCTS = 1 << 14
 #: Part of the cache for the tiles of a group of directions.
 TANGENT_CACHE = 0.75
 
@@ -105,12 +105,14 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     inputs = (plan.comps, plan.factors, plan.constants, values.shared, values.batched)
     column = ms.reshape(-1, 1)
 
-    def task(part: Part) -> None:
+    def task(start: int, stop: int) -> None:
         memory = scratch_memory(plan.most_terms, plan.most_factors, 1)
-        compose(*inputs, part.start, part.stop, memory, plan.most_terms, column, ml)
+        compose(*inputs, start, stop, memory, plan.most_terms, column, ml)
 
-    many = plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS
-    parallel(task, layout.chunks, num_threads() if many else 1)
+    if plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS:
+        parallel(lambda part: task(part.start, part.stop), layout.chunks, num_threads())
+    else:
+        task(0, layout.chunks)
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
         size = 2 * external.dim ** (1 if external.diagonal else 2)

@@ -26,9 +26,11 @@ from qhybrid_devices.statevector.observables import (
     WordTable,
     add_number,
     add_words,
+    add_words_along,
     hermitian_part,
     outer,
     word_moments,
+    word_moments_along,
 )
 from qhybrid_devices.statevector.plan import Plan, Sweep
 from qhybrid_devices.statevector.simd import register_array
@@ -129,8 +131,8 @@ def _moments(table: WordTable, layout: Layout, bra: DualState, ket: DualState, w
     """``Re <bra|P|ket>`` of each word and sample, ``(T, B)``; zeros in place of the value if that is not needed."""
     zero = np.zeros((len(table), layout.count))
     value = word_moments(table, layout, bra.state, ket.state) if with_value else zero
-    tangents = word_moments(table, layout, bra.state, ket.tangents)
-    tangents = tangents + (tangents if bra is ket else word_moments(table, layout, bra.tangents, ket.state))
+    tangents = word_moments_along(table, layout, bra.state, ket.tangents)
+    tangents = tangents + (tangents if bra is ket else word_moments_along(table, layout, bra.tangents, ket.state))
     return Dual(value, tangents.swapaxes(0, 1))
 
 
@@ -179,9 +181,9 @@ def _add_words(
 ) -> None:
     """``out = sum_t weights[t] P_t psi``, added to ``out`` if ``add``."""
     add_words(table, layout, psi.state, out.state, weights.value, add)
-    add_words(table, layout, psi.tangents, out.tangents, weights.value, add)
+    add_words_along(table, layout, psi.tangents, out.tangents, weights.value, add)
     if weights.tangents.any():
-        add_words(table, layout, psi.state, out.tangents, weights.tangents)
+        add_words_along(table, layout, psi.state, out.tangents, weights.tangents)
 
 
 def _add_observed(

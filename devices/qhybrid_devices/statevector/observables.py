@@ -6,7 +6,6 @@ copy of the state. ``adjoint.md`` derives the seeds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -144,13 +143,21 @@ def numbers_of(words: WordSum, values: Values) -> NDArray:
 
 
 def word_moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -> NDArray:
-    """``Re <bra|P|ket>`` of each word and sample, ``(T, B)``.
+    """``Re <bra|P|ket>`` of each word and sample, ``(T, B)``."""
+    return _moments(table, layout, bra, ket, 1)[:, : layout.count]
 
-    If one of the states, or each of both, has an axis of directions in front, then ``(T, k, B)``.
-    """
-    front = max(bra.shape[:-4], ket.shape[:-4], key=len)
-    bra, ket = (x.reshape(-1, *x.shape[-3:]) for x in (bra, ket))
-    total = np.zeros((len(table), math.prod(front) * layout.width))
+
+def word_moments_along(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -> NDArray:
+    """The same for ``k`` directions, ``(T, k, B)``: one of the states has their axis in front."""
+    bra, ket, k = (*_without_directions(bra, ket), max(bra, ket, key=np.ndim).shape[0])
+    return _moments(table, layout, bra, ket, k).reshape(len(table), k, layout.width)[..., : layout.count]
+
+
+def _moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray, copies: int) -> NDArray:
+    """Moments ``(T, copies * W)``, of states with ``copies`` times as many chunks as the layout, or with as many."""
+    total = np.zeros((len(table), copies * layout.width))
+    if total.size == 0:
+        return total
 
     def add(part: int, c0: int, c1: int, j0: int, j1: int) -> None:
         own = total if j1 - j0 == 1 << layout.num_wires else np.zeros_like(total)
@@ -159,39 +166,46 @@ def word_moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -
             partial_sums[part] = own
 
     partial_sums: dict[int, NDArray] = {}
-    if total.size:
-        row_parallel(layout, add, len(table), math.prod(front))
+    row_parallel(layout, add, len(table), copies)
     for part in sorted(partial_sums):
         total += partial_sums[part]
-    return total.reshape(len(table), *front, layout.width)[..., : layout.count]
+    return total
 
 
 def add_words(table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weights: NDArray, add: bool = True) -> None:
-    """``out = sum_t weights[t] P_t psi``, added to ``out`` if ``add``.
+    """``out = sum_t weights[t] P_t psi``, added to ``out`` if ``add``; weights are ``(T, B)`` or ``(T, 1)``."""
+    if weights.shape[1] != layout.count:
+        weights = np.broadcast_to(weights, (len(table), layout.count))
+    _apply(table, layout, psi, out, layout.to_lanes(weights), add, 1)
 
-    Args:
-        table: the words
-        layout: of the states
-        psi: states, maybe with an axis of directions in front
-        out: other states, with such an axis if the others have one
-        weights: ``(T, B)`` or ``(T, 1)``, maybe with that axis in front
-        add: whether ``out`` is kept
-    """
-    front = weights.shape[:-2]
+
+def add_words_along(
+    table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weights: NDArray, add: bool = True
+) -> None:
+    """The same for ``k`` directions, whose axis is in front of ``out`` and of ``psi``, of the weights, or of both."""
+    psi, target = _without_directions(psi, out)
     if weights.shape[-1] != layout.count:
         weights = np.broadcast_to(weights, (*weights.shape[:-1], layout.count))
-    lanes = layout.to_lanes(weights.reshape(-1, layout.count))  # directions times words
-    own = np.ascontiguousarray(
-        lanes.reshape(layout.chunks, *front, len(table), layout.lanes).swapaxes(0, len(front)), layout.dtype
-    ).reshape(-1, len(table), layout.lanes)
-    psi, copies = psi.reshape(-1, *psi.shape[-3:]), math.prod(out.shape[:-4])
-    out = out.reshape(-1, *out.shape[-3:])
+    rows = weights.reshape(-1, len(table), layout.count)
+    lanes = np.concatenate([layout.to_lanes(own) for own in rows]) if len(rows) else np.empty((0, 0, 0))
+    _apply(table, layout, psi, target, lanes, add, len(out))
+
+
+def _apply(
+    table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weights: NDArray, add: bool, copies: int
+) -> None:
+    own = np.ascontiguousarray(weights, layout.dtype)
 
     def write(_part: int, c0: int, c1: int, j0: int, j1: int) -> None:
         apply_words(psi, out, c0, c1, j0, j1, table.groups, table.words, own, add)
 
     if copies:
         row_parallel(layout, write, len(table) + 1, copies)
+
+
+def _without_directions(*states: NDArray) -> tuple[NDArray, ...]:
+    """States whose axis of directions, if they have one, is one with that of chunks."""
+    return tuple(x.reshape(-1, *x.shape[-3:]) for x in states)
 
 
 def row_weights(words: WordSum, entry_weights: NDArray) -> NDArray:
