@@ -92,7 +92,10 @@ def kernel(function: F) -> F:
 
 
 def row_kernel(function: F) -> F:
-    """Compile a kernel that other kernels call."""
+    """Compile a kernel that other kernels call.
+
+    Numba compiles it, and all that it calls, once more for each literal among its arguments: ``bool(1)`` is none.
+    """
     return numba.njit(
         nogil=True, fastmath=FAST, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
     )(function)

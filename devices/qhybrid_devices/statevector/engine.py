@@ -107,7 +107,7 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
 
     def task(start: int, stop: int) -> None:
         memory = scratch_memory(plan.most_terms, plan.most_factors, 1)
-        compose(*inputs, start, stop, memory, plan.most_terms, column, ml)
+        compose(*inputs, start, stop, memory, plan.most_terms, 1, column, ml)
 
     if plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS:
         parallel(lambda part: task(part.start, part.stop), layout.chunks, num_threads())
@@ -561,7 +561,7 @@ def chain_rule(
     if len(plan.comps):
         chain(
             plan.comps, plan.factors, plan.constants, values.shared, values.batched, want,
-            scratch_memory(plan.most_terms, plan.most_factors, 2), plan.most_terms,
+            scratch_memory(plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
             g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), into.shared, into.batched,
         )  # fmt: skip
     for external in plan.externals:

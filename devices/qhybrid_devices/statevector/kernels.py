@@ -145,7 +145,7 @@ def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
         t = q * step
-        u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t, True)
+        u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t, bool(1))
         a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
         for j in range(0, n, run):
             if parity(j & zmask) != 0 or j & cmask != cval:

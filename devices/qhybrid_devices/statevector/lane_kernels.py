@@ -196,8 +196,8 @@ def u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer):
     for odd in range(kinds):
         if not has_rows(op, odd):
             continue
-        u = u2_lanes(fr, op, signs, m, odd ^ outer, buffer, True)
-        v = u2_lanes(fr, op, signs, m, odd ^ outer ^ (2 - kinds), buffer, True)
+        u = u2_lanes(fr, op, signs, m, odd ^ outer, buffer, bool(1))
+        v = u2_lanes(fr, op, signs, m, odd ^ outer ^ (2 - kinds), buffer, bool(1))
         zero = splat(fr.dtype.type(0))
         a = b = c = d = e = f = g = h = zero
         for q in range(count):
@@ -478,7 +478,7 @@ def diagonal_reverse(fr, fi, gr, gi, n, op, rows, tile, bits, lanes, m, totals, 
     width, size = 64 // fr.itemsize, 1 << op[WIDTH]
     few, walk = size <= n, walk_of(op)
     for entry in range(size if few else 0):
-        fill_phases(fr, op, bits, lanes, m, entry, buffer, entry, True)
+        fill_phases(fr, op, bits, lanes, m, entry, buffer, entry, bool(1))
         clear_sums(fr, buffer, entry)
     for j in range(n):
         if not is_met(walk, j, rows, tile):
@@ -486,7 +486,7 @@ def diagonal_reverse(fr, fi, gr, gi, n, op, rows, tile, bits, lanes, m, totals, 
         entry = diagonal_entry(op, bits, rows[j] ^ tile)
         slot = entry if few else 0
         if not few:
-            fill_phases(fr, op, bits, lanes, m, entry, buffer, slot, True)
+            fill_phases(fr, op, bits, lanes, m, entry, buffer, slot, bool(1))
             clear_sums(fr, buffer, slot)
         i, o = j * width, 4 * slot * width
         a, b = load(buffer, o), load(buffer, o + width)

@@ -46,11 +46,12 @@ from qhybrid_devices.statevector.table import (
 
 
 class Scratch(NamedTuple):
-    """Memory of a thread: one register, the phases of a factor, and the factors of an operation with derivatives."""
+    """Memory of a thread: a register, phases of a factor, factors of an operation with ``orders - 1`` derivatives."""
 
     buffer: NDArray
     phases: NDArray
     factors: NDArray
+    orders: int
 
 
 def scratch_memory(most_terms: int, most_factors: int, orders: int) -> NDArray:
@@ -59,10 +60,10 @@ def scratch_memory(most_terms: int, most_factors: int, orders: int) -> NDArray:
 
 
 @row_kernel
-def scratch_in(memory, most_terms):
+def scratch_in(memory, most_terms, orders):
     """Its parts."""
     memory, row = borrowed(memory), 2 * WIDTH
-    return Scratch(memory[:row], memory[row : (1 + most_terms) * row], memory[(1 + most_terms) * row :])
+    return Scratch(memory[:row], memory[row : (1 + most_terms) * row], memory[(1 + most_terms) * row :], orders)
 
 
 # ------------------------------------------------------------------ samples and registers
@@ -213,7 +214,7 @@ def phases_of(factors, f, constants, theta, scratch):
 
 
 @row_kernel
-def write_factor(factors, f, constants, theta, place, orders, scratch):
+def write_factor(factors, f, constants, theta, place, scratch):
     """Matrix number ``place`` of ``scratch.factors`` becomes ``F``, and the next ones its derivatives."""
     phases_of(factors, f, constants, theta, scratch)
     o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
@@ -226,18 +227,18 @@ def write_factor(factors, f, constants, theta, place, orders, scratch):
             slope = slope + part * splat(x)
             bend = bend - part * splat(x * x)
         put(scratch.factors, 4 * place + q, value)
-        if orders > 1:
+        if scratch.orders > 1:
             put(scratch.factors, 4 * place + 4 + q, complex_of(-slope.imag, slope.real))
-        if orders > 2:
+        if scratch.orders > 2:
             put(scratch.factors, 4 * place + 8 + q, bend)
 
 
 @row_kernel
-def write_factors(comp, factors, constants, shared, batched, first, orders, scratch):
+def write_factors(comp, factors, constants, shared, batched, first, scratch):
     """All factors of an operation, with derivatives, for the samples from ``first`` on."""
     for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
         theta = angles_of(factors, f, shared, batched, first, scratch.buffer)
-        write_factor(factors, f, constants, theta, (f - comp[COMP_FIRST]) * orders, orders, scratch)
+        write_factor(factors, f, constants, theta, (f - comp[COMP_FIRST]) * scratch.orders, scratch)
 
 
 @row_kernel
@@ -248,11 +249,11 @@ def entries(scratch, place):
 
 
 @row_kernel
-def product_of(comp, orders, scratch):
+def product_of(comp, scratch):
     """The product of the factors of an operation, the last one leftmost."""
     u = entries(scratch, 0)
     for i in range(1, comp[COMP_LAST] - comp[COMP_FIRST]):
-        u = times(entries(scratch, i * orders), u)
+        u = times(entries(scratch, i * scratch.orders), u)
     return u
 
 
@@ -282,19 +283,19 @@ def compose_spectrum(comp, factors, constants, shared, batched, first, lane, out
 
 
 @kernel
-def compose(comps, factors, constants, shared, batched, c0, c1, memory, most_terms, ms, ml):
+def compose(comps, factors, constants, shared, batched, c0, c1, memory, most_terms, orders, ms, ml):
     """Coefficients of all operations that have angles, for the chunks ``c0 .. c1 - 1``; the shared ones with chunk 0.
 
     Args:
         comps, factors, constants: tables of the plan
         shared: angles ``(Ps,)``
         batched: angles ``(Pb, B)``
-        memory, most_terms: scratch for one order, from :func:`scratch_memory`
+        memory, most_terms, orders: scratch, from :func:`scratch_memory`, for one order
         ms: ``(K, 1)``, receives the shared coefficients
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
     """
     comps, ms, ml = borrowed(comps), borrowed(ms), borrowed(ml)
-    scratch = scratch_in(memory, most_terms)
+    scratch = scratch_in(memory, most_terms, orders)
     for i in range(comps.shape[0]):
         comp = comps[i]
         own = comp[COMP_FORM] != SHARED
@@ -307,8 +308,8 @@ def compose(comps, factors, constants, shared, batched, c0, c1, memory, most_ter
                 elif comp[COMP_TYPE] == SPECTRUM:
                     compose_spectrum(comp, factors, constants, shared, batched, first, lane, out, scratch)
                 else:
-                    write_factors(comp, factors, constants, shared, batched, first, 1, scratch)
-                    write_2x2(comp, product_of(comp, 1, scratch), lane, out, scratch.buffer)
+                    write_factors(comp, factors, constants, shared, batched, first, scratch)
+                    write_2x2(comp, product_of(comp, scratch), lane, out, scratch.buffer)
 
 
 # ------------------------------------------------------------------ back to angles
@@ -320,10 +321,10 @@ def chain_product(comp, factors, constants, shared, batched, first, lane, count,
 
     With ``U = F_k B``: ``dL = 2 Re sum (dF_k)_ab (G B^T)_ab + 2 Re sum dB_ab (F_k^T G)_ab``.
     """
-    write_factors(comp, factors, constants, shared, batched, first, 2, scratch)
-    u, h = product_of(comp, 2, scratch), cotangent_2x2(comp, g, lane, count, scratch.buffer)
+    write_factors(comp, factors, constants, shared, batched, first, scratch)
+    u, h = product_of(comp, scratch), cotangent_2x2(comp, g, lane, count, scratch.buffer)
     for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
-        place = 2 * (f - comp[COMP_FIRST])
+        place = scratch.orders * (f - comp[COMP_FIRST])
         factor = entries(scratch, place)
         u = times(inverse(factor), u)
         value = splat(2.0) * contracted(entries(scratch, place + 1), times(h, transposed(u))).real
@@ -357,20 +358,20 @@ def chain_spectrum(comp, factors, constants, shared, batched, first, lane, count
 
 
 @kernel
-def chain(comps, factors, constants, shared, batched, want, memory, most_terms, gs, gl, d_shared, d_batched):
+def chain(comps, factors, constants, shared, batched, want, memory, most_terms, orders, gs, gl, d_shared, d_batched):
     """Add the cotangents of the angles, given the matrix cotangents.
 
     Args:
         comps, factors, constants, shared, batched: as for :func:`compose`
         want: for each operation whether its matrix cotangent is there
-        memory, most_terms: scratch for two orders
+        memory, most_terms, orders: scratch for two orders
         gs: shared matrix cotangents ``(K, 1)``
         gl: those of each sample ``(C, K, L)``
         d_shared: ``(Ps,)``
         d_batched: ``(Pb, B)``
     """
     comps, gs, gl = borrowed(comps), borrowed(gs), borrowed(gl)
-    scratch = scratch_in(memory, most_terms)
+    scratch = scratch_in(memory, most_terms, orders)
     for i in range(comps.shape[0]):
         comp = comps[i]
         if not want[comp[COMP_OP]]:

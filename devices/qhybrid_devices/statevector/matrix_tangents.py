@@ -95,12 +95,12 @@ def scaled(a, v):
 
 
 @row_kernel
-def tangent_of(comp, factors, moves, first, orders, scratch):
+def tangent_of(comp, factors, moves, first, scratch):
     """The tangent of the product of the factors of an operation."""
     u = identity()
     du = scaled(u, splat(0.0))
     for f in range(comp[COMP_FIRST], comp[COMP_LAST]):
-        place = (f - comp[COMP_FIRST]) * orders
+        place = (f - comp[COMP_FIRST]) * scratch.orders
         factor, v = entries(scratch, place), moves_of(factors, f, moves, first, scratch.buffer)
         du = plus(times(factor, du), scaled(times(entries(scratch, place + 1), u), v))
         u = times(factor, u)
@@ -137,7 +137,7 @@ def compose_spectrum_tangent(comp, factors, constants, shared, batched, moves, f
 @kernel
 def compose_tangents(
     comps, factors, constants, shared, batched, d_shared, d_batched, d_across, moving, c0, c1, memory, most_terms,
-    dms, dml,
+    orders, dms, dml,
 ):  # fmt: skip
     """Tangents of the coefficients of all moving operations that have angles, for the chunks ``c0 .. c1 - 1``.
 
@@ -147,13 +147,13 @@ def compose_tangents(
         d_batched: ``(k, Pb, B)``
         d_across: the transpose of ``d_shared``, ``(Ps, k)``
         moving: for each operation whether any of its parameters changes
-        memory, most_terms: scratch for two orders
+        memory, most_terms, orders: scratch for two orders
         dms: ``(K, k)``, receives those of the shared coefficients, with chunk 0
         dml: ``(k, C, K, L)``, receives those of each sample
     """
     comps, dms, dml = borrowed(comps), borrowed(dms), borrowed(dml)
     d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
-    scratch, directions = scratch_in(memory, most_terms), dms.shape[1]
+    scratch, directions = scratch_in(memory, most_terms, orders), dms.shape[1]
     for i in range(comps.shape[0]):
         comp = comps[i]
         across = comp[COMP_FORM] == SHARED
@@ -166,12 +166,12 @@ def compose_tangents(
             for lane in range(0, lanes, WIDTH):
                 first = lane if across else c * lanes + lane
                 if is_product and not (across and lane > 0):
-                    write_factors(*inputs, first, 2, scratch)
+                    write_factors(*inputs, first, scratch)
                 for k in range(1 if across else directions):
                     moves = Moves(across, d_shared[k], d_across if across else d_batched[k])
                     out = dms if across else dml[k, c]
                     if is_product:
-                        write_2x2(comp, tangent_of(comp, factors, moves, first, 2, scratch), lane, out, scratch.buffer)
+                        write_2x2(comp, tangent_of(comp, factors, moves, first, scratch), lane, out, scratch.buffer)
                     elif comp[COMP_TYPE] == ROTATION:
                         compose_rotation_tangent(*inputs, moves, first, lane, out, scratch)
                     else:
@@ -204,11 +204,11 @@ def in_g(cotangents):
 def chain_product_tangent(comp, factors, moves, first, cotangents, out, scratch):
     """Chain rule of ``U = F_k ... F_1`` and its tangent; see ``chain_product``."""
     buffer, count = scratch.buffer, cotangents.count
-    u, du = product_of(comp, 3, scratch), tangent_of(comp, factors, moves, first, 3, scratch)
+    u, du = product_of(comp, scratch), tangent_of(comp, factors, moves, first, scratch)
     h = cotangent_2x2(comp, cotangents.g, *in_g(cotangents), buffer)
     dh = cotangent_2x2(comp, cotangents.dg, cotangents.lane, count, buffer)
     for f in range(comp[COMP_LAST] - 1, comp[COMP_FIRST] - 1, -1):
-        place, v = 3 * (f - comp[COMP_FIRST]), moves_of(factors, f, moves, first, buffer)
+        place, v = scratch.orders * (f - comp[COMP_FIRST]), moves_of(factors, f, moves, first, buffer)
         factor, slope = entries(scratch, place), entries(scratch, place + 1)
         du = plus(times(inverse(factor), du), scaled(times(inverse(slope), u), v))
         u = times(inverse(factor), u)
@@ -252,7 +252,7 @@ def chain_spectrum_tangent(comp, factors, constants, shared, batched, moves, fir
 
 @kernel
 def chain_tangents(
-    comps, factors, constants, shared, batched, d_shared, d_batched, d_across, want, memory, most_terms,
+    comps, factors, constants, shared, batched, d_shared, d_batched, d_across, want, memory, most_terms, orders,
     gs, gl, dgs, dgl, out_shared, out_batched, out_across,
 ):  # fmt: skip
     """Add the tangents of the cotangents of the angles.
@@ -262,7 +262,7 @@ def chain_tangents(
         d_shared, d_batched: tangents of the angles, ``(k, Ps)`` and ``(k, Pb, B)``
         d_across: the transpose of ``d_shared``, ``(Ps, k)``
         want: for each operation whether its matrix cotangent is there
-        memory, most_terms: scratch for three orders
+        memory, most_terms, orders: scratch for three orders
         gs: shared matrix cotangents ``(K, 1)``
         gl: those of each sample ``(C, K, L)``
         dgs, dgl: their tangents, ``(K, k)`` and ``(k, C, K, L)``
@@ -272,7 +272,7 @@ def chain_tangents(
     comps, gs, gl, dgs, dgl = borrowed(comps), borrowed(gs), borrowed(gl), borrowed(dgs), borrowed(dgl)
     d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
     out_shared, out_batched, out_across = borrowed(out_shared), borrowed(out_batched), borrowed(out_across)
-    scratch, directions = scratch_in(memory, most_terms), dgs.shape[1]
+    scratch, directions = scratch_in(memory, most_terms, orders), dgs.shape[1]
     for i in range(comps.shape[0]):
         comp = comps[i]
         if not want[comp[COMP_OP]] or directions == 0:
@@ -288,7 +288,7 @@ def chain_tangents(
                 if count < 1:
                     break
                 if is_product and not (across and lane > 0):
-                    write_factors(*inputs, first, 3, scratch)
+                    write_factors(*inputs, first, scratch)
                 for k in range(1 if across else directions):
                     moves = Moves(across, d_shared[k], d_across if across else d_batched[k])
                     out = Moves(across, out_shared[k], out_across if across else out_batched[k])

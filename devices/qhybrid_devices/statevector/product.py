@@ -60,7 +60,7 @@ def matrix_of(op, ms, own, lanes, t):
     kind, shared, p = op[KIND], op[FORM] != LANES, op[PARAM]
     zero, one = splat(own.dtype.type(0)), splat(own.dtype.type(1))
     if kind == U2:
-        return u2_coefficients(shared, ms, own, p, lanes, t, False)
+        return u2_coefficients(shared, ms, own, p, lanes, t, bool(0))
     if kind == FLIP:
         return zero, zero, one, zero, one, zero, zero, zero
     a, b = coefficient(shared, ms, own, p, lanes, t), coefficient(shared, ms, own, p + 1, lanes, t)

@@ -47,7 +47,7 @@ def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, wanted, shared, m, ml, total
             xr, xi = (fr, fi) if step == 0 else (gr, gi)
             if wanted and step == 1:
                 kernels.dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out)
-            apply_one(op, bits, xr, xi, n, lanes, shared, m, ml, buffer, True)
+            apply_one(op, bits, xr, xi, n, lanes, shared, m, ml, buffer, bool(1))
 
 
 @kernel
@@ -138,7 +138,7 @@ def unsweep_one(op, bits, fr, fi, gr, gi, n, rows, lanes, tile, signs, wanted, m
             xr, xi = (fr, fi) if step == 0 else (gr, gi)
             if wanted and step == 1:
                 lane_kernels.dense_cotangent(fr, fi, gr, gi, n, op, rows, tile, bits, totals, buffer)
-            sweep_one(op, bits, xr, xi, n, rows, lanes, tile, signs, m, buffer, True)
+            sweep_one(op, bits, xr, xi, n, rows, lanes, tile, signs, m, buffer, bool(1))
 
 
 @row_kernel

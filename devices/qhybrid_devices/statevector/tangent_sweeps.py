@@ -240,7 +240,7 @@ def tangent_forward(
                 0 if shared else c * dml.shape[2], step, at, shift, plain,
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, derivatives, own_derivatives)
-            advance(ops[i], bits, fr, fi, d, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], False)
+            advance(ops[i], bits, fr, fi, d, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], bool(0))
         if groups > 1 and g == 0:
             copy(fr, flat(target[c, 0]))
             copy(fi, flat(target[c, 1]))
@@ -277,7 +277,7 @@ def tangent_backward(
     gs, gl, dgs, dgl = borrowed(gs), borrowed(gl), borrowed(dgs), borrowed(dgl)
     n, lanes, chunks, groups = psi.shape[2], psi.shape[3], psi.shape[0], edges.shape[0] - 1
     plane, kets, bras = n * lanes, flat(chi), flat(dlam)
-    dm, own_dm, um, own_um = flat(dms), flat(dml), flat(ums), flat(uml)
+    dm, own_dm, um, own_um, undo = flat(dms), flat(dml), flat(ums), flat(uml), bool(1)
     at, shift, plain = np.empty_like(dirs), np.empty_like(dirs), np.empty_like(dirs)
     for item in range(i0, i1):
         c, g = item // groups, item % groups
@@ -311,7 +311,7 @@ def tangent_backward(
                     2 * chunks * plane, 0 if shared else c * dml.shape[2], step, at, shift, plain,
                 )  # fmt: skip
                 there = Directions(planes, plane, at, shift, changed, change, own_change)
-                advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], True)
+                advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], undo)
         if product.shape[0] > 0:
             count = group_places(dirs, first, last, stops, product.shape[0], c, chunks, plane, at, plain)
             product_dual_cotangents(
@@ -417,7 +417,7 @@ def tangent_sweep_forward(
             gather(pr, tile, rows, lanes, fr)
             gather(pi, tile, rows, lanes, fi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, births, order[0], tile, rows, lanes, planes, plane, False)
+            move_tiles(chi, c, dirs, first, last, births, order[0], tile, rows, lanes, planes, plane, bool(0))
         base, stride = (2 * c * plane, 2 * chunks * plane) if whole else (-1, 2 * plane)
         for i in order:
             mine = ops[i, FORM] == LANES
@@ -429,13 +429,13 @@ def tangent_sweep_forward(
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, dm, dm)
             sweep_advance(
-                ops[i], bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], False
+                ops[i], bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], bool(0)
             )
         if not in_place and g == 0:
             scatter(flat(target[c, 0]), tile, rows, lanes, fr)
             scatter(flat(target[c, 1]), tile, rows, lanes, fi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, births, order[-1] + 1, tile, rows, lanes, planes, plane, True)
+            move_tiles(chi, c, dirs, first, last, births, order[-1] + 1, tile, rows, lanes, planes, plane, bool(1))
 
 
 @kernel
@@ -471,7 +471,7 @@ def tangent_sweep_backward(
     in_place = whole and groups == 1
     plane = psi.shape[2] if whole else n * (64 // psi.itemsize)
     kets, bras = (flat(chi), flat(dlam)) if whole else (chi_scratch, dlam_scratch)
-    dm, own_dm, um, own_um = flat(dms), flat(dml), flat(ums), flat(uml)
+    dm, own_dm, um, own_um, undo = flat(dms), flat(dml), flat(ums), flat(uml), bool(1)
     at, shift, plain = np.empty_like(dirs), np.empty_like(dirs), np.empty_like(dirs)
     for item in range(i0, i1):
         g, place = item % groups, item // groups
@@ -485,8 +485,8 @@ def tangent_sweep_backward(
             gather(qr, tile, rows, lanes, gr)
             gather(qi, tile, rows, lanes, gi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, births, order[0] + 1, tile, rows, lanes, kets, plane, False)
-            move_tiles(dlam, c, dirs, first, last, stops, order[0] + 1, tile, rows, lanes, bras, plane, False)
+            move_tiles(chi, c, dirs, first, last, births, order[0] + 1, tile, rows, lanes, kets, plane, bool(0))
+            move_tiles(dlam, c, dirs, first, last, stops, order[0] + 1, tile, rows, lanes, bras, plane, bool(0))
         base, stride = (2 * c * plane, 2 * chunks * plane) if whole else (-1, 2 * plane)
         for i in order:
             mine = ops[i, FORM] == LANES
@@ -517,7 +517,7 @@ def tangent_sweep_backward(
                 )  # fmt: skip
                 there = Directions(planes, plane, at, shift, changed, change, change)
                 sweep_advance(
-                    ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], True
+                    ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], undo
                 )
         if not in_place and g == 0:
             scatter(flat(psi_target[c, 0]), tile, rows, lanes, fr)
@@ -525,5 +525,5 @@ def tangent_sweep_backward(
             scatter(flat(lam_target[c, 0]), tile, rows, lanes, gr)
             scatter(flat(lam_target[c, 1]), tile, rows, lanes, gi)
         if not whole:
-            move_tiles(chi, c, dirs, first, last, births, order[0] + 1, tile, rows, lanes, kets, plane, True)
-            move_tiles(dlam, c, dirs, first, last, stops, order[0] + 1, tile, rows, lanes, bras, plane, True)
+            move_tiles(chi, c, dirs, first, last, births, order[0] + 1, tile, rows, lanes, kets, plane, bool(1))
+            move_tiles(dlam, c, dirs, first, last, stops, order[0] + 1, tile, rows, lanes, bras, plane, bool(1))

@@ -86,7 +86,7 @@ def _compose(
 
     def task(part: Part) -> None:
         memory = scratch_memory(plan.most_terms, plan.most_factors, 2)
-        compose_tangents(*inputs, part.start, part.stop, memory, plan.most_terms, across, lanes)
+        compose_tangents(*inputs, part.start, part.stop, memory, plan.most_terms, 2, across, lanes)
 
     parallel(task, layout.chunks, workers)
     return across.T
@@ -117,7 +117,7 @@ def chain_rule_tangents(
         chain_tangents(
             plan.comps, plan.factors, plan.constants, values.shared, values.batched,
             directions.shared, directions.batched, np.ascontiguousarray(directions.shared.T), want,
-            scratch_memory(plan.most_terms, plan.most_factors, 3), plan.most_terms,
+            scratch_memory(plan.most_terms, plan.most_factors, 3), plan.most_terms, 3,
             g.shared[:, None], g.lanes.astype(float, copy=False),
             np.ascontiguousarray(dg.shared.T), dg.lanes.astype(float, copy=False),
             into.shared, into.batched, across,
