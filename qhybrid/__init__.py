@@ -61,15 +61,13 @@ _LAZY_NAMES = {
     "jobs_of": "jobs",
     "set_jobs": "jobs",
 }
-_from_pennylane = fall_through("qhybrid", "pennylane")
+_other_name = fall_through("qhybrid", "pennylane", _LAZY_NAMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY_NAMES:
-        return getattr(importlib.import_module(f"qhybrid.{_LAZY_NAMES[name]}"), name)
     if name in _LAZY:
         return importlib.import_module(f"qhybrid.{name}")
-    return _from_pennylane(name)
+    return _other_name(name)
 
 
 def __dir__() -> list[str]:

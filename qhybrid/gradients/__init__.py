@@ -13,8 +13,7 @@
 Second derivatives are exact for every method that is exact: native where the device has them, else by shift rules.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qhybrid._fallthrough import fall_through
 from qhybrid.gradients.adjoint import Adjoint as Adjoint
@@ -53,10 +52,4 @@ _LAZY = {
     "hessian_executions": "hessians",
     "shift_hessian": "hessians",
 }
-_from_pennylane = fall_through("qhybrid.gradients", "pennylane.gradients")
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"qhybrid.gradients.{_LAZY[name]}"), name)
-    return _from_pennylane(name)
+__getattr__ = fall_through("qhybrid.gradients", "pennylane.gradients", _LAZY)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qhybrid._fallthrough import fall_through
 from qhybrid.optimize.metric import Metric, fubini_study
@@ -27,13 +27,4 @@ __all__ = [
     "fubini_study",
 ]
 
-
-_from_pennylane = fall_through("qhybrid.optimize", "pennylane.optimize")
-
-
-def __getattr__(name: str) -> Any:
-    if name == "TorchNaturalGradient":
-        from qhybrid.optimize.torch import TorchNaturalGradient
-
-        return TorchNaturalGradient
-    return _from_pennylane(name)
+__getattr__ = fall_through("qhybrid.optimize", "pennylane.optimize", {"TorchNaturalGradient": "torch"})

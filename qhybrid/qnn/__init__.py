@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qhybrid._fallthrough import fall_through
 
@@ -11,13 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchLayer"]
 
-
-_from_pennylane = fall_through("qhybrid.qnn", "pennylane.qnn")
-
-
-def __getattr__(name: str) -> Any:
-    if name == "TorchLayer":
-        from qhybrid.qnn.torch import TorchLayer
-
-        return TorchLayer
-    return _from_pennylane(name)
+__getattr__ = fall_through("qhybrid.qnn", "pennylane.qnn", {"TorchLayer": "torch"})

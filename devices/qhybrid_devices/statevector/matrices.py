@@ -70,18 +70,26 @@ def scratch_in(memory, most_terms, orders):
 
 
 @row_kernel
+def row_of(g, p, lane, count, buffer):
+    """Row ``p`` from ``lane`` on as a register, zero but for ``count`` lanes; a single one fills the register."""
+    if count == 1:
+        return splat(g[p, lane])
+    if count == WIDTH:
+        for t in range(WIDTH):
+            buffer[t] = g[p, lane + t]
+    else:
+        for t in range(WIDTH):
+            buffer[t] = g[p, lane + t] if t < count else 0.0
+    return load(buffer, 0)
+
+
+@row_kernel
 def angles_of(factors, f, shared, batched, first, buffer):
-    """The angles of factor ``f`` for the samples from ``first`` on; zero for lanes beyond the batch."""
+    """The angles of factor ``f`` for the samples from ``first`` on; any number for lanes beyond the batch."""
     i = factors[f, FACTOR_INDEX]
     if factors[f, FACTOR_BATCHED] == 0:
         return splat(shared[i])
-    if first + WIDTH <= batched.shape[1]:
-        for t in range(WIDTH):
-            buffer[t] = batched[i, first + t]
-    else:
-        for t in range(WIDTH):
-            buffer[t] = batched[i, first + t] if first + t < batched.shape[1] else 0.0
-    return load(buffer, 0)
+    return row_of(batched, i, first, min(WIDTH, batched.shape[1] - first), buffer)
 
 
 @row_kernel
@@ -94,20 +102,6 @@ def add_angles(factors, f, values, first, count, d_shared, d_batched, buffer):
         return
     for t in range(count):
         d_batched[i, first + t] += buffer[t]
-
-
-@row_kernel
-def row_of(g, p, lane, count, buffer):
-    """Row ``p`` from ``lane`` on as a register, zero but for ``count`` lanes; a single one fills the register."""
-    if count == 1:
-        return splat(g[p, lane])
-    if count == WIDTH:
-        for t in range(WIDTH):
-            buffer[t] = g[p, lane + t]
-    else:
-        for t in range(WIDTH):
-            buffer[t] = g[p, lane + t] if t < count else 0.0
-    return load(buffer, 0)
 
 
 @row_kernel

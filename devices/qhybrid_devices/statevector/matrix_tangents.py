@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.complex_simd import WIDTH, complex_of, every, get, phase
 from qhybrid_devices.statevector.matrices import (
+    add_angles,
     angles_of,
     contracted,
     cotangent_2x2,
@@ -30,7 +31,7 @@ from qhybrid_devices.statevector.matrices import (
     write_factors,
     write_pair,
 )
-from qhybrid_devices.statevector.simd import borrowed, save, splat, total
+from qhybrid_devices.statevector.simd import borrowed, save, splat
 from qhybrid_devices.statevector.table import (
     COMP_COTANGENT,
     COMP_FIRST,
@@ -40,7 +41,6 @@ from qhybrid_devices.statevector.table import (
     COMP_PARAM,
     COMP_SIZE,
     COMP_TYPE,
-    FACTOR_BATCHED,
     FACTOR_CONSTANTS,
     FACTOR_INDEX,
     FACTOR_TERMS,
@@ -64,22 +64,20 @@ class Moves(NamedTuple):
 @row_kernel
 def moves_of(factors, f, moves, first, buffer):
     """The tangents of the angle of factor ``f`` for the lanes from ``first`` on."""
-    i = factors[f, FACTOR_INDEX]
-    if factors[f, FACTOR_BATCHED] == 0 and not moves.across:
-        return splat(moves.shared[i])
-    return row_of(moves.lanes, i, first, min(WIDTH, moves.lanes.shape[1] - first), buffer)
+    if not moves.across:
+        return angles_of(factors, f, moves.shared, moves.lanes, first, buffer)
+    return row_of(moves.lanes, factors[f, FACTOR_INDEX], first, min(WIDTH, moves.lanes.shape[1] - first), buffer)
 
 
 @row_kernel
 def add_moves(factors, f, values, first, count, moves, buffer):
     """Add to the tangents of the cotangents of the angle of factor ``f``, ``count`` lanes of them."""
-    i = factors[f, FACTOR_INDEX]
-    save(buffer, 0, values)
-    if factors[f, FACTOR_BATCHED] == 0 and not moves.across:
-        moves.shared[i] += buffer[0] if count == 1 else total(values)
+    if not moves.across:
+        add_angles(factors, f, values, first, count, moves.shared, moves.lanes, buffer)
         return
+    save(buffer, 0, values)
     for t in range(count):
-        moves.lanes[i, first + t] += buffer[t]
+        moves.lanes[factors[f, FACTOR_INDEX], first + t] += buffer[t]
 
 
 @row_kernel
