@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from qhybrid.execution import Needs
 from qhybrid.program import Angle, Evolution, Program
 from qhybrid_devices.statevector.measurements import MeasurementPlan, has_matrices, plan_measurements
-from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, lower_gates
-from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, commute, lower_gates
+from qhybrid_devices.statevector.plan import Plan, PlanOptions, Sweep, build_plan
 from qhybrid_devices.statevector.sampling import SamplingPlan, plan_sampling
 from qhybrid_devices.statevector.separate import SeparatePlan
 
@@ -54,6 +54,35 @@ class Compiled:
     def separate(self) -> SeparatePlan:
         """The same with coefficients of each sample; made when it is first asked for."""
         return SeparatePlan.of(self.plan)
+
+    def is_one_tile(self, register_lanes: int) -> bool:
+        """Whether all operations are done on whole states as they lie in memory."""
+        return self.options is None or (
+            len(self.plan.sweeps) == 1 and self.plan.sweeps[0].tiling.is_state(register_lanes)
+        )
+
+    @cached_property
+    def anywhere(self) -> Plan:
+        """The plan without a product that its first operations make of zeros."""
+        if not len(self.plan.product_bits):
+            return self.plan
+        (sweep,) = self.plan.sweeps
+        sweeps = (Sweep.of(0, sweep.stop, sweep.tiling),)
+        return replace(self.plan, sweeps=sweeps, product_bits=self.plan.product_bits[:0])
+
+    @cached_property
+    def movers(self) -> dict[int, int]:
+        """For each shared angle of one gate the operation that it moves."""
+        factors = ((f, i) for i, op in enumerate(self.plan.operations) for f in op.factors)
+        return {f.angle.index: i for f, i in factors if f.angle is not None and not f.angle.batched}
+
+    @cached_property
+    def commuting(self) -> NDArray:
+        """For each operation the first later one that it does not commute with; their number if there is none."""
+        operations = self.plan.operations
+        pairs = ((op, enumerate(operations[i + 1 :], i + 1)) for i, op in enumerate(operations))
+        stops = (next((j for j, other in later if not commute(op, other)), len(operations)) for op, later in pairs)
+        return np.fromiter(stops, np.int64, len(operations))
 
     def request(self, needs: Needs) -> Request:
         """What ``needs`` means for the operations of the plan."""

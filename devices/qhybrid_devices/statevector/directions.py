@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.execution import Needs
@@ -110,7 +109,6 @@ def second_order(
     plan, request = p.compiled.plan, p.compiled.request(needs)
     start = _start(p)
     psi, births = _forward(p, start)
-    columns = _unit_columns(p, needs, cotangent_tangents)
     results = result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, psi)
     lam, d_lam = seed_tangents(
         p.compiled.measurements, p.layout, p.values, p.directions, psi, cotangents, cotangent_tangents,
@@ -120,44 +118,12 @@ def second_order(
         return results
     g, dg = reverse_tangents(
         plan, p.layout, *psi, lam, d_lam, start.coef, start.tangents, start.moving, request.want, request.stop,
-        births, columns is not None,
+        births,
     )  # fmt: skip
     chain_rule(plan, p.layout, p.values, start.coef, g, request.want, into)
     chain_rule_tangents(plan, p.layout, p.values, p.directions, g, dg, request.want, tangents)
-    if columns is not None:
-        _mirror(tangents.shared, columns, births)
     if request.preparation:
         add_amplitude_cotangent(p.compiled.program, p.layout, lam, into)
         for i, own in enumerate(d_lam):
             add_amplitude_cotangent(p.compiled.program, p.layout, own, tangents.one(i))
     return results
-
-
-def _unit_columns(p: Pass, needs: Needs, cotangent_tangents: Sequence[NDArray]) -> NDArray | None:
-    """For each direction the one shared angle that it is along, if all that is wanted is the Hessian of those angles.
-
-    Then half of it is enough.
-    """
-    shared, others = p.directions.shared, (p.directions.batched, *p.directions.arrays)
-    if any(x.any() for x in others) or any(c.any() for c in cotangent_tangents):
-        return None
-    if (needs.batched and p.values.batched.size) or any(needs.arrays):
-        return None
-    rows, columns = np.nonzero(shared)
-    if not np.array_equal(rows, np.arange(len(shared))) or np.any(shared[rows, columns] != 1):
-        return None
-    covered, constant = set(columns.tolist()), {a.index for a in needs.constant if not a.batched}
-    complete = needs.shared and covered | constant >= set(range(shared.shape[1]))
-    return columns if complete and len(covered) == len(columns) else None
-
-
-def _mirror(hessian: NDArray, columns: NDArray, births: NDArray) -> None:
-    """Fill the rest of a symmetric matrix: a row has no entries of angles whose first operation is before its own.
-
-    Args:
-        hessian: ``(k, Ps)``, changed in place
-        columns: the angle of each row
-        births: the first operation of each
-    """
-    square = hessian[:, columns]
-    hessian[:, columns] = np.where(births < births[:, None], square.T, square)

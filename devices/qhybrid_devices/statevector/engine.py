@@ -315,8 +315,7 @@ def apply_tangents(
         order = sweep.order
         if not len(order) and not len(plan.product_bits):
             continue
-        dirs = by_birth[births[by_birth] < sweep.stop]
-        edges = job.groups(sweep, len(dirs))
+        dirs, edges = job.groups(sweep, by_birth[births[by_birth] < sweep.stop])
         (source,), (target,) = states.take(apart=len(edges) > 2)
         tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops)
         orders = (order, plan.bits)
@@ -349,7 +348,7 @@ def apply_tangents(
 
 def reverse_tangents(
     plan: Plan, layout: Layout, psi: NDArray, chi: NDArray, lam: NDArray, dlam: NDArray, coef: Coefficients,
-    dcoef: CoefficientTangents, moving: NDArray, want: NDArray, stop: int, births: NDArray, only_later: bool = False,
+    dcoef: CoefficientTangents, moving: NDArray, want: NDArray, stop: int, births: NDArray,
 ) -> tuple[MatrixCotangents, MatrixCotangents]:  # fmt: skip
     """Un-compute both states and their tangents down to operation ``stop``, in place.
 
@@ -365,7 +364,6 @@ def reverse_tangents(
         want: for each operation whether its matrix cotangent is wanted
         stop: the last operation to undo
         births: from :func:`apply_tangents`
-        only_later: whether each direction stops at its birth, without what earlier operations have to add
 
     Returns:
         the wanted matrix cotangents, and their tangents along each direction, ``(k, K)`` and ``(k, C, K, L)``
@@ -373,10 +371,9 @@ def reverse_tangents(
     k, chunks = len(chi), layout.chunks
     product = plan.product_bits if stop < len(plan.product_bits) else plan.product_bits[:0]
     job, states = _TangentJob.of(plan, layout, k, 3 * (len(plan.operations) - stop), 2), _Swapped(psi, lam)
-    moved, stops = _moved(plan, dcoef, moving), np.maximum(births, stop) if only_later else np.full(k, stop)
-    by_birth = np.argsort(births, kind="stable")
+    moved, by_birth = _moved(plan, dcoef, moving), np.argsort(births, kind="stable")
     undoing = _undoing(plan, coef, dcoef, moving)
-    parts = max(num_parts(layout.items(s) * (len(job.groups(s, k)) - 1), job.workers) for s in plan.sweeps)
+    parts = max(num_parts(layout.items(s) * job.num_groups(s, k), job.workers) for s in plan.sweeps)
     numbers = (coef.shared, coef.lanes, *dcoef, *undoing)
     gs, dgs = (np.zeros((parts, *front, plan.num_shared_cotangents)) for front in ((), (k,)))
     if layout.tile:
@@ -388,11 +385,9 @@ def reverse_tangents(
         order = _undone(sweep, stop)
         if not len(order) and not len(product):
             continue
-        dirs = by_birth[stops[by_birth] < sweep.stop]
-        edges = job.groups(sweep, len(dirs))
-        dirs = np.concatenate([dirs[g :: len(edges) - 1] for g in range(len(edges) - 1)])  # early and late in each
+        dirs, edges = job.groups(sweep, by_birth)
         source, target = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, np.maximum(births, stops), stops, moved, _stay_unitary(plan), plan.ops)
+        tables = (dirs, edges, np.maximum(births, stop), moved, _stay_unitary(plan), plan.ops)
         orders = (order, want, plan.bits)
 
         def on_samples(
@@ -537,13 +532,18 @@ class _TangentJob:
 
         return cls(layout, workers, most, [scratch() for _ in range(workers)])
 
-    def groups(self, sweep: Sweep, count: int) -> NDArray:
-        """The edges of groups of ``count`` directions, so many that all threads have work."""
+    def num_groups(self, sweep: Sweep, count: int) -> int:
+        """Groups of ``count`` directions, so many that all threads have work."""
         items, groups = self.layout.items(sweep), max(1, -(-count // self.most))
         if items < self.workers:
             groups += -groups % self.workers
-        groups = max(1, min(groups, count))
-        return np.array([count * g // groups for g in range(groups + 1)])
+        return max(1, min(groups, count))
+
+    def groups(self, sweep: Sweep, by_birth: NDArray) -> tuple[NDArray, NDArray]:
+        """Directions dealt out to groups, early and late births to each, and the edges of the groups."""
+        groups = self.num_groups(sweep, len(by_birth))
+        hands = [by_birth[g::groups] for g in range(groups)]
+        return np.concatenate(hands), np.cumsum([0, *map(len, hands)])
 
     def is_whole(self, tiling: Tiling) -> bool:
         """Whether a tile is a state as it lies in memory."""

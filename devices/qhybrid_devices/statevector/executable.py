@@ -24,6 +24,7 @@ from qhybrid_devices.statevector.engine import (
     coefficients,
     reverse_plan,
 )
+from qhybrid_devices.statevector.hessians import GateAngles, along_each, curvature
 from qhybrid_devices.statevector.measurements import results, seed
 from qhybrid_devices.statevector.plan import PlanOptions
 from qhybrid_devices.statevector.preparation import add_amplitude_cotangent, initial_state
@@ -168,15 +169,11 @@ class StateVectorExecutable(Executable):
         c, dc = (
             [np.asarray(a) if batched else np.expand_dims(a, i) for a in t] for i, t in ((0, cotangents), (1, given))
         )
-        out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
-        for p in self._passes(values, directions, count, states=2):
-            own, d_own = [a[p.samples] for a in c], [a[p.some, p.samples] for a in dc]
-            into, d_into = _zeros_like(p.values), Directions.zeros(len(p.directions), p.values)
-            _write(second_order(p, own, d_own, needs, into, d_into), p, out)
-            start, stop = p.samples.start, p.samples.stop
-            if p.some.start == 0:  # the cotangents themselves are the same in all directions
-                accumulate(total.part(self.program, start, stop), into)
-            accumulate(d_total.part(self.program, start, stop).some(p.some.start, p.some.stop), d_into)
+        by_curvature = self._curvature_passes(values, count, directions, needs)
+        if by_curvature is not None:
+            out, total, d_total = self._by_curvature(values, count, *by_curvature, c, directions, dc)
+        else:
+            out, total, d_total = self._along_directions(values, count, c, directions, dc, needs)
         first = self._cotangents(total, slots, needs) if k else self.vjp(slots, cotangents, needs)
         return SecondOrder(self._unbatched(out), first, self._cotangents(d_total, slots, needs))
 
@@ -194,6 +191,57 @@ class StateVectorExecutable(Executable):
             plan = self._compile(final.layout.tile).sampling
             parts.append(sample_results(plan, self.program, final.layout, part, final.psi, shots, rng))
         return self._joined(parts, shots)
+
+    # ------------------------------------------------------------------ along directions
+
+    def _along_directions(
+        self, values: Values, count: int, c: list[NDArray], directions: Directions, dc: list[NDArray], needs: Needs
+    ) -> tuple[tuple[NDArray, ...], Values, Directions]:
+        """Tangents of the results, cotangents of the slots, and tangents of these: a reverse sweep with tangents."""
+        k = len(directions)
+        out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
+        for p in self._passes(values, directions, count, states=2):
+            own, d_own = [a[p.samples] for a in c], [a[p.some, p.samples] for a in dc]
+            into, d_into = _zeros_like(p.values), Directions.zeros(len(p.directions), p.values)
+            _write(second_order(p, own, d_own, needs, into, d_into), p, out)
+            start, stop = p.samples.start, p.samples.stop
+            if p.some.start == 0:  # the cotangents themselves are the same in all directions
+                accumulate(total.part(self.program, start, stop), into)
+            accumulate(d_total.part(self.program, start, stop).some(p.some.start, p.some.stop), d_into)
+        return out, total, d_total
+
+    def _curvature_passes(
+        self, values: Values, count: int, directions: Directions, needs: Needs
+    ) -> tuple[NDArray, list[Pass]] | None:
+        """What :meth:`_by_curvature` goes through, if it is the faster way and its states fit."""
+        angles = self._gate_angles.worth_it(values, directions, needs)
+        if angles is None or len(angles) > self._most_directions:
+            return None
+        passes = list(self._passes(values, along_each(angles, values), count, states=4))
+        width = register_lanes(self.real_dtype)
+        return (angles, passes) if all(p.compiled.is_one_tile(width) for p in passes) else None
+
+    def _by_curvature(
+        self,
+        values: Values,
+        count: int,
+        angles: NDArray,
+        passes: list[Pass],
+        c: list[NDArray],
+        directions: Directions,
+        dc: list[NDArray],
+    ) -> tuple[tuple[NDArray, ...], Values, Directions]:
+        """The same from all derivatives by some shared angles, where only these move and only theirs are wanted."""
+        k, moves = len(directions), directions.shared[:, angles]
+        out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
+        for p in passes:
+            own, d_own = [a[p.samples] for a in c], [a[:, p.samples] for a in dc]
+            found = curvature(p, angles, own)
+            total.shared[angles] += found.gradients([a[None] for a in own])[0]
+            d_total.shared[:, angles] += moves @ found.hessian + found.gradients(d_own)
+            for target, jacobian in zip(out, found.jacobian, strict=True):
+                target[:, p.samples] = np.tensordot(moves, jacobian, 1)
+        return out, total, d_total
 
     # ------------------------------------------------------------------ one group of samples
 
@@ -251,6 +299,20 @@ class StateVectorExecutable(Executable):
         lanes += -lanes % width
         return Layout(n, count, -(-count // lanes), lanes, True, self.real_dtype, o.parallel_work)
 
+    @property
+    def _state_bytes(self) -> int:
+        return (2 * self.real_dtype.itemsize) << self.program.num_wires
+
+    @property
+    def _most_directions(self) -> int:
+        """Directions along which states have their tangents at once."""
+        o = self.options
+        return min(max(o.directions, o.direction_bytes // self._state_bytes), o.group_bytes // self._state_bytes)
+
+    @cached_property
+    def _gate_angles(self) -> GateAngles:
+        return GateAngles.of(self.program)
+
     @cached_property
     def _scratch_states(self) -> int:
         """States that measurements need besides psi and lambda."""
@@ -268,7 +330,7 @@ class StateVectorExecutable(Executable):
         Raises:
             DeviceError: ``states`` states of one range do not fit
         """
-        sample = (2 * self.real_dtype.itemsize) << self.program.num_wires
+        sample = self._state_bytes
         size = max(1, self.options.group_bytes // sample)
         needed = sample * min(size, count) * states
         if needed > UNCHECKED_BYTES:
@@ -286,9 +348,8 @@ class StateVectorExecutable(Executable):
         Raises:
             DeviceError: the states of one part do not fit
         """
-        program, sample = self.program, (2 * self.real_dtype.itemsize) << self.program.num_wires
-        most = max(self.options.directions, self.options.direction_bytes // sample)
-        most = max(1, min(most, self.options.group_bytes // sample, len(directions)))
+        program, sample = self.program, self._state_bytes
+        most = max(1, min(self._most_directions, len(directions)))
         size = max(1, self.options.group_bytes // (sample * most))
         needed = sample * min(size, count) * (1 + most) * (states + self._scratch_states)
         if needed > UNCHECKED_BYTES:

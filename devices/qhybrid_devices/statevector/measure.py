@@ -11,10 +11,12 @@ import numpy as np
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import flat, parity
-from qhybrid_devices.statevector.simd import borrowed, load, save, splat
+from qhybrid_devices.statevector.simd import borrowed, exchange, exchanged, load, save, splat, total
 
 #: Rows whose moments are summed in the precision of the states before they join a sum in double precision.
 BLOCK = 64
+#: Numbers of a state whose overlaps with others are summed at a time: four states of them fit the first-level cache.
+PAIR_BLOCK = 1 << 9
 
 
 @row_kernel
@@ -49,8 +51,7 @@ def moments(bra, ket, c0, c1, j0, j1, groups, words, out):
         for g in range(groups.shape[0]):
             mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
             if lanes == 1:
-                for i in range(first, end):
-                    out[i, c] += single_moment(br, bi, kr, ki, j0, j1, mask, words[i, 0], words[i, 1])
+                amplitude_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, first, end, out[:, c])
             else:
                 own = out[:, c * lanes : (c + 1) * lanes]
                 group_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, first, end, own)
@@ -79,18 +80,32 @@ def group_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out):
 
 
 @row_kernel
-def single_moment(br, bi, kr, ki, j0, j1, mask, z, ny):
-    """One word's moment where a state has a single lane."""
-    total = 0.0
-    if ny & 1 == 1:
-        for j in range(j0, j1):
-            k = j ^ mask
-            total += word_sign(k, z, ny) * (bi[j, 0] * kr[k, 0] - br[j, 0] * ki[k, 0])
-    else:
-        for j in range(j0, j1):
-            k = j ^ mask
-            total += word_sign(k, z, ny) * (br[j, 0] * kr[k, 0] + bi[j, 0] * ki[k, 0])
-    return total
+def low_signs(mask, words, first, end, step, signs):
+    """:func:`word_sign` as far as it depends on the bits within a register, a register for each word."""
+    for i in range(first, end):
+        for t in range(step):
+            signs[(i - first) * step + t] = word_sign((t ^ mask) & (step - 1), words[i, 0], words[i, 1])
+
+
+@row_kernel
+def amplitude_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out):
+    """:func:`group_moments` where lanes are amplitudes: ``j0`` and ``j1`` are a whole number of registers."""
+    step, odd = 64 // br.itemsize, words[first, 1] & 1 == 1
+    order, size = exchange(br, mask & (step - 1)), (end - first) * step
+    sums, signs = np.empty(size, br.dtype), np.empty(size, br.dtype)
+    low_signs(mask, words, first, end, step, signs)
+    for start in range(j0, j1, BLOCK * step):
+        sums[:] = 0
+        for j in range(start, min(start + BLOCK * step, j1), step):
+            k = (j ^ mask) & -step
+            a, b = load(br, j), load(bi, j)
+            x, y = exchanged(load(kr, k), order), exchanged(load(ki, k), order)
+            w = b * x - a * y if odd else a * x + b * y
+            for i in range(end - first):
+                o, high = i * step, splat(br.dtype.type(word_sign(k, words[first + i, 0], 0)))
+                save(sums, o, load(sums, o) + high * load(signs, o) * w)
+        for i in range(end - first):
+            out[first + i] += total(load(sums, i * step))
 
 
 @kernel
@@ -112,13 +127,11 @@ def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add):
             io[j0:j1] = 0
         for g in range(groups.shape[0]):
             mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
-            if psi.shape[3] == 1:
-                for i in range(first, end):
-                    apply_single(re, im, ro, io, j0, j1, mask, words[i, 0], words[i, 1], weights[w, i, 0])
+            f, h, o, q, own, lanes = flat(re), flat(im), flat(ro), flat(io), flat(weights[w]), psi.shape[3]
+            if lanes == 1:
+                apply_to_amplitudes(f, h, o, q, j0, j1, mask, words, first, end, own)
             else:
-                own = flat(weights[w])
-                lanes = psi.shape[3]
-                apply_group(flat(re), flat(im), flat(ro), flat(io), lanes, j0, j1, mask, words, first, end, own)
+                apply_group(f, h, o, q, lanes, j0, j1, mask, words, first, end, own)
 
 
 @row_kernel
@@ -139,18 +152,22 @@ def apply_group(re, im, ro, io, lanes, j0, j1, mask, words, first, end, weights)
 
 
 @row_kernel
-def apply_single(re, im, ro, io, j0, j1, mask, z, ny, weight):
-    """Add one word where a state has a single lane."""
-    if ny & 1 == 1:
-        for j in range(j0, j1):
-            w = weight * word_sign(j ^ mask, z, ny)
-            ro[j, 0] -= w * im[j ^ mask, 0]
-            io[j, 0] += w * re[j ^ mask, 0]
-    else:
-        for j in range(j0, j1):
-            w = weight * word_sign(j ^ mask, z, ny)
-            ro[j, 0] += w * re[j ^ mask, 0]
-            io[j, 0] += w * im[j ^ mask, 0]
+def apply_to_amplitudes(re, im, ro, io, j0, j1, mask, words, first, end, weights):
+    """:func:`apply_group` where lanes are amplitudes: ``j0`` and ``j1`` are a whole number of registers."""
+    step, odd = 64 // re.itemsize, words[first, 1] & 1 == 1
+    order, signs = exchange(re, mask & (step - 1)), np.empty((end - first) * step, re.dtype)
+    low_signs(mask, words, first, end, step, signs)
+    for i in range(first, end):
+        for t in range(step):
+            signs[(i - first) * step + t] *= weights[i]
+    for j in range(j0, j1, step):
+        k = (j ^ mask) & -step
+        w = splat(re.dtype.type(0))
+        for i in range(first, end):
+            w = w + splat(re.dtype.type(word_sign(k, words[i, 0], 0))) * load(signs, (i - first) * step)
+        x, y = exchanged(load(re, k), order), exchanged(load(im, k), order)
+        save(ro, j, load(ro, j) + (-w * y if odd else w * x))
+        save(io, j, load(io, j) + (w * x if odd else w * y))
 
 
 @row_kernel
@@ -204,6 +221,53 @@ def weigh_outcomes(psi, c0, c1, masks, weights):
             for t in range(lanes):
                 re[t] *= w[t]
                 im[t] *= w[t]
+
+
+@kernel
+def pair_overlaps(bras, kets, first, last, out):
+    """``Re <bra_a|ket_b>`` for all ``a <= b`` of the rows ``4 first <= a < 4 last``.
+
+    Four rows of ``out`` by four columns at a time, whose sums stay in registers.
+
+    Args:
+        bras, kets: ``(k, R)``, a whole number of registers a row
+        first, last: which rows
+        out: double precision ``(k, k)``; what is below the diagonal may be written and means nothing
+    """
+    bras, kets = borrowed(bras), borrowed(kets)
+    k, size = bras.shape
+    f, g, block = flat(bras), flat(kets), np.empty((4, 4), out.dtype)
+    for start in range(0, size, PAIR_BLOCK):
+        stop = min(start + PAIR_BLOCK, size)
+        for a in range(4 * first, min(4 * last, k), 4):
+            for b in range(a, k, 4):
+                overlap_block(f, g, k, size, start, stop, a, b, block)
+                for i in range(a, min(a + 4, k)):
+                    for j in range(b, min(b + 4, k)):
+                        out[i, j] += block[i - a, j - b]
+
+
+@row_kernel
+def overlap_block(f, g, k, size, start, stop, a, b, sums):
+    """The overlaps of four rows with four, as far as the numbers ``start .. stop - 1`` of each go."""
+    step, zero, end = 64 // f.itemsize, splat(f.dtype.type(0)), (k - 1) * size
+    o, p, q, r = a * size, min((a + 1) * size, end), min((a + 2) * size, end), min((a + 3) * size, end)
+    w, x, y, z = b * size, min((b + 1) * size, end), min((b + 2) * size, end), min((b + 3) * size, end)
+    ow = ox = oy = oz = pw = px = py = pz = qw = qx = qy = qz = rw = rx = ry = rz = zero
+    for i in range(start, stop, step):
+        s, t, u, v = load(f, o + i), load(f, p + i), load(f, q + i), load(f, r + i)
+        ket = load(g, w + i)
+        ow, pw, qw, rw = ow + s * ket, pw + t * ket, qw + u * ket, rw + v * ket
+        ket = load(g, x + i)
+        ox, px, qx, rx = ox + s * ket, px + t * ket, qx + u * ket, rx + v * ket
+        ket = load(g, y + i)
+        oy, py, qy, ry = oy + s * ket, py + t * ket, qy + u * ket, ry + v * ket
+        ket = load(g, z + i)
+        oz, pz, qz, rz = oz + s * ket, pz + t * ket, qz + u * ket, rz + v * ket
+    sums[0, 0], sums[0, 1], sums[0, 2], sums[0, 3] = total(ow), total(ox), total(oy), total(oz)
+    sums[1, 0], sums[1, 1], sums[1, 2], sums[1, 3] = total(pw), total(px), total(py), total(pz)
+    sums[2, 0], sums[2, 1], sums[2, 2], sums[2, 3] = total(qw), total(qx), total(qy), total(qz)
+    sums[3, 0], sums[3, 1], sums[3, 2], sums[3, 3] = total(rw), total(rx), total(ry), total(rz)
 
 
 @kernel

@@ -290,6 +290,7 @@ def seed_tangents(
     into: Values,
     tangents: Directions,
     want_observables: bool,
+    out: DualState | None = None,
 ) -> DualState:
     """``lambda`` of ``seed`` with its tangents.
 
@@ -300,10 +301,14 @@ def seed_tangents(
         into: receives the cotangents of coefficients and Hermitian arrays
         tangents: receives the tangents of these
         want_observables: whether those are wanted at all
+        out: states to add to, changed in place; otherwise new ones
+
+    Returns:
+        ``out``, or the new states
     """
     g = Dual(np.asarray(cotangents[0], float).T, np.asarray(cotangent_tangents[0], float).transpose(0, 2, 1))
-    lam = DualState(layout.empty(), tangent_states(len(directions), layout))
-    _seed_words(plan, layout, values, directions, psi, g, lam, into, tangents, want_observables)
+    lam = out or DualState(layout.empty(), tangent_states(len(directions), layout))
+    _seed_words(plan, layout, values, directions, psi, g, lam, into, tangents, want_observables, out is not None)
     for s, observable in plan.matrix_means:
         own = g.rows(slice(s, s + 1))
         _add_observed(observable, layout, values, directions, psi, lam, own)
@@ -333,11 +338,13 @@ def _seed_words(
     into: Values,
     tangents: Directions,
     want_observables: bool,
+    add: bool,
 ) -> None:
-    """Write the part of Pauli words to ``lam``: ``g c P psi`` a mean, ``g c^2 (1 - 2 <P> P) psi`` a variance."""
+    """Write or add the part of Pauli words to ``lam``: ``g c P psi`` a mean, ``g c^2 (1 - 2 <P> P) psi`` a variance."""
     if not len(plan.table):
-        lam.state[...] = 0
-        lam.tangents[...] = 0
+        if not add:
+            lam.state[...] = 0
+            lam.tangents[...] = 0
         return
     means, variances = plan.means, plan.variances
     weights = _weights(means, values, directions, g)
@@ -358,7 +365,7 @@ def _seed_words(
         slopes = moments.rows(means.rows) * g.rows(means.scalars)
         for i, number in enumerate(means.numbers):
             _add_number(number, slopes.rows(slice(i, i + 1)), into, tangents)
-    _add_words(plan.table, layout, psi, lam, weights, add=False)
+    _add_words(plan.table, layout, psi, lam, weights, add)
 
 
 def _seed_variance(

@@ -6,6 +6,7 @@ import functools
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,12 @@ class Operation:
         if self.kind == FLIP:
             return 0
         return 2 ** len(self.targets) if self.kind == DIAGONAL else 4 ** len(self.targets)
+
+
+def commute(a: Operation, b: Operation) -> bool:
+    """Whether all that one may do commutes with all that the other may do: ``|x1 & z2| + |z1 & x2|`` is even."""
+    pairs = product(a.generators, b.generators)
+    return not any(((x1 & z2).bit_count() + (z1 & x2).bit_count()) & 1 for (x1, z1), (x2, z2) in pairs)
 
 
 @dataclass(frozen=True)

@@ -44,17 +44,20 @@ def moved_coefficients(ops, moving, dms, dml, out):
         dml: those of each sample's ``(k, C, K, L)``
         out: receives the answers
     """
-    for d in range(out.shape[0]):
-        for i in range(out.shape[1]):
-            out[d, i] = False
-            first, size = ops[i, PARAM], num_reals(ops[i])
-            if not moving[i] or size == 0:
-                continue
+    lanes = dml.shape[3]
+    for i in range(out.shape[1]):
+        first, size = ops[i, PARAM], num_reals(ops[i]) if moving[i] else 0
+        for d in range(out.shape[0]):
+            count = 0
             if ops[i, FORM] == LANES:
                 for c in range(dml.shape[1]):
-                    out[d, i] = out[d, i] or np.any(dml[d, c, first : first + size] != 0)
+                    own = flat(dml[d, c])
+                    for q in range(first * lanes, (first + size) * lanes):
+                        count += own[q] != 0
             else:
-                out[d, i] = np.any(dms[d, first : first + size] != 0)
+                for q in range(first, first + size):
+                    count += dms[d, q] != 0
+            out[d, i] = count > 0
 
 
 @kernel
@@ -248,7 +251,7 @@ def tangent_forward(
 
 @kernel
 def tangent_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, stops, moved, unitary, ops, product,
+    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, product,
     order, want, bits, ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffer,
 ):  # fmt: skip
     """Un-compute psi, lambda and the tangents of both, and add the wanted matrix cotangents and their tangents.
@@ -257,7 +260,6 @@ def tangent_backward(
         lam, dlam: lambda ``(C, 2, N, L)`` and its tangents ``(k, C, 2, N, L)``
         psi_target, lam_target: receive psi and lambda; the same arrays if there is one group
         births: for each direction the last operation that is undone on the tangent of psi, which is zero before it
-        stops: for each direction the last operation that is undone, and whose cotangent is wanted
         product: the bit of each product operation; if there are any, theirs are added at the end and use up the states
         order: the other operations to undo, the last one first
         want: for each operation whether its cotangent is wanted
@@ -279,6 +281,7 @@ def tangent_backward(
     plane, kets, bras = n * lanes, flat(chi), flat(dlam)
     dm, own_dm, um, own_um, undo = flat(dms), flat(dml), flat(ums), flat(uml), bool(1)
     at, shift, plain = np.empty_like(dirs), np.empty_like(dirs), np.empty_like(dirs)
+    always = np.full_like(births, -1)  # the births of lambda's tangents
     for item in range(i0, i1):
         c, g = item // groups, item % groups
         own, first, last = flat(ml[c]), edges[g], edges[g + 1]
@@ -296,7 +299,7 @@ def tangent_backward(
                 if want[i] and side == (0 if ops[i, KIND] == PAULI else 1):
                     for s in range(2 * (last - first) + (1 if g == 0 else 0)):
                         d = dirs[first + s // 2] if s < 2 * (last - first) else -1
-                        if d >= 0 and (i < stops[d] or (s % 2 == 1 and i < births[d])):
+                        if d >= 0 and s % 2 == 1 and i < births[d]:
                             continue
                         o = 2 * (d * chunks + c) * plane
                         br, bi = planes_at(bras, o, plane) if d >= 0 and s % 2 == 0 else (gr, gi)
@@ -307,13 +310,13 @@ def tangent_backward(
                 xr, xi, planes = (fr, fi, kets) if side == 0 else (gr, gi, bras)
                 change, own_change = (um, own_um) if side == 0 else (dm, own_dm)
                 changed, others = split_directions(
-                    i, dirs, first, last, births if side == 0 else stops, moved, planes, plane, 2 * c * plane,
+                    i, dirs, first, last, births if side == 0 else always, moved, planes, plane, 2 * c * plane,
                     2 * chunks * plane, 0 if shared else c * dml.shape[2], step, at, shift, plain,
                 )  # fmt: skip
                 there = Directions(planes, plane, at, shift, changed, change, own_change)
                 advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], undo)
         if product.shape[0] > 0:
-            count = group_places(dirs, first, last, stops, product.shape[0], c, chunks, plane, at, plain)
+            count = group_places(dirs, first, last, always, product.shape[0], c, chunks, plane, at, plain)
             product_dual_cotangents(
                 fr, fi, gr, gi, kets, bras, at, plain, count, g == 0, c, ops, product, want, moved, ms, own, dms, dml,
                 gs, flat(gl[c]), dgs, dgl,
@@ -440,7 +443,7 @@ def tangent_sweep_forward(
 
 @kernel
 def tangent_sweep_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, stops, moved, unitary, ops, order, want,
+    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, order, want,
     bits, rows, lanes, tiles, signs, ms, ml, dms, dml, ums, uml, gs, gc, dgs, dgc, whole, scratch, chi_scratch,
     dlam_scratch, buffer,
 ):  # fmt: skip
@@ -449,7 +452,7 @@ def tangent_sweep_backward(
     Args:
         lam, dlam: lambda ``(C, 2, N, 1)`` and its tangents ``(k, C, 2, N, 1)``
         psi_target, lam_target: receive psi and lambda; the same arrays if there is one group
-        births, stops: as for :func:`tangent_backward`
+        births: as for :func:`tangent_backward`
         order: the operations to undo, the last one first
         want: for each operation whether its cotangent is wanted
         dms, dml: derivatives of coefficients, for lambda
@@ -473,6 +476,7 @@ def tangent_sweep_backward(
     kets, bras = (flat(chi), flat(dlam)) if whole else (chi_scratch, dlam_scratch)
     dm, own_dm, um, own_um, undo = flat(dms), flat(dml), flat(ums), flat(uml), bool(1)
     at, shift, plain = np.empty_like(dirs), np.empty_like(dirs), np.empty_like(dirs)
+    always = np.full_like(births, -1)  # the births of lambda's tangents
     for item in range(i0, i1):
         g, place = item % groups, item // groups
         c, tile = place // tiles.shape[0], tiles[place % tiles.shape[0]]
@@ -486,7 +490,7 @@ def tangent_sweep_backward(
             gather(qi, tile, rows, lanes, gi)
         if not whole:
             move_tiles(chi, c, dirs, first, last, births, order[0] + 1, tile, rows, lanes, kets, plane, bool(0))
-            move_tiles(dlam, c, dirs, first, last, stops, order[0] + 1, tile, rows, lanes, bras, plane, bool(0))
+            move_tiles(dlam, c, dirs, first, last, always, order[0] + 1, tile, rows, lanes, bras, plane, bool(0))
         base, stride = (2 * c * plane, 2 * chunks * plane) if whole else (-1, 2 * plane)
         for i in order:
             mine = ops[i, FORM] == LANES
@@ -496,7 +500,7 @@ def tangent_sweep_backward(
                     for s in range(2 * (last - first) + (1 if g == 0 else 0)):
                         number = s // 2 if s < 2 * (last - first) else -1
                         d = dirs[first + number] if number >= 0 else 0
-                        if number >= 0 and (i < stops[d] or (s % 2 == 1 and i < births[d])):
+                        if number >= 0 and s % 2 == 1 and i < births[d]:
                             continue
                         o = number * stride if base < 0 else base + d * stride
                         br, bi = planes_at(bras, o, plane) if number >= 0 and s % 2 == 0 else (gr, gi)
@@ -512,7 +516,7 @@ def tangent_sweep_backward(
                 else:
                     change = own_dm if mine else dm
                 changed, others = split_directions(
-                    i, dirs, first, last, births if side == 0 else stops, moved, planes, plane, base, stride,
+                    i, dirs, first, last, births if side == 0 else always, moved, planes, plane, base, stride,
                     c * dml.shape[2] if mine else 0, chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
                 )  # fmt: skip
                 there = Directions(planes, plane, at, shift, changed, change, change)
@@ -526,4 +530,4 @@ def tangent_sweep_backward(
             scatter(flat(lam_target[c, 1]), tile, rows, lanes, gi)
         if not whole:
             move_tiles(chi, c, dirs, first, last, births, order[0] + 1, tile, rows, lanes, kets, plane, bool(1))
-            move_tiles(dlam, c, dirs, first, last, stops, order[0] + 1, tile, rows, lanes, bras, plane, bool(1))
+            move_tiles(dlam, c, dirs, first, last, always, order[0] + 1, tile, rows, lanes, bras, plane, bool(1))

@@ -1,0 +1,149 @@
+"""Tangents along single angles: the derivative of one operation, and later ones on that.
+
+States on the way are kept in one run. Each tangent then goes alone through what is left of the circuit, by the kernels
+of plain states and in the first-level cache if it fits. It begins where the first operation comes that does not commute
+with its own: there its own is undone and its derivative is applied instead.
+"""
+
+from __future__ import annotations
+
+from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector.kernels import flat
+from qhybrid_devices.statevector.lane_kernels import is_met, lane_controls, walk_of
+from qhybrid_devices.statevector.simd import borrowed, load, save, splat
+from qhybrid_devices.statevector.sweeps import apply_one, sweep_one
+from qhybrid_devices.statevector.table import CMASK, CVAL, FORM, LANE_CMASK, LANES
+
+
+@row_kernel
+def copy_state(source, target):
+    """Copy a state, flat and a whole number of registers."""
+    for i in range(0, source.shape[0], 64 // source.itemsize):
+        save(target, i, load(source, i))
+
+
+@row_kernel
+def keep_one(psi, kept, places, c, i, now):
+    """Copy chunk ``c`` of ``psi`` to its place before operation ``i``, if it has one and this is the time."""
+    if now and places[i] >= 0:
+        copy_state(flat(psi[c]), flat(kept[places[i], c]))
+
+
+# ------------------------------------------------------------------ lanes are samples
+
+
+@row_kernel
+def clear_unmet(op, fr, fi, n, lanes):
+    """Zeros where the controls are not met."""
+    zero = splat(fr.dtype.type(0))
+    for j in range(n):
+        if j & op[CMASK] != op[CVAL]:
+            for i in range(j * lanes, (j + 1) * lanes, 64 // fr.itemsize):
+                save(fr, i, zero)
+                save(fi, i, zero)
+
+
+@kernel
+def keep_states(psi, kept, places, c0, c1, order, ops, bits, ms, ml, undo, buffer):
+    """Operations on the chunks ``c0 .. c1 - 1`` of ``psi`` in place, and copies of the states between some of them.
+
+    Args:
+        psi: ``(C, 2, N, L)``
+        kept: receives states, ``(S, C, 2, N, L)``
+        places: where to keep the state before each operation, and that after the last one; -1 not to
+        undo: whether to apply the inverses
+        others: as for ``forward``
+    """
+    psi, kept, ops, ms, ml = borrowed(psi), borrowed(kept), borrowed(ops), borrowed(ms), borrowed(ml)
+    for c in range(c0, c1):
+        own, fr, fi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
+        keep_one(psi, kept, places, c, ops.shape[0], undo)
+        for i in order:
+            shared = ops[i, FORM] != LANES
+            keep_one(psi, kept, places, c, i, not undo)
+            apply_one(ops[i], bits, fr, fi, psi.shape[2], psi.shape[3], shared, ms, own, buffer, undo)
+            keep_one(psi, kept, places, c, i, undo)
+        keep_one(psi, kept, places, c, ops.shape[0], not undo)
+
+
+@kernel
+def grow_tangents(kept, places, movers, starts, out, i0, i1, ops, bits, ms, ml, dms, dml, buffer):
+    """The tangents ``i0 .. i1 - 1`` of the end of the circuit, each along an angle of one operation.
+
+    Args:
+        kept, places: of two states, ``(2, S, C, 2, N, L)``; see :func:`keep_states`
+        movers: the operation of each angle
+        starts: of each the first later operation that does not commute with it, the number of operations without any
+        out: receives the tangents ``(2, k, C, 2, N, L)``; item ``(s * k + d) * C + c`` is that of chunk ``c`` of state
+            ``s`` along angle ``d``
+        dms, dml: derivatives of coefficients ``(k, K)`` and ``(k, C, K, L)``
+        others: as for ``forward``
+    """
+    kept, out, ops, ms, ml = borrowed(kept), borrowed(out), borrowed(ops), borrowed(ms), borrowed(ml)
+    dms, dml = borrowed(dms), borrowed(dml)
+    k, chunks, n, lanes = out.shape[1], out.shape[2], out.shape[4], out.shape[5]
+    for item in range(i0, i1):
+        s, d, c = item // (k * chunks), item // chunks % k, item % chunks
+        fr, fi = flat(out[s, d, c, 0]), flat(out[s, d, c, 1])
+        copy_state(flat(kept[s, places[starts[d]], c]), flat(out[s, d, c]))
+        for t in range(starts[d] - 2, ops.shape[0]):
+            undoing, moving = t == starts[d] - 2, t == starts[d] - 1
+            i = movers[d] if undoing or moving else t
+            m, own = (dms[d], flat(dml[d, c])) if moving else (ms, flat(ml[c]))
+            apply_one(ops[i], bits, fr, fi, n, lanes, ops[i, FORM] != LANES, m, own, buffer, undoing)
+            if moving and ops[i, CMASK] != 0:
+                clear_unmet(ops[i], fr, fi, n, lanes)
+
+
+# ------------------------------------------------------------------ lanes are amplitudes
+
+
+@row_kernel
+def clear_unmet_lanes(op, fr, fi, rows, buffer):
+    """Zeros where the controls are not met."""
+    walk, width, zero = walk_of(op), 64 // fr.itemsize, splat(fr.dtype.type(0))
+    met = lane_controls(fr, op, buffer)
+    for j in range(rows.shape[0]):
+        factor = met if is_met(walk, j, rows, 0) else zero
+        save(fr, j * width, factor * load(fr, j * width))
+        save(fi, j * width, factor * load(fi, j * width))
+
+
+@kernel
+def sweep_keep_states(psi, kept, places, c0, c1, order, ops, bits, rows, lanes, signs, ms, ml, undo, buffer):
+    """:func:`keep_states` where a state is one tile; others as for ``sweep_forward``."""
+    psi, kept, ops, ms, ml = borrowed(psi), borrowed(kept), borrowed(ops), borrowed(ms), borrowed(ml)
+    for c in range(c0, c1):
+        own, fr, fi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
+        keep_one(psi, kept, places, c, ops.shape[0], undo)
+        for i in order:
+            m = own if ops[i, FORM] == LANES else ms
+            keep_one(psi, kept, places, c, i, not undo)
+            sweep_one(ops[i], bits, fr, fi, rows.shape[0], rows, lanes, 0, signs, m, buffer, undo)
+            keep_one(psi, kept, places, c, i, undo)
+        keep_one(psi, kept, places, c, ops.shape[0], not undo)
+
+
+@kernel
+def sweep_grow_tangents(
+    kept, places, movers, starts, out, i0, i1, ops, bits, rows, lanes, signs, ms, ml, dms, dml, buffer
+):
+    """:func:`grow_tangents` where a state is one tile; others as for ``sweep_forward``."""
+    kept, out, ops, ms, ml = borrowed(kept), borrowed(out), borrowed(ops), borrowed(ms), borrowed(ml)
+    dms, dml = borrowed(dms), borrowed(dml)
+    k, chunks, n = out.shape[1], out.shape[2], rows.shape[0]
+    for item in range(i0, i1):
+        s, d, c = item // (k * chunks), item // chunks % k, item % chunks
+        fr, fi = flat(out[s, d, c, 0]), flat(out[s, d, c, 1])
+        copy_state(flat(kept[s, places[starts[d]], c]), flat(out[s, d, c]))
+        for t in range(starts[d] - 2, ops.shape[0]):
+            undoing, moving = t == starts[d] - 2, t == starts[d] - 1
+            i = movers[d] if undoing or moving else t
+            mine = ops[i, FORM] == LANES
+            if moving:
+                m = flat(dml[d, c]) if mine else dms[d]
+            else:
+                m = flat(ml[c]) if mine else ms
+            sweep_one(ops[i], bits, fr, fi, n, rows, lanes, 0, signs, m, buffer, undoing)
+            if moving and (ops[i, CMASK] != 0 or ops[i, LANE_CMASK] != 0):
+                clear_unmet_lanes(ops[i], fr, fi, rows, buffer)
