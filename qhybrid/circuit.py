@@ -15,7 +15,7 @@ from pennylane.tape import QuantumScript
 from qhybrid import interfaces
 from qhybrid.backend import CompilingDevice
 from qhybrid.capture.assembly import SlotValues, assemble
-from qhybrid.capture.lowering import lower
+from qhybrid.capture.lowering import Lowered, lower
 from qhybrid.capture.observables import Output, ScalarOutput
 from qhybrid.capture.postselection import RARE, RARE_SHIFTED, RARE_SINGLE, PostselectedProbabilities, PostselectedScalar
 from qhybrid.execution import Circuit, Function
@@ -118,11 +118,30 @@ def run_tape(
     Raises:
         CaptureError: the circuit cannot be lowered
     """
+    lowered = lowered_tape(tape, device)
+    return run_lowered(lowered, assemble(lowered), tape.shots, device, choose)
+
+
+def lowered_tape(tape: QuantumScript, device: CompilingDevice) -> Lowered:
+    """A recorded circuit as a program and the values of its slots, tensors of any host.
+
+    Raises:
+        CaptureError: the circuit cannot be lowered
+    """
+    return lower(tape, device, varies=lambda value: True, trainable=math.requires_grad)
+
+
+def run_lowered(
+    lowered: Lowered,
+    values: SlotValues,
+    shots: qml.measurements.Shots,
+    device: CompilingDevice,
+    choose: Callable[[int | None], GradientMethod] | None = None,
+) -> list[Sequence[Any]]:
+    """Run a lowered circuit on ``values`` of its slots; others as for :func:`run_tape`."""
     choose = choose or (lambda shots: resolve("best", has_vjp=device.has_vjp, shots=shots)[0])
-    lowered = lower(tape, device, varies=lambda value: True, trainable=math.requires_grad)
-    numbers = list(tape.shots) if tape.shots else [None]
-    for shots in numbers:
-        device.check(lowered.program, shots)
+    numbers = list(shots) if shots else [None]
+    for number in numbers:
+        device.check(lowered.program, number)
     circuit = CompiledCircuit(device.adapt(lowered.program), lowered.outputs, device)
-    values = assemble(lowered)
-    return [circuit.measured(values, choose(shots), shots) for shots in numbers]
+    return [circuit.measured(values, choose(number), number) for number in numbers]

@@ -18,15 +18,15 @@ from pennylane.math import Interface
 from pennylane.transforms.core import CompilePipeline
 
 from qhybrid.backend import CompilingDevice
-from qhybrid.capture.assembly import SlotValues
+from qhybrid.capture.assembly import SlotValues, assemble
 from qhybrid.capture.deferral import MidCircuit
-from qhybrid.capture.lowering import lower
-from qhybrid.capture.recording import record
+from qhybrid.capture.lowering import Lowered, lower
+from qhybrid.capture.recording import Recording, record
 from qhybrid.capture.signature import flatten
 from qhybrid.capture.trace import Trace
 from qhybrid.capture.values import concrete
 from qhybrid.catalogue import device
-from qhybrid.circuit import CompiledCircuit, run_tape
+from qhybrid.circuit import CompiledCircuit, lowered_tape, run_lowered, run_tape
 from qhybrid.errors import (
     CaptureError,
     DeviceError,
@@ -263,8 +263,9 @@ class QNode(qml.QNode):
                 key, leaves = flatten(args, kwargs)
                 entry = self._entry(key, leaves)
             except HostTracesError as cause:
-                if not importlib.import_module("qhybrid.interfaces.jax").is_compiling(args, kwargs):
-                    self._warn(f"calls its function every time, since it cannot be traced: {cause}")
+                if importlib.import_module("qhybrid.interfaces.jax").is_compiling(args, kwargs):
+                    return self._staged_call(args, kwargs)
+                self._warn(f"calls its function every time, since it cannot be traced: {cause}")
                 return self._recorded_call(args, kwargs)
             except CaptureError as cause:
                 result = self._recorded_call(args, kwargs)  # first: a mistake in the function shows itself here
@@ -295,6 +296,24 @@ class QNode(qml.QNode):
         recording = record(self.func, args, kwargs, self._shots)
         self._check_mid_circuit(MidCircuit.of(recording.tape))
         parts = run_tape(recording.tape, self._backend, self._resolve)
+        return self._finish([recording.restore(p) for p in parts])
+
+    def _staged_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The same as :meth:`_recorded_call` while JAX makes a program, of few operations around the circuit's."""
+        made: list[tuple[Recording, Lowered, SlotValues]] = []
+
+        def slots(args: tuple, kwargs: dict[str, Any]) -> tuple[Any, ...]:
+            recording = record(self.func, args, kwargs, self._shots)
+            self._check_mid_circuit(MidCircuit.of(recording.tape))
+            lowered = lowered_tape(recording.tape, self._backend)
+            values = assemble(lowered)
+            made.append((recording, lowered, values))
+            return values.tensors
+
+        tensors = importlib.import_module("qhybrid.interfaces.jax_moves").rearranged(slots, args, kwargs)
+        ((recording, lowered, values),) = made
+        values = replace(values, tensors=tuple(tensors))
+        parts = run_lowered(lowered, values, recording.tape.shots, self._backend, self._resolve)
         return self._finish([recording.restore(p) for p in parts])
 
     def _check_mid_circuit(self, found: MidCircuit) -> None:

@@ -50,8 +50,11 @@ def moments(bra, ket, c0, c1, j0, j1, groups, words, out):
         br, bi, kr, ki = bra[b, 0], bra[b, 1], ket[k, 0], ket[k, 1]
         for g in range(groups.shape[0]):
             mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
-            if lanes == 1:
+            if lanes == 1 and in_registers(br, j0, j1):
                 amplitude_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, first, end, out[:, c])
+            elif lanes == 1:
+                for i in range(first, end):
+                    out[i, c] += single_moment(br, bi, kr, ki, j0, j1, mask, words[i, 0], words[i, 1])
             else:
                 own = out[:, c * lanes : (c + 1) * lanes]
                 group_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, first, end, own)
@@ -77,6 +80,28 @@ def group_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out):
         for i in range(end - first):
             for t in range(lanes):
                 out[first + i, t] += sums[i * lanes + t]
+
+
+@row_kernel
+def in_registers(plane, j0, j1):
+    """Whether rows of one lane are a whole number of registers."""
+    step = 64 // plane.itemsize
+    return j0 % step == 0 and j1 % step == 0
+
+
+@row_kernel
+def single_moment(br, bi, kr, ki, j0, j1, mask, z, ny):
+    """One word's moment where a state has a single lane."""
+    total = 0.0
+    if ny & 1 == 1:
+        for j in range(j0, j1):
+            k = j ^ mask
+            total += word_sign(k, z, ny) * (bi[j, 0] * kr[k, 0] - br[j, 0] * ki[k, 0])
+    else:
+        for j in range(j0, j1):
+            k = j ^ mask
+            total += word_sign(k, z, ny) * (br[j, 0] * kr[k, 0] + bi[j, 0] * ki[k, 0])
+    return total
 
 
 @row_kernel
@@ -128,8 +153,11 @@ def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add):
         for g in range(groups.shape[0]):
             mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
             f, h, o, q, own, lanes = flat(re), flat(im), flat(ro), flat(io), flat(weights[w]), psi.shape[3]
-            if lanes == 1:
+            if lanes == 1 and in_registers(re, j0, j1):
                 apply_to_amplitudes(f, h, o, q, j0, j1, mask, words, first, end, own)
+            elif lanes == 1:
+                for i in range(first, end):
+                    apply_single(re, im, ro, io, j0, j1, mask, words[i, 0], words[i, 1], weights[w, i, 0])
             else:
                 apply_group(f, h, o, q, lanes, j0, j1, mask, words, first, end, own)
 
@@ -168,6 +196,21 @@ def apply_to_amplitudes(re, im, ro, io, j0, j1, mask, words, first, end, weights
         x, y = exchanged(load(re, k), order), exchanged(load(im, k), order)
         save(ro, j, load(ro, j) + (-w * y if odd else w * x))
         save(io, j, load(io, j) + (w * x if odd else w * y))
+
+
+@row_kernel
+def apply_single(re, im, ro, io, j0, j1, mask, z, ny, weight):
+    """Add one word where a state has a single lane."""
+    if ny & 1 == 1:
+        for j in range(j0, j1):
+            w = weight * word_sign(j ^ mask, z, ny)
+            ro[j, 0] -= w * im[j ^ mask, 0]
+            io[j, 0] += w * re[j ^ mask, 0]
+    else:
+        for j in range(j0, j1):
+            w = weight * word_sign(j ^ mask, z, ny)
+            ro[j, 0] += w * re[j ^ mask, 0]
+            io[j, 0] += w * im[j ^ mask, 0]
 
 
 @row_kernel
