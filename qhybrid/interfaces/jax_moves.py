@@ -117,7 +117,7 @@ def _is_move(eqn: Any, given: Sequence[bool]) -> bool:
 
 
 def _taken(sources: Sequence[Any], places: NDArray, moving: NDArray) -> Any:
-    """The numbers at ``places`` in all ``sources`` where an array is ``moving``, and ``places`` themselves elsewhere."""
+    """The numbers at ``places`` in all ``sources`` where an array is ``moving``, else ``places`` themselves."""
     flat, kept = places.reshape(-1), moving.reshape(-1)
     edges = np.cumsum([0, *(s.size for s in sources)])
     index = np.where(kept, flat, 0).astype(np.int64)
