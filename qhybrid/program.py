@@ -13,6 +13,7 @@ wire of a gate is the most significant bit of its matrix index, as in PennyLane.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -275,6 +276,15 @@ class Program:
     def __hash__(self) -> int:
         return self._hash
 
+    def interned(self) -> Program:
+        """The first one that was made of all that are equal: finding it in a table of programs compares no gates."""
+        known = _INTERNED.get(self)
+        found = known() if known is not None else None
+        if found is None:
+            found = self
+            _INTERNED[self] = weakref.ref(self)
+        return found
+
     @cached_property
     def is_batched(self) -> bool:
         """Whether any slot has a batch axis; then every result has one too."""
@@ -294,6 +304,9 @@ class Program:
         lines += [f"  {_describe(g)}" for g in self.gates]
         lines += [f"  -> {type(m).__name__}" for m in (*self.scalars, *self.tensors)]
         return "\n".join(lines)
+
+
+_INTERNED: weakref.WeakKeyDictionary[Program, weakref.ref[Program]] = weakref.WeakKeyDictionary()
 
 
 def _describe(gate: Gate) -> str:

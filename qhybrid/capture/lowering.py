@@ -80,7 +80,7 @@ def lower(
         num_shared=len(slots.shared),
         num_batched=len(slots.batched),
         arrays=tuple(slots.array_slots),
-    )
+    ).interned()
     return Lowered(program, outputs, tuple(slots.shared), tuple(slots.batched), tuple(slots.arrays), slots.batch_size)
 
 

@@ -106,15 +106,15 @@ _evaluate = Primitive("qhybrid_evaluate")
 _evaluate.multiple_results = True
 
 
-def _run(node: _Node, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
+def _run(node: _Node, inputs: Sequence[Any], types: Sequence[jax.ShapeDtypeStruct]) -> tuple[np.ndarray, ...]:
     """The outputs as NumPy arrays of the announced types."""
     values = node.mapped(*map(np.asarray, inputs))
-    return tuple(np.asarray(v, dtype=t.dtype) for v, t in zip(values, node.outputs(inputs), strict=True))
+    return tuple(np.asarray(v, dtype=t.dtype) for v, t in zip(values, types, strict=True))
 
 
 @_evaluate.def_impl
 def _evaluate_now(*inputs: Any, node: _Node) -> list[Any]:
-    return [jnp.asarray(v) for v in _run(node, inputs)]
+    return [jnp.asarray(v) for v in _run(node, inputs, node.outputs(inputs))]
 
 
 @_evaluate.def_abstract_eval
@@ -124,7 +124,8 @@ def _evaluate_types(*inputs: Any, node: _Node) -> list[Any]:
 
 def _evaluate_later(*inputs: Any, node: _Node) -> Any:
     """In compiled code: a callback."""
-    return jax.pure_callback(lambda *xs: _run(node, xs), tuple(node.outputs(inputs)), *inputs, vmap_method="sequential")
+    types = tuple(node.outputs(inputs))
+    return jax.pure_callback(lambda *xs: _run(node, xs, types), types, *inputs, vmap_method="sequential")
 
 
 def _evaluate_batch(inputs: Sequence[Any], dims: Sequence[Any], *, node: _Node) -> tuple[list[Any], list[int]]:

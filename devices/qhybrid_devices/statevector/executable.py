@@ -240,7 +240,7 @@ class StateVectorExecutable(Executable):
             total.shared[angles] += found.gradients([a[None] for a in own])[0]
             d_total.shared[:, angles] += moves @ found.hessian + found.gradients(d_own)
             for target, jacobian in zip(out, found.jacobian, strict=True):
-                target[:, p.samples] = np.tensordot(moves, jacobian, 1)
+                target[:, p.samples] = (moves @ jacobian.reshape(len(angles), -1)).reshape(k, *jacobian.shape[1:])
         return out, total, d_total
 
     # ------------------------------------------------------------------ one group of samples

@@ -89,9 +89,9 @@ class GateAngles:
         still = not (directions.batched.any() or any(a.any() for a in directions.arrays))
         if not still or (needs.batched and values.batched.size) or any(needs.arrays):
             return None
-        needed: NDArray = np.any(directions.shared, 0)
-        if needs.shared:
-            needed |= ~np.isin(np.arange(len(needed)), [a.index for a in needs.constant if not a.batched])
+        needed = np.full(directions.shared.shape[1], needs.shared)
+        needed[[a.index for a in needs.constant if not a.batched]] = False
+        needed |= np.any(directions.shared, 0)
         angles = self.ordered[needed[self.ordered]]
         if any(needed[i] for i in self.others) or not 0 < len(angles) <= ANGLES_OF_DIRECTION * len(directions):
             return None
@@ -207,4 +207,5 @@ def _overlaps(layout: Layout, bras: NDArray, kets: NDArray) -> NDArray:
     k = len(bras)
     f, g, out = bras.reshape(k, -1), kets.reshape(k, -1), np.zeros((k, k))
     parallel(lambda part: pair_overlaps(f, g, part.start, part.stop, out), -(-k // 4), layout.workers(k * k // 32))
-    return np.triu(out) + np.triu(out, 1).T
+    numbers = np.arange(k)
+    return np.where(numbers[:, None] <= numbers, out, out.T)
