@@ -594,4 +594,5 @@ def row_parallel(
     if chunks >= workers or chunks > 1:
         parallel(lambda p: function(p.index, p.start, p.stop, 0, rows), chunks, workers)
     else:
-        parallel(lambda p: function(p.index, 0, 1, p.start, p.stop), rows, workers)
+        unit = min(rows, register_lanes(layout.dtype))  # whole registers of rows, where lanes are amplitudes
+        parallel(lambda p: function(p.index, 0, 1, unit * p.start, unit * p.stop), rows // unit, workers)

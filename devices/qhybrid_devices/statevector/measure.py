@@ -37,8 +37,8 @@ def moments(bra, ket, c0, c1, j0, j1, groups, words, out):
     """Add ``Re <bra|P_t|ket>`` over the rows ``j0 .. j1 - 1`` of some chunks to ``out``.
 
     Args:
-        bra, ket: ``(C, 2, N, L)``; ``L`` is 1 or a multiple of a register; one of them may have fewer chunks, to which
-            those of the other then come in turn
+        bra, ket: ``(C, 2, N, L)``, ``L`` a multiple of a register; one of them may have fewer chunks, to which those of
+            the other then come in turn
         groups: flip mask, first word, end of words, ``(G, 3)``
         words: sign mask and number of Y, ``(T, 2)``
         out: ``(T, C * L)``
@@ -50,14 +50,8 @@ def moments(bra, ket, c0, c1, j0, j1, groups, words, out):
         br, bi, kr, ki = bra[b, 0], bra[b, 1], ket[k, 0], ket[k, 1]
         for g in range(groups.shape[0]):
             mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
-            if lanes == 1 and in_registers(br, j0, j1):
-                amplitude_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, first, end, out[:, c])
-            elif lanes == 1:
-                for i in range(first, end):
-                    out[i, c] += single_moment(br, bi, kr, ki, j0, j1, mask, words[i, 0], words[i, 1])
-            else:
-                own = out[:, c * lanes : (c + 1) * lanes]
-                group_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, first, end, own)
+            own = out[:, c * lanes : (c + 1) * lanes]
+            group_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, first, end, own)
 
 
 @row_kernel
@@ -82,57 +76,6 @@ def group_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out):
                 out[first + i, t] += sums[i * lanes + t]
 
 
-@row_kernel
-def in_registers(plane, j0, j1):
-    """Whether rows of one lane are a whole number of registers."""
-    step = 64 // plane.itemsize
-    return j0 % step == 0 and j1 % step == 0
-
-
-@row_kernel
-def single_moment(br, bi, kr, ki, j0, j1, mask, z, ny):
-    """One word's moment where a state has a single lane."""
-    total = 0.0
-    if ny & 1 == 1:
-        for j in range(j0, j1):
-            k = j ^ mask
-            total += word_sign(k, z, ny) * (bi[j, 0] * kr[k, 0] - br[j, 0] * ki[k, 0])
-    else:
-        for j in range(j0, j1):
-            k = j ^ mask
-            total += word_sign(k, z, ny) * (br[j, 0] * kr[k, 0] + bi[j, 0] * ki[k, 0])
-    return total
-
-
-@row_kernel
-def low_signs(mask, words, first, end, step, signs):
-    """:func:`word_sign` as far as it depends on the bits within a register, a register for each word."""
-    for i in range(first, end):
-        for t in range(step):
-            signs[(i - first) * step + t] = word_sign((t ^ mask) & (step - 1), words[i, 0], words[i, 1])
-
-
-@row_kernel
-def amplitude_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out):
-    """:func:`group_moments` where lanes are amplitudes: ``j0`` and ``j1`` are a whole number of registers."""
-    step, odd = 64 // br.itemsize, words[first, 1] & 1 == 1
-    order, size = exchange(br, mask & (step - 1)), (end - first) * step
-    sums, signs = np.empty(size, br.dtype), np.empty(size, br.dtype)
-    low_signs(mask, words, first, end, step, signs)
-    for start in range(j0, j1, BLOCK * step):
-        sums[:] = 0
-        for j in range(start, min(start + BLOCK * step, j1), step):
-            k = (j ^ mask) & -step
-            a, b = load(br, j), load(bi, j)
-            x, y = exchanged(load(kr, k), order), exchanged(load(ki, k), order)
-            w = b * x - a * y if odd else a * x + b * y
-            for i in range(end - first):
-                o, high = i * step, splat(br.dtype.type(word_sign(k, words[first + i, 0], 0)))
-                save(sums, o, load(sums, o) + high * load(signs, o) * w)
-        for i in range(end - first):
-            out[first + i] += total(load(sums, i * step))
-
-
 @kernel
 def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add):
     """``out = sum_t weights[t] P_t psi`` on some rows of some chunks, added to ``out`` if ``add``.
@@ -153,13 +96,7 @@ def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add):
         for g in range(groups.shape[0]):
             mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
             f, h, o, q, own, lanes = flat(re), flat(im), flat(ro), flat(io), flat(weights[w]), psi.shape[3]
-            if lanes == 1 and in_registers(re, j0, j1):
-                apply_to_amplitudes(f, h, o, q, j0, j1, mask, words, first, end, own)
-            elif lanes == 1:
-                for i in range(first, end):
-                    apply_single(re, im, ro, io, j0, j1, mask, words[i, 0], words[i, 1], weights[w, i, 0])
-            else:
-                apply_group(f, h, o, q, lanes, j0, j1, mask, words, first, end, own)
+            apply_group(f, h, o, q, lanes, j0, j1, mask, words, first, end, own)
 
 
 @row_kernel
@@ -179,9 +116,68 @@ def apply_group(re, im, ro, io, lanes, j0, j1, mask, words, first, end, weights)
             save(io, o, load(io, o) + (w * x if odd else w * y))
 
 
+# ------------------------------------------------------------------ words where lanes are amplitudes
+
+
 @row_kernel
-def apply_to_amplitudes(re, im, ro, io, j0, j1, mask, words, first, end, weights):
-    """:func:`apply_group` where lanes are amplitudes: ``j0`` and ``j1`` are a whole number of registers."""
+def low_signs(mask, words, first, end, step, signs):
+    """:func:`word_sign` as far as it depends on the bits within a register, a register for each word."""
+    for i in range(first, end):
+        for t in range(step):
+            signs[(i - first) * step + t] = word_sign((t ^ mask) & (step - 1), words[i, 0], words[i, 1])
+
+
+@kernel
+def amplitude_moments(bra, ket, c0, c1, j0, j1, groups, words, out):
+    """:func:`moments` where ``L`` is 1, and ``j0`` and ``j1`` are a whole number of registers."""
+    bra, ket, out = borrowed(bra), borrowed(ket), borrowed(out)
+    for c in range(c0, c1):
+        b, k = c % bra.shape[0], c % ket.shape[0]
+        br, bi, kr, ki = flat(bra[b, 0]), flat(bra[b, 1]), flat(ket[k, 0]), flat(ket[k, 1])
+        for g in range(groups.shape[0]):
+            mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
+            amplitude_group_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out[:, c])
+
+
+@row_kernel
+def amplitude_group_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out):
+    """:func:`group_moments` of :func:`amplitude_moments`."""
+    step, odd = 64 // br.itemsize, words[first, 1] & 1 == 1
+    order, size = exchange(br, mask & (step - 1)), (end - first) * step
+    sums, signs = np.empty(size, br.dtype), np.empty(size, br.dtype)
+    low_signs(mask, words, first, end, step, signs)
+    for start in range(j0, j1, BLOCK * step):
+        sums[:] = 0
+        for j in range(start, min(start + BLOCK * step, j1), step):
+            k = (j ^ mask) & -step
+            a, b = load(br, j), load(bi, j)
+            x, y = exchanged(load(kr, k), order), exchanged(load(ki, k), order)
+            w = b * x - a * y if odd else a * x + b * y
+            for i in range(end - first):
+                o, high = i * step, splat(br.dtype.type(word_sign(k, words[first + i, 0], 0)))
+                save(sums, o, load(sums, o) + high * load(signs, o) * w)
+        for i in range(end - first):
+            out[first + i] += total(load(sums, i * step))
+
+
+@kernel
+def apply_words_to_amplitudes(psi, out, c0, c1, j0, j1, groups, words, weights, add):
+    """:func:`apply_words` where ``L`` is 1, and ``j0`` and ``j1`` are a whole number of registers."""
+    psi, out, weights = borrowed(psi), borrowed(out), borrowed(weights)
+    for c in range(c0, c1):
+        p, w = c % psi.shape[0], c % weights.shape[0]
+        re, im, ro, io, own = flat(psi[p, 0]), flat(psi[p, 1]), flat(out[c, 0]), flat(out[c, 1]), flat(weights[w])
+        if not add:
+            ro[j0:j1] = 0
+            io[j0:j1] = 0
+        for g in range(groups.shape[0]):
+            mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
+            apply_group_to_amplitudes(re, im, ro, io, j0, j1, mask, words, first, end, own)
+
+
+@row_kernel
+def apply_group_to_amplitudes(re, im, ro, io, j0, j1, mask, words, first, end, weights):
+    """:func:`apply_group` of :func:`apply_words_to_amplitudes`."""
     step, odd = 64 // re.itemsize, words[first, 1] & 1 == 1
     order, signs = exchange(re, mask & (step - 1)), np.empty((end - first) * step, re.dtype)
     low_signs(mask, words, first, end, step, signs)
@@ -198,19 +194,41 @@ def apply_to_amplitudes(re, im, ro, io, j0, j1, mask, words, first, end, weights
         save(io, j, load(io, j) + (w * x if odd else w * y))
 
 
-@row_kernel
-def apply_single(re, im, ro, io, j0, j1, mask, z, ny, weight):
-    """Add one word where a state has a single lane."""
-    if ny & 1 == 1:
-        for j in range(j0, j1):
-            w = weight * word_sign(j ^ mask, z, ny)
-            ro[j, 0] -= w * im[j ^ mask, 0]
-            io[j, 0] += w * re[j ^ mask, 0]
-    else:
-        for j in range(j0, j1):
-            w = weight * word_sign(j ^ mask, z, ny)
-            ro[j, 0] += w * re[j ^ mask, 0]
-            io[j, 0] += w * im[j ^ mask, 0]
+@kernel
+def few_moments(bra, ket, c0, c1, j0, j1, groups, words, out):
+    """:func:`amplitude_moments` for any rows: states that do not fill registers."""
+    for c in range(c0, c1):
+        b, k = c % bra.shape[0], c % ket.shape[0]
+        for g in range(groups.shape[0]):
+            for i in range(groups[g, 1], groups[g, 2]):
+                for j in range(j0, j1):
+                    h = j ^ groups[g, 0]
+                    p, q, x, y = bra[b, 0, j, 0], bra[b, 1, j, 0], ket[k, 0, h, 0], ket[k, 1, h, 0]
+                    product = q * x - p * y if words[i, 1] & 1 == 1 else p * x + q * y
+                    out[i, c] += word_sign(h, words[i, 0], words[i, 1]) * product
+
+
+@kernel
+def apply_words_to_few(psi, out, c0, c1, j0, j1, groups, words, weights, add):
+    """:func:`apply_words_to_amplitudes` for any rows: states that do not fill registers."""
+    for c in range(c0, c1):
+        p, w = c % psi.shape[0], c % weights.shape[0]
+        if not add:
+            out[c, :, j0:j1] = 0
+        for g in range(groups.shape[0]):
+            for i in range(groups[g, 1], groups[g, 2]):
+                for j in range(j0, j1):
+                    h = j ^ groups[g, 0]
+                    weight = weights[w, i, 0] * word_sign(h, words[i, 0], words[i, 1])
+                    if words[i, 1] & 1 == 1:
+                        out[c, 0, j, 0] -= weight * psi[p, 1, h, 0]
+                        out[c, 1, j, 0] += weight * psi[p, 0, h, 0]
+                    else:
+                        out[c, 0, j, 0] += weight * psi[p, 0, h, 0]
+                        out[c, 1, j, 0] += weight * psi[p, 1, h, 0]
+
+
+# ------------------------------------------------------------------ probabilities, overlaps and samples
 
 
 @row_kernel

@@ -6,7 +6,7 @@ copy of the state. ``adjoint.md`` derives the seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,21 @@ from qhybrid_devices.statevector.engine import (
     coefficients,
     row_parallel,
 )
-from qhybrid_devices.statevector.measure import apply_words, moments
+from qhybrid_devices.statevector.measure import (
+    amplitude_moments,
+    apply_words,
+    apply_words_to_amplitudes,
+    apply_words_to_few,
+    few_moments,
+    moments,
+)
 from qhybrid_devices.statevector.operations import Frame, LoweringOptions, lower_gates, sum_masks
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
+from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sweeps import outer_lanes
 
 Word = tuple[int, int, int]
+Kernel = Callable[..., None]
 
 
 def word_of(term: Term, frame: Frame) -> Word:
@@ -161,11 +170,12 @@ def _moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray, copie
 
     def add(part: int, c0: int, c1: int, j0: int, j1: int) -> None:
         own = total if j1 - j0 == 1 << layout.num_wires else np.zeros_like(total)
-        moments(bra, ket, c0, c1, j0, j1, table.groups, table.words, own)
+        kernel(bra, ket, c0, c1, j0, j1, table.groups, table.words, own)
         if own is not total:
             partial_sums[part] = own
 
     partial_sums: dict[int, NDArray] = {}
+    kernel = _for_rows(layout, moments, amplitude_moments, few_moments)
     row_parallel(layout, add, len(table), copies)
     for part in sorted(partial_sums):
         total += partial_sums[part]
@@ -195,12 +205,20 @@ def _apply(
     table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weights: NDArray, add: bool, copies: int
 ) -> None:
     own = np.ascontiguousarray(weights, layout.dtype)
+    kernel = _for_rows(layout, apply_words, apply_words_to_amplitudes, apply_words_to_few)
 
     def write(_part: int, c0: int, c1: int, j0: int, j1: int) -> None:
-        apply_words(psi, out, c0, c1, j0, j1, table.groups, table.words, own, add)
+        kernel(psi, out, c0, c1, j0, j1, table.groups, table.words, own, add)
 
     if copies:
         row_parallel(layout, write, len(table) + 1, copies)
+
+
+def _for_rows(layout: Layout, samples: Kernel, amplitudes: Kernel, few: Kernel) -> Kernel:
+    """The kernel for what lanes are."""
+    if layout.tile:
+        return samples
+    return amplitudes if 1 << layout.num_wires >= register_lanes(layout.dtype) else few
 
 
 def _without_directions(*states: NDArray) -> tuple[NDArray, ...]:
