@@ -11,4 +11,4 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 PEERS = ("catalyst", "deepquantum", "mindquantum", "pennylane_jax", "qulacs", "tensorcircuit", "tfq", "torchquantum")
 
 collect_ignore = [f"benchmarks/peers/{name}.py" for name in PEERS]
-collect_ignore += [] if find_spec("jax") else ["qhybrid/interfaces/jax.py"]
+collect_ignore += [] if find_spec("jax") else ["qhybrid/interfaces/jax.py", "qhybrid/interfaces/jax_moves.py"]

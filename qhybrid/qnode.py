@@ -312,7 +312,8 @@ class QNode(qml.QNode):
 
         tensors = importlib.import_module("qhybrid.interfaces.jax_moves").rearranged(slots, args, kwargs)
         ((recording, lowered, values),) = made
-        values = replace(values, tensors=tuple(tensors))
+        if values.host == "jax":
+            values = replace(values, tensors=tuple(tensors))
         parts = run_lowered(lowered, values, recording.tape.shots, self._backend, self._resolve)
         return self._finish([recording.restore(p) for p in parts])
 

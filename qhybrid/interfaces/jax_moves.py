@@ -72,11 +72,10 @@ def _moved(closed: ClosedJaxpr, arrays: Sequence[Any]) -> list[Any] | None:
             found = jax.core.eval_jaxpr(closed.jaxpr, consts, *map(jnp.asarray, given[sum(unknown) :]))
         return [np.asarray(f) for f in found]
 
-    outputs = []
-    for zero, later in zip(probe(0), probe(size), strict=True):
-        moving = later != zero
-        outputs.append(_taken(sources, zero, moving))
-    return outputs
+    outputs = [(zero, later - zero) for zero, later in zip(probe(0), probe(size), strict=True)]
+    if not all(np.isin(step, (0, size)).all() for _, step in outputs):  # an index out of bounds gives NaN
+        return None
+    return [_taken(sources, zero, step != 0) for zero, step in outputs]
 
 
 def only_moves(jaxpr: Jaxpr, moving: Sequence[bool]) -> bool:

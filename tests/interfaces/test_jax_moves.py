@@ -137,6 +137,27 @@ def test_other_arguments_and_types():
     np.testing.assert_array_equal(single[0], w.astype(jnp.float32).T.reshape(-1))
 
 
+def test_what_is_out_of_bounds():
+    w = jnp.arange(3.0)
+
+    def beyond(w):
+        return (jnp.take(w, jnp.asarray([1, 7])),)
+
+    got = jax.jit(lambda w: tuple(rearranged(beyond, w)))(w)
+    np.testing.assert_array_equal(got[0], beyond(w)[0])
+    assert np.isnan(got[0][1])
+
+
+def test_a_circuit_without_numbers_of_jax():
+    @qml.qnode(qml.device("qhybrid.statevector", wires=1), interface="jax")
+    def circuit(x):
+        qml.RX(0.3, wires=0)
+        return qml.expval(qml.Z(0))
+
+    np.testing.assert_allclose(jax.jit(circuit)(jnp.asarray(0.2)), np.cos(0.3), atol=1e-12)
+    assert jax.jit(jax.grad(circuit))(jnp.asarray(0.2)) == 0
+
+
 def test_programs_of_circuits_are_short():
     @qml.qnode(qml.device("qhybrid.statevector", wires=4), interface="jax")
     def circuit(weights, x):
