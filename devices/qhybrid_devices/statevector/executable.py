@@ -238,9 +238,10 @@ class StateVectorExecutable(Executable):
             own, d_own = [a[p.samples] for a in c], [a[:, p.samples] for a in dc]
             found = curvature(p, angles, own)
             total.shared[angles] += found.gradients([a[None] for a in own])[0]
-            d_total.shared[:, angles] += moves @ found.hessian + found.gradients(d_own)
-            for target, jacobian in zip(out, found.jacobian, strict=True):
-                target[:, p.samples] = (moves @ jacobian.reshape(len(angles), -1)).reshape(k, *jacobian.shape[1:])
+            tangents, changes = found.along(moves)
+            d_total.shared[:, angles] += changes + found.gradients(d_own)
+            for target, own_tangents in zip(out, tangents, strict=True):
+                target[:, p.samples] = own_tangents
         return out, total, d_total
 
     # ------------------------------------------------------------------ one group of samples

@@ -22,7 +22,7 @@ from qhybrid_devices.statevector.angle_tangents import (
 from qhybrid_devices.statevector.directions import Pass
 from qhybrid_devices.statevector.duals import DualState
 from qhybrid_devices.statevector.engine import Coefficients, CoefficientTangents, Layout, coefficients, lane_signs
-from qhybrid_devices.statevector.measure import pair_overlaps
+from qhybrid_devices.statevector.measure import row_products
 from qhybrid_devices.statevector.measurement_tangents import result_tangents, seed_tangents
 from qhybrid_devices.statevector.measurements import seed
 from qhybrid_devices.statevector.plan import Plan
@@ -49,8 +49,33 @@ class Curvature:
 
     def gradients(self, cotangents: Sequence[NDArray]) -> NDArray:
         """Vector-Jacobian products: cotangents are ``(n, B, ...)`` each, the products ``(n, k)``."""
-        pairs = zip(cotangents, self.jacobian, strict=True)
-        return sum((c.reshape(len(c), -1).conj() @ j.reshape(len(j), -1).T).real for c, j in pairs)
+        given = zip(cotangents, self.jacobian, strict=True)
+        pairs = ((c.astype(complex) if np.iscomplexobj(j) else c, j) for c, j in given)
+        return np.sum([products(_real_rows(c), _real_rows(j)) for c, j in pairs], 0)
+
+    def along(self, moves: NDArray) -> tuple[list[NDArray], NDArray]:
+        """Tangents of the results ``(n, B, ...)`` and of the gradient ``(n, k)`` along directions ``(n, k)``."""
+        results = []
+        for j in self.jacobian:
+            rows = products(moves, _real_rows(j).T)
+            results.append((rows.view(complex) if np.iscomplexobj(j) else rows).reshape(len(moves), *j.shape[1:]))
+        return results, products(moves, self.hessian)
+
+
+def products(a: NDArray, b: NDArray) -> NDArray:
+    """``a @ b.T`` of real matrices."""
+    step = register_lanes(np.dtype(float))
+    f, g = (np.zeros((len(x), x.shape[1] + -x.shape[1] % step)) for x in (a, b))
+    f[:, : a.shape[1]], g[:, : b.shape[1]] = a, b
+    out = np.zeros((len(a), len(b)))
+    row_products(f, g, 0, -(-len(a) // 4), False, out)
+    return out
+
+
+def _real_rows(x: NDArray) -> NDArray:
+    """One row for each entry of the first axis, complex numbers as pairs."""
+    rows = np.ascontiguousarray(x).reshape(len(x), -1)
+    return rows.view(rows.real.dtype).astype(float, copy=False)
 
 
 @dataclass(frozen=True)
@@ -206,6 +231,10 @@ def _overlaps(layout: Layout, bras: NDArray, kets: NDArray) -> NDArray:
     """The symmetric matrix of ``Re <bra_a|ket_b>`` for ``a <= b``, summed over samples."""
     k = len(bras)
     f, g, out = bras.reshape(k, -1), kets.reshape(k, -1), np.zeros((k, k))
-    parallel(lambda part: pair_overlaps(f, g, part.start, part.stop, out), -(-k // 4), layout.workers(k * k // 32))
+
+    def task(part: Part) -> None:
+        row_products(f, g, part.start, part.stop, True, out)
+
+    parallel(task, -(-k // 4), layout.workers(k * k // 32))
     numbers = np.arange(k)
     return np.where(numbers[:, None] <= numbers, out, out.T)

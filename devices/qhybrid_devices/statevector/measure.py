@@ -15,7 +15,7 @@ from qhybrid_devices.statevector.simd import borrowed, exchange, exchanged, load
 
 #: Rows whose moments are summed in the precision of the states before they join a sum in double precision.
 BLOCK = 64
-#: Numbers of a state whose overlaps with others are summed at a time: four states of them fit the first-level cache.
+#: Numbers of a row whose products with others are summed at a time: four rows of them fit the first-level cache.
 PAIR_BLOCK = 1 << 9
 
 
@@ -285,34 +285,37 @@ def weigh_outcomes(psi, c0, c1, masks, weights):
 
 
 @kernel
-def pair_overlaps(bras, kets, first, last, out):
-    """``Re <bra_a|ket_b>`` for all ``a <= b`` of the rows ``4 first <= a < 4 last``.
+def row_products(bras, kets, first, last, later, out):
+    """``sum_i bras[a, i] kets[b, i]`` for the rows ``4 first <= a < 4 last`` and all ``b``, added to ``out[a, b]``.
 
-    Four rows of ``out`` by four columns at a time, whose sums stay in registers.
+    Four rows of ``out`` by four columns at a time, whose sums stay in registers. A BLAS is no faster for small matrices,
+    and its threads stay awake in the way of others.
 
     Args:
-        bras, kets: ``(k, R)``, a whole number of registers a row
+        bras, kets: ``(n, R)`` and ``(m, R)``, a whole number of registers a row
         first, last: which rows
-        out: double precision ``(k, k)``; what is below the diagonal may be written and means nothing
+        later: whether only ``b >= a`` are wanted; some of the others are written too
+        out: double precision ``(n, m)``
     """
     bras, kets = borrowed(bras), borrowed(kets)
-    k, size = bras.shape
+    n, m, size = bras.shape[0], kets.shape[0], bras.shape[1]
     f, g, block = flat(bras), flat(kets), np.empty((4, 4), out.dtype)
     for start in range(0, size, PAIR_BLOCK):
         stop = min(start + PAIR_BLOCK, size)
-        for a in range(4 * first, min(4 * last, k), 4):
-            for b in range(a, k, 4):
-                overlap_block(f, g, k, size, start, stop, a, b, block)
-                for i in range(a, min(a + 4, k)):
-                    for j in range(b, min(b + 4, k)):
+        for a in range(4 * first, min(4 * last, n), 4):
+            for b in range(a if later else 0, m, 4):
+                product_block(f, g, n, m, size, start, stop, a, b, block)
+                for i in range(a, min(a + 4, n)):
+                    for j in range(b, min(b + 4, m)):
                         out[i, j] += block[i - a, j - b]
 
 
 @row_kernel
-def overlap_block(f, g, k, size, start, stop, a, b, sums):
-    """The overlaps of four rows with four, as far as the numbers ``start .. stop - 1`` of each go."""
-    step, zero, end = 64 // f.itemsize, splat(f.dtype.type(0)), (k - 1) * size
+def product_block(f, g, n, m, size, start, stop, a, b, sums):
+    """The products of four rows with four, as far as the numbers ``start .. stop - 1`` of each go."""
+    step, zero, end = 64 // f.itemsize, splat(f.dtype.type(0)), (n - 1) * size
     o, p, q, r = a * size, min((a + 1) * size, end), min((a + 2) * size, end), min((a + 3) * size, end)
+    end = (m - 1) * size
     w, x, y, z = b * size, min((b + 1) * size, end), min((b + 2) * size, end), min((b + 3) * size, end)
     ow = ox = oy = oz = pw = px = py = pz = qw = qx = qy = qz = rw = rx = ry = rz = zero
     for i in range(start, stop, step):

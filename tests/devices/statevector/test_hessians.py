@@ -21,7 +21,7 @@ from qhybrid.program import (
 )
 from qhybrid_devices.statevector import executable as module
 from qhybrid_devices.statevector.executable import StateVectorExecutable
-from qhybrid_devices.statevector.hessians import ANGLES_OF_DIRECTION, GateAngles
+from qhybrid_devices.statevector.hessians import ANGLES_OF_DIRECTION, GateAngles, products
 from qhybrid_devices.statevector.reference import ReferenceExecutable
 from tests.devices.statevector.conftest import REGISTERS, SWEEPS, TILES
 from tests.devices.statevector.test_directions import difference, random_like
@@ -200,6 +200,14 @@ def test_left_to_sweeps_along_directions(rng, build, used, why):
             ),
         )  # fmt: skip
         assert used
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 9, 5), (4, 8, 4), (6, 1, 17), (13, 0, 2), (5, 1200, 7)])
+def test_products_of_rows(rng, shape):
+    n, size, m = shape
+    a, b = rng.normal(size=(n, size)), rng.normal(size=(m, size))
+    np.testing.assert_allclose(products(a, b), a @ b.T, atol=1e-11)
+    np.testing.assert_allclose(products(np.asfortranarray(a), b[:, ::-1]), a @ b[:, ::-1].T, atol=1e-11)
 
 
 def test_angles_in_the_order_of_their_gates(rng, build):
