@@ -288,8 +288,8 @@ def weigh_outcomes(psi, c0, c1, masks, weights):
 def row_products(bras, kets, first, last, later, out):
     """``sum_i bras[a, i] kets[b, i]`` for the rows ``4 first <= a < 4 last`` and all ``b``, added to ``out[a, b]``.
 
-    Four rows of ``out`` by four columns at a time, whose sums stay in registers. A BLAS is no faster for small matrices,
-    and its threads stay awake in the way of others.
+    Four rows of ``out`` by four columns at a time, whose sums stay in registers. For small matrices a BLAS is no
+    faster, and its threads stay awake in the way of others.
 
     Args:
         bras, kets: ``(n, R)`` and ``(m, R)``, a whole number of registers a row
