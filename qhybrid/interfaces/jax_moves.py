@@ -21,7 +21,7 @@ _MOVES: dict[str, tuple[int, ...] | None] = {
     "dynamic_slice": (0,), "gather": (0,), "pad": None, "reshape": None, "rev": None, "slice": None, "split": None,
     "squeeze": None, "transpose": None,
 }  # fmt: skip
-_CALLS = ("jit", "pjit", "closed_call")
+_CALLS = ("jit", "pjit")
 #: Arrays with more axes are not looked at for a transposition.
 _MOST_AXES = 4
 #: An array of more pieces is gathered number by number.
@@ -32,11 +32,11 @@ def rearranged(function: Callable[..., Sequence[Any]], *arguments: Any) -> list[
     """``function(*arguments)``; by one operation for each of its arrays if it only moves numbers.
 
     Args:
-        function: of trees of arrays and other things, gives arrays; is called once
+        function: of trees of arrays and other things, gives arrays; is called once, to be recorded
         arguments: while JAX is making a program
     """
     leaves, structure = jax.tree.flatten(arguments)
-    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.core.Tracer)]  # others have numbers to read
 
     def of_arrays(*arrays: Any) -> list[Any]:
         given = dict(zip(places, arrays, strict=True))
@@ -53,12 +53,12 @@ def _moved(closed: ClosedJaxpr, arrays: Sequence[Any]) -> list[Any] | None:
     unknown = [isinstance(c, jax.core.Tracer) for c in closed.consts]
     known = [c for c, u in zip(closed.consts, unknown, strict=True) if not u]
     sources = [*(c for c, u in zip(closed.consts, unknown, strict=True) if u), *arrays]
-    dtypes = {jnp.dtype(s.dtype) for s in sources}
-    if len(dtypes) != 1 or dtypes & {jnp.dtype(float), jnp.dtype(np.float32)} != dtypes:
+    dtypes = {s.dtype for s in sources}
+    if len(dtypes) != 1 or closed.effects or not all(d in (np.float32, np.float64) for d in dtypes):
         return None
     if not only_moves(closed.jaxpr, [*unknown, *[True] * len(arrays)]):
         return None
-    (dtype,), size = dtypes, sum(s.size for s in sources)
+    dtype, size = np.dtype(dtypes.pop()), sum(s.size for s in sources)
     if 2 * size >= 2 ** (np.finfo(dtype).nmant + 1):
         return None
 
@@ -72,7 +72,8 @@ def _moved(closed: ClosedJaxpr, arrays: Sequence[Any]) -> list[Any] | None:
             found = jax.core.eval_jaxpr(closed.jaxpr, consts, *map(jnp.asarray, given[sum(unknown) :]))
         return [np.asarray(f) for f in found]
 
-    outputs = [(zero, later - zero) for zero, later in zip(probe(0), probe(size), strict=True)]
+    with np.errstate(invalid="ignore"):  # infinite constants
+        outputs = [(zero, later - zero) for zero, later in zip(probe(0), probe(size), strict=True)]
     if not all(np.isin(step, (0, size)).all() for _, step in outputs):  # an index out of bounds gives NaN
         return None
     return [_taken(sources, zero, step != 0) for zero, step in outputs]
@@ -106,17 +107,22 @@ def _follow(jaxpr: Jaxpr, moving: Sequence[bool]) -> list[bool] | None:
 
 def _is_move(eqn: Any, given: Sequence[bool]) -> bool:
     """Whether an equation moves the marked ones of its inputs, in no less precision."""
-    if eqn.primitive.name not in _MOVES:
+    name = eqn.primitive.name
+    if name not in _MOVES:
         return False
-    operands = _MOVES[eqn.primitive.name]
+    if name == "gather" and eqn.params["mode"] == jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS:
+        return False  # what breaks the promise has a value but no derivative
+    operands = _MOVES[name]
     if operands is not None and any(g for i, g in enumerate(given) if i not in operands):
         return False
-    kinds = [np.dtype(v.aval.dtype) for v in (*eqn.invars[:1], *eqn.outvars)]
-    return all(k.kind == "f" and k.itemsize >= kinds[0].itemsize for k in kinds)
+    most = max(v.aval.dtype.itemsize for v, g in zip(eqn.invars, given, strict=True) if g)
+    return all(v.aval.dtype.kind == "f" and v.aval.dtype.itemsize >= most for v in eqn.outvars)
 
 
 def _taken(sources: Sequence[Any], places: NDArray, moving: NDArray) -> Any:
     """The numbers at ``places`` in all ``sources`` where an array is ``moving``, else ``places`` themselves."""
+    if not places.size:
+        return jnp.asarray(places)
     flat, kept = places.reshape(-1), moving.reshape(-1)
     edges = np.cumsum([0, *(s.size for s in sources)])
     index = np.where(kept, flat, 0).astype(np.int64)
@@ -132,7 +138,7 @@ def _taken(sources: Sequence[Any], places: NDArray, moving: NDArray) -> Any:
     else:
         constants = np.flatnonzero(~kept)
         index[constants] = edges[-1] + np.arange(len(constants))
-        pool = jnp.concatenate([*(s.reshape(-1) for s in sources), flat[constants].astype(sources[0].dtype)])
+        pool = jnp.concatenate([*(s.reshape(-1).astype(places.dtype) for s in sources), flat[constants]])
         unique = len(np.unique(index)) == len(index)
         pieces = [pool.at[index].get(mode="promise_in_bounds", unique_indices=unique)]
     return jnp.concatenate([x.astype(places.dtype) for x in pieces]).reshape(places.shape)

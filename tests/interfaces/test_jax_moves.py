@@ -6,6 +6,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
+from jax.experimental import io_callback  # noqa: E402
 
 import qhybrid as qml  # noqa: E402
 from qhybrid.interfaces.jax_moves import only_moves, rearranged  # noqa: E402
@@ -146,6 +147,83 @@ def test_what_is_out_of_bounds():
     got = jax.jit(lambda w: tuple(rearranged(beyond, w)))(w)
     np.testing.assert_array_equal(got[0], beyond(w)[0])
     assert np.isnan(got[0][1])
+
+
+def single_wire(function):
+    return qml.qnode(qml.device("qhybrid.statevector", wires=2), interface="jax")(function)
+
+
+def test_random_keys():
+    @single_wire
+    def circuit(w, key):
+        qml.RX(w[0, 0], wires=0)
+        qml.RY(0.1 * jax.random.normal(key, ()), wires=0)
+        return qml.expval(qml.Z(0))
+
+    w, _ = operands()
+    for key in (jax.random.key(1), jax.random.PRNGKey(1)):
+        wanted = np.cos(w[0, 0]) * np.cos(0.1 * jax.random.normal(key, ()))
+        np.testing.assert_allclose(jax.jit(circuit)(w, key), wanted, atol=1e-12)
+        np.testing.assert_allclose(jax.jit(lambda w, key=key: circuit(w, key))(w), wanted, atol=1e-12)
+
+
+def test_arrays_that_have_numbers_can_be_read():
+    @single_wire
+    def circuit(w, count):
+        for i in range(int(count)):
+            qml.RX(w[0, i], wires=0)
+        return qml.expval(qml.Z(0))
+
+    w, _ = operands()
+    count = jnp.array(3)
+    np.testing.assert_allclose(jax.jit(lambda w: circuit(w, count))(w), np.cos(w[0].sum()), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*out of bounds:FutureWarning")
+def test_derivatives_of_what_is_out_of_bounds():
+    w, _ = operands()
+
+    def beyond(w):
+        return (w[jnp.asarray([5, 0]), 1],)
+
+    def total(how):
+        return jax.jit(jax.grad(lambda w: jnp.sum(how(w)[0] ** 2)))(w)
+
+    np.testing.assert_array_equal(total(lambda w: rearranged(beyond, w)), total(beyond))
+
+
+def test_no_numbers_at_all():
+    w, x = operands()
+    empty = jax.jit(lambda w, x: tuple(rearranged(lambda w, x: (jnp.stack([x[:0, 0], x[:0, 1]]), w[0]), w, x)))(w, x)
+    assert empty[0].shape == (2, 0)
+    np.testing.assert_array_equal(empty[1], w[0])
+
+
+def test_effects_happen_in_every_call():
+    number = [0.3]
+
+    @single_wire
+    def circuit(w):
+        qml.RX(w[0, 0], wires=0)
+        qml.RX(io_callback(lambda: np.asarray(number[0]), jax.ShapeDtypeStruct((), float)), wires=0)
+        return qml.expval(qml.Z(0))
+
+    w, _ = operands()
+    compiled = jax.jit(circuit)
+    for number[0] in (0.3, 1.0):
+        np.testing.assert_allclose(compiled(w), np.cos(w[0, 0] + number[0]), atol=1e-12)
+
+
+def test_constants_keep_their_precision():
+    w = jnp.arange(12.0, dtype=jnp.float32)
+    constants = np.random.default_rng(2).normal(size=12)
+
+    def mixed(w):
+        return (jnp.stack([v for i in range(12) for v in (w[i].astype(float), jnp.asarray(constants[i]))]),)
+
+    got = jax.jit(lambda w: tuple(rearranged(mixed, w)))(w)[0]
+    assert got.dtype == float
+    np.testing.assert_array_equal(got, mixed(w)[0])
 
 
 def test_a_circuit_without_numbers_of_jax():

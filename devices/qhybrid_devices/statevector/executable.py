@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from qhybrid.errors import DeviceError
 from qhybrid.execution import Executable, Needs, SecondOrder, result_shape
 from qhybrid.program import Program, Slots, State, Variance
 from qhybrid_devices.externals import Directions, Values, accumulate
@@ -217,7 +218,10 @@ class StateVectorExecutable(Executable):
         angles = self._gate_angles.worth_it(values, directions, needs)
         if angles is None or len(angles) > self._most_directions:
             return None
-        passes = list(self._passes(values, along_each(angles, values), count, states=4))
+        try:
+            passes = list(self._passes(values, along_each(angles, values), count, states=4))
+        except DeviceError:  # a sweep along directions needs fewer states, and says so if it does not fit either
+            return None
         width = register_lanes(self.real_dtype)
         return (angles, passes) if all(p.compiled.is_one_tile(width) for p in passes) else None
 

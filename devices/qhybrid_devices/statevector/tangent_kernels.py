@@ -77,8 +77,9 @@ def runs_of(fr, op, lanes, shared):
     """Blocks and spans; with coefficients of each lane, a span is one column of registers."""
     step = 64 // fr.itemsize
     registers, stride = (lanes // step, step) if shared else (1, lanes)
-    size = max(1, BLOCK_BYTES // (4 * 64 * registers))
-    span = min(op[RUN], size)
+    size, span = max(1, BLOCK_BYTES // (4 * 64 * registers)), op[RUN]
+    while span > size:  # a power of two: spans end where runs do
+        span //= 2
     return Runs(size - size % span, span, span * registers, stride)
 
 

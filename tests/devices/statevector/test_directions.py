@@ -17,6 +17,7 @@ from qhybrid.program import (
     Fixed,
     Gate,
     Observable,
+    PauliRotation,
     Preparation,
     Probabilities,
     Slots,
@@ -24,7 +25,7 @@ from qhybrid.program import (
     Term,
     Variance,
 )
-from qhybrid_devices.statevector import memory
+from qhybrid_devices.statevector import engine, hessians, measurement_tangents, memory, preparation
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.plan import PlanOptions
 from qhybrid_devices.statevector.reference import ReferenceExecutable
@@ -285,6 +286,55 @@ def test_nothing_moves(rng, build, options, batch):
     tangents = Slots(np.zeros((4, *slots.shared.shape)))
     (got,) = StateVectorExecutable(program, options=options).jvp(slots, tangents)
     np.testing.assert_array_equal(got, np.zeros((4, 1) if batch is None else (4, batch, 1)))
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """Memory of states with a margin on both sides, which nothing may write to; gives what was allocated."""
+    margin, given = 2048, []
+
+    def allocate(shape, dtype):
+        room = np.full(int(np.prod(shape)) + 2 * margin, 7.25, dtype)
+        given.append(room)
+        return room[margin:-margin].reshape(shape)
+
+    for module in (engine, hessians, measurement_tangents, preparation):
+        monkeypatch.setattr(module, "register_array", allocate)
+    yield
+    assert given
+    for room in given:
+        assert np.all(room[:margin] == 7.25)
+        assert np.all(room[-margin:] == 7.25)
+
+
+@pytest.mark.parametrize(("wires", "batch"), [(5, 40), (6, 24), (6, 72), (7, 20)])
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.usefixtures("guarded")
+def test_numbers_of_registers_that_are_no_power_of_two(rng, build, monkeypatch, wires, batch, threads):
+    """Neighbouring rows are treated together, as many as fit the cache and no more than belong together."""
+    monkeypatch.setenv("QHYBRID_NUM_THREADS", threads)
+    builder = build(rng, wires, batch)
+    for kind in (*ANGLE_KINDS, *ANGLE_KINDS):
+        builder.add("pauli", 1, 0, batched=True)
+        builder.add(kind, 1, 0)
+        builder.add(kind, 2, 0)
+        builder.add(kind, 1, 1)
+    word = PauliRotation("ZZ", builder.angle())
+    for wire in range(wires - 1):
+        builder.gates.append(Gate("ZZ", (wire + 1, wire), replace(word, angle=builder.angle())))
+        builder.gates.append(Gate("X", (wire,), builder.operator("pauli", 1, False)))
+    program, slots = builder.program((Expectation(XYZ), Variance(XYZ)), (Probabilities((1, 2)),)), builder.values()
+    executable = StateVectorExecutable(program)
+    cotangents = tuple(random_like(rng, r) for r in executable.run(slots))
+    needs, k = Needs(), 3
+    tangents = random_tangents(rng, slots, k)
+    for i, moved in enumerate(executable.jvp(slots, tangents)[0]):
+        wanted = difference(lambda x: executable.run(shifted(slots, tangents, i, x)))
+        np.testing.assert_allclose(moved, wanted[0], atol=1e-8)
+    got = executable.second_order(slots, cotangents, tangents, None, needs)
+    for i in range(k):
+        wanted = difference(lambda x: flat(executable.vjp(shifted(slots, tangents, i, x), cotangents, needs)))
+        np.testing.assert_allclose(got.tangents.shared[i], wanted[0], atol=1e-6)
 
 
 def small_program(rng, build, batch, wires=3):
