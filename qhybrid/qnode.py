@@ -26,7 +26,7 @@ from qhybrid.capture.signature import flatten
 from qhybrid.capture.trace import Trace
 from qhybrid.capture.values import concrete
 from qhybrid.catalogue import device
-from qhybrid.circuit import CompiledCircuit, lowered_tape, run_lowered, run_tape
+from qhybrid.circuit import CompiledCircuit, lowered_tape, run_lowered
 from qhybrid.errors import (
     CaptureError,
     DeviceError,
@@ -293,27 +293,30 @@ class QNode(qml.QNode):
         return values if native else found.with_constants(values, leaves)
 
     def _recorded_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
-        recording = record(self.func, args, kwargs, self._shots)
-        self._check_mid_circuit(MidCircuit.of(recording.tape))
-        parts = run_tape(recording.tape, self._backend, self._resolve)
-        return self._finish([recording.restore(p) for p in parts])
+        return self._run_recording(*self._record(args, kwargs))
 
     def _staged_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """The same as :meth:`_recorded_call` while JAX makes a program, of few operations around the circuit's."""
         made: list[tuple[Recording, Lowered, SlotValues]] = []
 
         def slots(args: tuple, kwargs: dict[str, Any]) -> tuple[Any, ...]:
-            recording = record(self.func, args, kwargs, self._shots)
-            self._check_mid_circuit(MidCircuit.of(recording.tape))
-            lowered = lowered_tape(recording.tape, self._backend)
-            values = assemble(lowered)
-            made.append((recording, lowered, values))
-            return values.tensors
+            made.append(self._record(args, kwargs))
+            return made[0][2].tensors
 
         tensors = importlib.import_module("qhybrid.interfaces.jax_moves").rearranged(slots, args, kwargs)
         ((recording, lowered, values),) = made
         if values.host == "jax":
             values = replace(values, tensors=tuple(tensors))
+        return self._run_recording(recording, lowered, values)
+
+    def _record(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Recording, Lowered, SlotValues]:
+        """One run of the function, its circuit, and the values of the circuit's slots."""
+        recording = record(self.func, args, kwargs, self._shots)
+        self._check_mid_circuit(MidCircuit.of(recording.tape))
+        lowered = lowered_tape(recording.tape, self._backend)
+        return recording, lowered, assemble(lowered)
+
+    def _run_recording(self, recording: Recording, lowered: Lowered, values: SlotValues) -> Any:
         parts = run_lowered(lowered, values, recording.tape.shots, self._backend, self._resolve)
         return self._finish([recording.restore(p) for p in parts])
 

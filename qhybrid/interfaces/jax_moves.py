@@ -56,7 +56,7 @@ def _moved(closed: ClosedJaxpr, arrays: Sequence[Any]) -> list[Any] | None:
     dtypes = {s.dtype for s in sources}
     if len(dtypes) != 1 or closed.effects or not all(d in (np.float32, np.float64) for d in dtypes):
         return None
-    if not only_moves(closed.jaxpr, [*unknown, *[True] * len(arrays)]):
+    if moved_outputs(closed.jaxpr, [*unknown, *[True] * len(arrays)]) is None:
         return None
     dtype, size = np.dtype(dtypes.pop()), sum(s.size for s in sources)
     if 2 * size >= 2 ** (np.finfo(dtype).nmant + 1):
@@ -79,13 +79,8 @@ def _moved(closed: ClosedJaxpr, arrays: Sequence[Any]) -> list[Any] | None:
     return [_taken(sources, zero, step != 0) for zero, step in outputs]
 
 
-def only_moves(jaxpr: Jaxpr, moving: Sequence[bool]) -> bool:
-    """Whether all that is done with the inputs marked ``moving`` is to put their numbers elsewhere."""
-    return _follow(jaxpr, moving) is not None
-
-
-def _follow(jaxpr: Jaxpr, moving: Sequence[bool]) -> list[bool] | None:
-    """Which outputs hold numbers of the marked inputs; ``None`` if anything else is done with these."""
+def moved_outputs(jaxpr: Jaxpr, moving: Sequence[bool]) -> list[bool] | None:
+    """Which outputs hold numbers of the inputs marked ``moving``; ``None`` if not all is to put them elsewhere."""
     marks = dict(zip([*jaxpr.constvars, *jaxpr.invars], moving, strict=True))
 
     def is_marked(atom: Any) -> bool:
@@ -96,7 +91,7 @@ def _follow(jaxpr: Jaxpr, moving: Sequence[bool]) -> list[bool] | None:
         found: Sequence[bool] | None = [any(given)] * len(eqn.outvars)
         if any(given):
             if eqn.primitive.name in _CALLS and not eqn.params["jaxpr"].consts:
-                found = _follow(eqn.params["jaxpr"].jaxpr, given)
+                found = moved_outputs(eqn.params["jaxpr"].jaxpr, given)
             elif not _is_move(eqn, given):
                 found = None
         if found is None:

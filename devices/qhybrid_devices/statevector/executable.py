@@ -215,7 +215,7 @@ class StateVectorExecutable(Executable):
         self, values: Values, count: int, directions: Directions, needs: Needs
     ) -> tuple[NDArray, list[Pass]] | None:
         """What :meth:`_by_curvature` goes through, if it is the faster way and its states fit."""
-        angles = self._gate_angles.worth_it(values, directions, needs)
+        angles = self._gate_angles.angles_for(values, directions, needs)
         if angles is None or len(angles) > self._most_directions:
             return None
         try:

@@ -100,7 +100,7 @@ class GateAngles:
         others |= {i for i, count in Counter(met).items() if count > 1}
         return cls(np.array([i for i in met if i not in others], np.int64), frozenset(others))
 
-    def worth_it(self, values: Values, directions: Directions, needs: Needs) -> NDArray | None:
+    def angles_for(self, values: Values, directions: Directions, needs: Needs) -> NDArray | None:
         """The angles of which all second derivatives are found sooner than those along the directions.
 
         Args:
