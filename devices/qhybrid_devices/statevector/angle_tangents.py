@@ -11,22 +11,15 @@ from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import flat
 from qhybrid_devices.statevector.lane_kernels import is_met, lane_controls, walk_of
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat
-from qhybrid_devices.statevector.sweeps import apply_one, sweep_one
+from qhybrid_devices.statevector.sweeps import apply_one, copy, sweep_one
 from qhybrid_devices.statevector.table import CMASK, CVAL, FORM, LANE_CMASK, LANES
-
-
-@row_kernel
-def copy_state(source, target):
-    """Copy a state, flat and a whole number of registers."""
-    for i in range(0, source.shape[0], 64 // source.itemsize):
-        save(target, i, load(source, i))
 
 
 @row_kernel
 def keep_one(psi, kept, places, c, i, now):
     """Copy chunk ``c`` of ``psi`` to its place before operation ``i``, if it has one and this is the time."""
     if now and places[i] >= 0:
-        copy_state(flat(psi[c]), flat(kept[places[i], c]))
+        copy(flat(psi[c]), flat(kept[places[i], c]))
 
 
 # ------------------------------------------------------------------ lanes are samples
@@ -85,7 +78,7 @@ def grow_tangents(kept, places, movers, starts, out, i0, i1, ops, bits, ms, ml, 
     for item in range(i0, i1):
         s, d, c = item // (k * chunks), item // chunks % k, item % chunks
         fr, fi = flat(out[s, d, c, 0]), flat(out[s, d, c, 1])
-        copy_state(flat(kept[s, places[starts[d]], c]), flat(out[s, d, c]))
+        copy(flat(kept[s, places[starts[d]], c]), flat(out[s, d, c]))
         for t in range(starts[d] - 2, ops.shape[0]):
             undoing, moving = t == starts[d] - 2, t == starts[d] - 1
             i = movers[d] if undoing or moving else t
@@ -135,7 +128,7 @@ def sweep_grow_tangents(
     for item in range(i0, i1):
         s, d, c = item // (k * chunks), item // chunks % k, item % chunks
         fr, fi = flat(out[s, d, c, 0]), flat(out[s, d, c, 1])
-        copy_state(flat(kept[s, places[starts[d]], c]), flat(out[s, d, c]))
+        copy(flat(kept[s, places[starts[d]], c]), flat(out[s, d, c]))
         for t in range(starts[d] - 2, ops.shape[0]):
             undoing, moving = t == starts[d] - 2, t == starts[d] - 1
             i = movers[d] if undoing or moving else t

@@ -22,11 +22,11 @@ from qhybrid_devices.statevector.angle_tangents import (
 from qhybrid_devices.statevector.directions import Pass
 from qhybrid_devices.statevector.duals import DualState
 from qhybrid_devices.statevector.engine import Coefficients, CoefficientTangents, Layout, coefficients, lane_signs
-from qhybrid_devices.statevector.measure import row_products
 from qhybrid_devices.statevector.measurement_tangents import result_tangents, seed_tangents
 from qhybrid_devices.statevector.measurements import seed
 from qhybrid_devices.statevector.plan import Plan
 from qhybrid_devices.statevector.preparation import initial_state
+from qhybrid_devices.statevector.row_products import row_products
 from qhybrid_devices.statevector.simd import register_array, register_lanes
 from qhybrid_devices.statevector.tangents import coefficient_tangents
 from qhybrid_devices.statevector.threads import Part, parallel

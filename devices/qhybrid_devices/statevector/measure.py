@@ -15,8 +15,6 @@ from qhybrid_devices.statevector.simd import borrowed, exchange, exchanged, load
 
 #: Rows whose moments are summed in the precision of the states before they join a sum in double precision.
 BLOCK = 64
-#: Numbers of a row whose products with others are summed at a time: four rows of them fit the first-level cache.
-PAIR_BLOCK = 1 << 9
 
 
 @row_kernel
@@ -228,7 +226,7 @@ def apply_words_to_few(psi, out, c0, c1, j0, j1, groups, words, weights, add):
                         out[c, 1, j, 0] += weight * psi[p, 1, h, 0]
 
 
-# ------------------------------------------------------------------ probabilities, overlaps and samples
+# ------------------------------------------------------------------ probabilities and samples
 
 
 @row_kernel
@@ -282,56 +280,6 @@ def weigh_outcomes(psi, c0, c1, masks, weights):
             for t in range(lanes):
                 re[t] *= w[t]
                 im[t] *= w[t]
-
-
-@kernel
-def row_products(bras, kets, first, last, later, out):
-    """``sum_i bras[a, i] kets[b, i]`` for the rows ``4 first <= a < 4 last`` and all ``b``, added to ``out[a, b]``.
-
-    Four rows of ``out`` by four columns at a time, whose sums stay in registers. For small matrices a BLAS is no
-    faster, and its threads stay awake in the way of others.
-
-    Args:
-        bras, kets: ``(n, R)`` and ``(m, R)``, a whole number of registers a row
-        first, last: which rows
-        later: whether only ``b >= a`` are wanted; some of the others are written too
-        out: double precision ``(n, m)``
-    """
-    bras, kets = borrowed(bras), borrowed(kets)
-    n, m, size = bras.shape[0], kets.shape[0], bras.shape[1]
-    f, g, block = flat(bras), flat(kets), np.empty((4, 4), out.dtype)
-    for start in range(0, size, PAIR_BLOCK):
-        stop = min(start + PAIR_BLOCK, size)
-        for a in range(4 * first, min(4 * last, n), 4):
-            for b in range(a if later else 0, m, 4):
-                product_block(f, g, n, m, size, start, stop, a, b, block)
-                for i in range(a, min(a + 4, n)):
-                    for j in range(b, min(b + 4, m)):
-                        out[i, j] += block[i - a, j - b]
-
-
-@row_kernel
-def product_block(f, g, n, m, size, start, stop, a, b, sums):
-    """The products of four rows with four, as far as the numbers ``start .. stop - 1`` of each go."""
-    step, zero, end = 64 // f.itemsize, splat(f.dtype.type(0)), (n - 1) * size
-    o, p, q, r = a * size, min((a + 1) * size, end), min((a + 2) * size, end), min((a + 3) * size, end)
-    end = (m - 1) * size
-    w, x, y, z = b * size, min((b + 1) * size, end), min((b + 2) * size, end), min((b + 3) * size, end)
-    ow = ox = oy = oz = pw = px = py = pz = qw = qx = qy = qz = rw = rx = ry = rz = zero
-    for i in range(start, stop, step):
-        s, t, u, v = load(f, o + i), load(f, p + i), load(f, q + i), load(f, r + i)
-        ket = load(g, w + i)
-        ow, pw, qw, rw = ow + s * ket, pw + t * ket, qw + u * ket, rw + v * ket
-        ket = load(g, x + i)
-        ox, px, qx, rx = ox + s * ket, px + t * ket, qx + u * ket, rx + v * ket
-        ket = load(g, y + i)
-        oy, py, qy, ry = oy + s * ket, py + t * ket, qy + u * ket, ry + v * ket
-        ket = load(g, z + i)
-        oz, pz, qz, rz = oz + s * ket, pz + t * ket, qz + u * ket, rz + v * ket
-    sums[0, 0], sums[0, 1], sums[0, 2], sums[0, 3] = total(ow), total(ox), total(oy), total(oz)
-    sums[1, 0], sums[1, 1], sums[1, 2], sums[1, 3] = total(pw), total(px), total(py), total(pz)
-    sums[2, 0], sums[2, 1], sums[2, 2], sums[2, 3] = total(qw), total(qx), total(qy), total(qz)
-    sums[3, 0], sums[3, 1], sums[3, 2], sums[3, 3] = total(rw), total(rx), total(ry), total(rz)
 
 
 @kernel

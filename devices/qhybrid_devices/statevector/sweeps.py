@@ -13,6 +13,14 @@ from qhybrid_devices.statevector.product import product_cotangents, product_stat
 from qhybrid_devices.statevector.simd import borrowed, load, save
 from qhybrid_devices.statevector.table import DIAGONAL, FLIP, FORM, KIND, LANES, OUTER_ZMASK, PAULI, U2
 
+
+@row_kernel
+def copy(source, target):
+    """Copy a flat array, a whole number of registers."""
+    for i in range(0, source.shape[0], 64 // source.itemsize):
+        save(target, i, load(source, i))
+
+
 # ------------------------------------------------------------------ lanes are samples
 
 

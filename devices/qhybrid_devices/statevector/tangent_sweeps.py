@@ -12,8 +12,8 @@ from qhybrid_devices.statevector import kernels, lane_kernels, tangent_kernels, 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.kernels import flat, parity
 from qhybrid_devices.statevector.product_tangents import product_dual_cotangents, product_duals
-from qhybrid_devices.statevector.simd import borrowed, load, save, splat
-from qhybrid_devices.statevector.sweeps import apply_one, gather, scatter, sweep_one
+from qhybrid_devices.statevector.simd import borrowed, save, splat
+from qhybrid_devices.statevector.sweeps import apply_one, copy, gather, scatter, sweep_one
 from qhybrid_devices.statevector.table import DENSE, DIAGONAL, FORM, KIND, LANES, OUTER_ZMASK, PARAM, PAULI, U2, WIDTH
 from qhybrid_devices.statevector.tangent_kernels import Directions
 
@@ -149,13 +149,6 @@ def group_places(dirs, first, last, births, before, c, chunks, plane, at, which)
 def planes_at(x, o, plane):
     """Real and imaginary part of the state at ``o`` of a flat array."""
     return x[o : o + plane], x[o + plane : o + 2 * plane]
-
-
-@row_kernel
-def copy(source, target):
-    """Copy a plane, a whole number of registers."""
-    for i in range(0, source.shape[0], 64 // source.itemsize):
-        save(target, i, load(source, i))
 
 
 # ------------------------------------------------------------------ lanes are samples
