@@ -1,7 +1,7 @@
 """qhybrid: PennyLane circuits as differentiable nodes that run at the speed of the machine.
 
-``import qhybrid as qml`` is a drop-in for ``import pennylane as qml``: the QNode and its layers are qhybrid's, every
-other name is PennyLane's.
+``import qhybrid as qml`` is a drop-in for ``import pennylane as qml``: the QNode, its layers, ``grad`` and the
+optimizers that step along it are qhybrid's, every other name is PennyLane's.
 """
 
 from __future__ import annotations
@@ -25,13 +25,24 @@ from qhybrid.errors import (
 from qhybrid.qnode import QNode, qnode
 
 if TYPE_CHECKING:
+    from qhybrid.differentiate import grad
     from qhybrid.drawing import graph
     from qhybrid.explanation import Explanation
     from qhybrid.jobs import JobPolicy, jobs_of, set_jobs
+    from qhybrid.optimize.descent import (
+        AdagradOptimizer,
+        AdamOptimizer,
+        GradientDescentOptimizer,
+        MomentumOptimizer,
+        NesterovMomentumOptimizer,
+        RMSPropOptimizer,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdagradOptimizer",
+    "AdamOptimizer",
     "BudgetError",
     "CaptureError",
     "CircuitError",
@@ -39,12 +50,17 @@ __all__ = [
     "DifferentiationError",
     "Explanation",
     "FallbackWarning",
+    "GradientDescentOptimizer",
     "JobError",
     "JobPolicy",
+    "MomentumOptimizer",
+    "NesterovMomentumOptimizer",
     "QHybridError",
     "QNode",
+    "RMSPropOptimizer",
     "TransientError",
     "device",
+    "grad",
     "graph",
     "jobs_of",
     "qnode",
@@ -55,8 +71,15 @@ __all__ = [
 _LAZY = frozenset({"bridge", "numpy", "optimize", "qnn", "testing"})
 #: Modules of what few programs ask for; they are imported when one does.
 _LAZY_NAMES = {
+    "AdagradOptimizer": "optimize.descent",
+    "AdamOptimizer": "optimize.descent",
     "Explanation": "explanation",
+    "GradientDescentOptimizer": "optimize.descent",
     "JobPolicy": "jobs",
+    "MomentumOptimizer": "optimize.descent",
+    "NesterovMomentumOptimizer": "optimize.descent",
+    "RMSPropOptimizer": "optimize.descent",
+    "grad": "differentiate",
     "graph": "drawing",
     "jobs_of": "jobs",
     "set_jobs": "jobs",

@@ -19,9 +19,9 @@ from qhybrid.capture.lowering import Lowered, lower
 from qhybrid.capture.observables import Output, ScalarOutput
 from qhybrid.capture.postselection import RARE, RARE_SHIFTED, RARE_SINGLE, PostselectedProbabilities, PostselectedScalar
 from qhybrid.execution import Circuit, Function
-from qhybrid.gradients import Arranged, CircuitFunction, GradientMethod, Refused, resolve
+from qhybrid.gradients import Arranged, Arrangement, CircuitFunction, GradientMethod, Refused, resolve
 from qhybrid.interfaces import autograd
-from qhybrid.program import Program
+from qhybrid.program import Angle, Program
 
 #: In place of the gradient of quotients of sampled numbers.
 BIASED = Refused(
@@ -52,6 +52,11 @@ class CompiledCircuit:
         return all(isinstance(o, ScalarOutput) and o.index == i for i, o in enumerate(self.outputs))
 
     @cached_property
+    def is_one_number(self) -> bool:
+        """Whether one scalar is all that it gives."""
+        return self.only_scalars and len(self.outputs) == 1 and not self.program.tensors
+
+    @cached_property
     def _has_jvp(self) -> bool:
         return self.device.compile(self.program).has_jvp
 
@@ -74,15 +79,26 @@ class CompiledCircuit:
             method: how the host differentiates the results
             shots: samples a measurement basis, ``None`` for exact results
         """
-        key = (method, shots, values.arrangements, values.constant)
-        function = self._functions.get(key)
-        if function is None:
-            circuit = Circuit(self.program, self.device.compile, shots, self.device.new_rng)
-            function = CircuitFunction(circuit, self.differentiated(method, shots), values.constant)
-            if values.arrangements:
-                function = Arranged(function, values.arrangements)
-            self._functions[key] = function
+        function = self.function(method, shots, values.constant, values.arrangements)
         return interfaces.apply(values.host, function, values.tensors)
+
+    def function(
+        self,
+        method: GradientMethod,
+        shots: int | None = None,
+        constant: frozenset[Angle] = frozenset(),
+        arrangements: tuple[Arrangement, ...] = (),
+    ) -> Function:
+        """The results as a function of the slots, or of arrays that are arranged as slots."""
+        key = (method, shots, arrangements, constant)
+        found = self._functions.get(key)
+        if found is None:
+            circuit = Circuit(self.program, self.device.compile, shots, self.device.new_rng)
+            found = CircuitFunction(circuit, self.differentiated(method, shots), constant)
+            if arrangements:
+                found = Arranged(found, arrangements)
+            self._functions[key] = found
+        return found
 
     def measured(self, values: SlotValues, method: GradientMethod, shots: int | None) -> list[Any]:
         """One value of the host for each measurement; see :meth:`results`."""

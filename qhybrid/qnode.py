@@ -8,7 +8,7 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,12 @@ from qhybrid.capture.assembly import SlotValues, assemble
 from qhybrid.capture.deferral import MidCircuit
 from qhybrid.capture.lowering import Lowered, lower
 from qhybrid.capture.recording import Recording, record
-from qhybrid.capture.signature import flatten
+from qhybrid.capture.signature import Key, flatten
 from qhybrid.capture.trace import Trace
 from qhybrid.capture.values import concrete
 from qhybrid.catalogue import device
 from qhybrid.circuit import CompiledCircuit, lowered_tape, run_lowered
+from qhybrid.differentiate import without_graph
 from qhybrid.errors import (
     CaptureError,
     DeviceError,
@@ -478,21 +479,44 @@ class QNode(qml.QNode):
             variances
 
         """
-        if isinstance(self._method, PhysicsAware):
+        found = self._traced(args, kwargs)
+        if found is None:
+            return None
+        entry, _, leaves = found
+        if not (entry.trace.sequence and entry.circuit.only_scalars):
+            return None
+        (shots,) = self._each_shots()
+        return entry.circuit.results(self._values(entry.trace, leaves), self._resolve(shots), shots)[0]
+
+    def value_and_gradients(
+        self, args: tuple, kwargs: dict[str, Any], argnums: Sequence[int]
+    ) -> tuple[Any, tuple[Any, ...]] | None:
+        """What :func:`pennylane.grad` gives, where no graph of autograd's is needed for it.
+
+        Args:
+            args, kwargs: of a call
+            argnums: positions in ``args`` of what is differentiated
+
+        Returns:
+            the value and the gradient by each of these arguments; ``None`` if there is more to it than one exact
+            expectation value of angles that are numbers of real arrays, scaled and shifted by constants
+        """
+        if self._interface not in (Interface.AUTO, Interface.AUTOGRAD) or self._each_shots() is not EXACT:
+            return None
+        found = self._traced(args, kwargs)
+        return None if found is None else without_graph(*found, self._resolve(None), argnums)
+
+    def _traced(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Entry, Key, list] | None:
+        """The trace that this call runs, with its arguments taken apart; ``None`` if a call does anything else."""
+        if isinstance(self._method, PhysicsAware) or len(self._each_shots()) > 1:
             return None
         if self._not_compiled(kwargs) is not None or not self._trace or self._cache.untraceable is not None:
             return None
-        numbers = self._each_shots()
-        if len(numbers) > 1:
-            return None
         try:
             key, leaves = flatten(args, kwargs)
-            entry = self._entry(key, leaves)
+            return self._entry(key, leaves), key, leaves
         except CaptureError:
             return None  # the ordinary call that follows reports the cause
-        if not (entry.trace.sequence and entry.circuit.only_scalars):
-            return None
-        return entry.circuit.results(self._values(entry.trace, leaves), self._resolve(numbers[0]), numbers[0])[0]
 
     def update(self, **kwargs: Any) -> QNode:
         """A new QNode with some settings changed; see :meth:`pennylane.QNode.update`."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from autograd.tracer import Box
+from numpy.typing import NDArray
 
 from qhybrid.capture.assembly import SlotValues
 from qhybrid.capture.hosts import AutogradHost, Host, NumpyHost, TorchHost
@@ -88,6 +89,21 @@ class Prologue:
             return SlotValues(self._host_name, self._plan.run(leaves, host))
         live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f, _ in whole]
         return SlotValues(self._host_name, tuple(map(host.array, live)), tuple([a for _, a in whole]))
+
+    @property
+    def pulls_back(self) -> bool:
+        """Whether :meth:`pulled_back` knows how."""
+        return self._plan.transposed is not None and self._host_name != "torch"
+
+    def pulled_back(self, cotangents: NDArray) -> dict[int | None, NDArray]:
+        """Cotangents of the leaves that the angles are made of, by their positions.
+
+        Args:
+            cotangents: of the shared angles, which are all slots there are; see :attr:`pulls_back`
+        """
+        assert self._plan.transposed is not None
+        found = self._plan.transposed(cotangents)
+        return {leaf.position: c for leaf, c in zip(self._plan.leaves, found, strict=True)}
 
     @property
     def is_affine(self) -> bool:

@@ -21,6 +21,7 @@ from qhybrid.capture.folding import Elements, Folder, Pending, arrange, constant
 from qhybrid.capture.plan import Elementwise, Gather, Leaf, Load, Piece, Plan, Replay
 from qhybrid.capture.replay import CAPTURED, INPUT, references
 from qhybrid.capture.tracer import Graph, Tracer
+from qhybrid.capture.transposed import Transposed
 from qhybrid.gradients import Arrangement
 
 
@@ -307,6 +308,7 @@ def compile_plan(
         origins=tuple(tuple(_origin(folder, r) for r in rows) for rows in described),  # type: ignore[arg-type]
         constants=tuple(scheduler.constants),
         arrangements=() if steps or arrays else _arrangements(graph, leaves, vector, matrix),
+        transposed=None if steps or arrays or batched else _transposed(graph, leaves, described[0]),
     )
 
 
@@ -336,6 +338,15 @@ def _arrangements(
             return ()
         found.append((own[0], Arrangement(np.shape(graph.nodes[own[0].index].value), str(own[0].layout))))
     return tuple(found)
+
+
+def _transposed(graph: Graph, leaves: Sequence[Leaf], rows: Sequence[Elements]) -> Transposed | None:
+    """How cotangents of shared angles become those of the leaves, if these are real numbers."""
+    if not rows or any(leaf.layout is None for leaf in leaves):
+        return None
+    shapes = [np.shape(graph.nodes[leaf.index].value) for leaf in leaves]
+    numbers, scales = (np.array([getattr(row, field) for row in rows]) for field in ("ids", "scale"))
+    return Transposed.of(shapes, numbers, scales)
 
 
 def _value(root: Any) -> Any:

@@ -1,8 +1,9 @@
-"""What PennyLane's optimizers lack: natural gradients without a P x P matrix. Every other name is PennyLane's.
+"""Optimizers: natural gradients without a P x P matrix, and PennyLane's. Every other name is PennyLane's.
 
 * :func:`fubini_study`: the metric of a QNode's states as a linear operator, :class:`Metric`.
 * :class:`NaturalGradient`, :class:`ImaginaryTime`: optimizers in PennyLane's style.
 * :class:`TorchNaturalGradient`: an optimizer of PyTorch's, imported when it is first asked for.
+* :class:`GradientDescentOptimizer` and five others: PennyLane's, with gradients as of :class:`qhybrid.grad`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qhybrid._fallthrough import fall_through
+from qhybrid.optimize.descent import (
+    AdagradOptimizer,
+    AdamOptimizer,
+    GradientDescentOptimizer,
+    MomentumOptimizer,
+    NesterovMomentumOptimizer,
+    RMSPropOptimizer,
+)
 from qhybrid.optimize.metric import Metric, fubini_study
 from qhybrid.optimize.natural_gradient import ImaginaryTime, NaturalGradient
 from qhybrid.optimize.solver import Solution, Solver
@@ -18,9 +27,15 @@ if TYPE_CHECKING:
     from qhybrid.optimize.torch import TorchNaturalGradient as TorchNaturalGradient
 
 __all__ = [
+    "AdagradOptimizer",
+    "AdamOptimizer",
+    "GradientDescentOptimizer",
     "ImaginaryTime",
     "Metric",
+    "MomentumOptimizer",
     "NaturalGradient",
+    "NesterovMomentumOptimizer",
+    "RMSPropOptimizer",
     "Solution",
     "Solver",
     "TorchNaturalGradient",
