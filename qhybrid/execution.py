@@ -180,6 +180,11 @@ class Circuit:
         """The program, compiled."""
         return self.compile(self.program)
 
+    @cached_property
+    def samples(self) -> tuple[bool, ...]:
+        """Which of the results are raw samples, that have no derivative."""
+        return (False, *(isinstance(t, Samples) for t in self.program.tensors))
+
     def run(self, slots: Slots) -> tuple[NDArray, ...]:
         """Results at ``slots``: exact ones, or sampled ones if the circuit has shots."""
         if self.shots is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from qhybrid.execution import Function
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Arrangement:
     """How a slot holds an array: flat, or as rows with the batch last. Mapped axes stay in front.
 
@@ -31,23 +32,29 @@ class Arrangement:
     shape: tuple[int, ...]
     layout: str
 
+    @cached_property
+    def moved(self) -> tuple[int, ...]:
+        """Shape of the array with the batch, if there is one, as its last axis."""
+        return (*self.shape[1:], self.shape[0]) if self.layout == "leading" else self.shape
+
+    @cached_property
+    def slot(self) -> tuple[int, ...]:
+        """Shape of the slot."""
+        return (math.prod(self.shape),) if self.layout == "vector" else (math.prod(self.moved[:-1]), self.moved[-1])
+
     def arrange(self, array: NDArray) -> NDArray:
         """The array as a slot holds it."""
         front = array.ndim - len(self.shape)
         mapped = array.shape[:front]
-        if self.layout == "vector":
-            return array.reshape(*mapped, math.prod(self.shape))
         if self.layout == "leading":
-            return _moved(array, front, -1).reshape(*mapped, math.prod(self.shape[1:]), self.shape[0])
-        return array.reshape(*mapped, math.prod(self.shape[:-1]), self.shape[-1])
+            array = _moved(array, front, -1)
+        return array.reshape(mapped + self.slot)
 
     def restore(self, array: NDArray) -> NDArray:
         """The inverse of :meth:`arrange`."""
-        front = array.ndim - (1 if self.layout == "vector" else 2)
-        mapped = array.shape[:front]
-        if self.layout == "leading":
-            return _moved(array.reshape((*mapped, *self.shape[1:], self.shape[0])), -1, front)
-        return array.reshape((*mapped, *self.shape))
+        front = array.ndim - len(self.slot)
+        array = array.reshape(array.shape[:front] + self.moved)
+        return _moved(array, -1, front) if self.layout == "leading" else array
 
 
 def _moved(array: NDArray, source: int, target: int) -> NDArray:
@@ -107,11 +114,20 @@ class Arranged(Function):
         return tuple((array.shape, kind) for array, (_, kind) in zip(shaped, found, strict=True))
 
     def _arranged(self, inputs: Sequence[NDArray]) -> list[NDArray]:
-        pairs = zip(inputs, self._inputs, strict=False)
-        return [*(x if a is None else a.arrange(x) for x, a in pairs), *inputs[len(self._inputs) :]]
+        return _each(inputs, self._inputs, Arrangement.arrange)
 
     def _restored(self, outputs: Sequence[NDArray]) -> tuple[NDArray, ...]:
-        if not self._outputs:
-            return tuple(outputs)
-        pairs = zip(outputs, self._outputs, strict=False)
-        return (*(y if a is None else a.restore(y) for y, a in pairs), *outputs[len(self._outputs) :])
+        return tuple(_each(outputs, self._outputs, Arrangement.restore) if self._outputs else outputs)
+
+
+def _each(
+    arrays: Sequence[NDArray],
+    arrangements: tuple[Arrangement | None, ...],
+    change: Callable[[Arrangement, NDArray], NDArray],
+) -> list[NDArray]:
+    """The arrays, the first ones changed by their arrangements."""
+    found = list(arrays)
+    for i, arrangement in enumerate(arrangements):
+        if arrangement is not None:
+            found[i] = change(arrangement, found[i])
+    return found

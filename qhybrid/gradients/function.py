@@ -88,9 +88,7 @@ class CircuitFunction(Function):
         found = self._derivatives.get(("pullback", needs))
         if found is None:
             found = self._derivatives["pullback", needs] = self._derived(self._signature.pulled_back(needs))
-        if residual is None:
-            return found
-        return self._derived(found._signature, residual)
+        return found if residual is None else found._keeping(residual)
 
     def pushforward(self, moving: tuple[bool, ...]) -> CircuitFunction:
         """The Jacobian-vector product; see :meth:`Function.pushforward`."""
@@ -106,6 +104,13 @@ class CircuitFunction(Function):
     def _derived(self, signature: Signature, residual: _Kept | None = None) -> CircuitFunction:
         return CircuitFunction(self.circuit, self.method, signature=signature, residual=residual)
 
+    def _keeping(self, residual: _Kept) -> CircuitFunction:
+        """The same function with the residual of an evaluation; it shares everything else."""
+        found = CircuitFunction.__new__(CircuitFunction)
+        found.__dict__.update(self.__dict__)
+        found._kept = residual
+        return found
+
     # ---------------------------------------------------------------- evaluation
 
     def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
@@ -116,19 +121,19 @@ class CircuitFunction(Function):
         if sig.sizes or not sig.is_plain:
             return self._call_mapped(inputs)
         slots = self._slots(inputs)
-        if sig.kinds == {Kind.VALUE}:
+        if sig.gives_values:
             return self.circuit.run(slots)
         cotangents = self._results(Kind.COTANGENT, inputs, lambda value, _: _double(value))
         assert cotangents is not None
         circuit, cotangents = self._active(self.circuit, cotangents)
         found = self.method.vjp(circuit, slots, cotangents, sig.needs, self._residual(()))
         pairs = zip(sig.outputs, sig.positions, strict=True)
-        return tuple(_like(entry(found, p), inputs[k]) for p, k in pairs if k is not None)
+        return tuple([_like(entry(found, p), inputs[k]) for p, k in pairs if k is not None])
 
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
         """The outputs and, of the results themselves, what the gradient method keeps for the derivative."""
         sig = self._signature
-        if sig.kinds != {Kind.VALUE} or self.circuit.shots is not None:
+        if not sig.gives_values or self.circuit.shots is not None:
             return self(*inputs), None
         if 1 in sig.sizes:
             outputs, residual = self._reduced.forward(*self._squeezed(inputs))
@@ -168,8 +173,8 @@ class CircuitFunction(Function):
 
     def _slots(self, inputs: Sequence[NDArray]) -> Slots:
         sig = self._signature
-        index = sig.indices(Kind.VALUE)
-        slots = gather([sig.inputs[k] for k in index], [inputs[k] for k in index], len(self.circuit.program.arrays))
+        values = [inputs[k] for k in sig.indices(Kind.VALUE)]
+        slots = gather(sig.slots, values, len(self.circuit.program.arrays))
         if Kind.VALUE in sig.kinds:
             check_slots(self.circuit.program, slots)
         return slots
@@ -177,9 +182,13 @@ class CircuitFunction(Function):
     def _results(self, kind: Kind, inputs: Sequence[NDArray], convert: Any) -> tuple[NDArray, ...] | None:
         """The inputs that are derivatives of results, zero for those that are not given; ``None`` without any."""
         sig = self._signature
-        given = {sig.inputs[k].place: convert(inputs[k], sig.inputs[k]) for k in sig.indices(kind)}
-        if not given:
+        index = sig.indices(kind)
+        if not index:
             return None
+        converted = [convert(inputs[k], sig.inputs[k]) for k in index]
+        if len(index) == len(self.circuit.samples):
+            return tuple(converted)
+        given = {sig.inputs[k].place: value for k, value in zip(index, converted, strict=True)}
         found = []
         for p in primal(self.circuit.program).outputs:
             if p.place not in given:
@@ -191,17 +200,13 @@ class CircuitFunction(Function):
 
     def _active(self, circuit: Circuit, cotangents: tuple[NDArray, ...]) -> tuple[Circuit, tuple[NDArray, ...]]:
         """The circuit without raw samples, and the cotangents of what is left."""
-        passive = self._passive
-        if not any(passive):
+        passive = self.circuit.samples
+        if True not in passive:
             return circuit, cotangents
         if any(p and c.any() for p, c in zip(passive, cotangents, strict=True)):
             raise DifferentiationError("Samples have no derivative. Differentiate expval, var or probs instead.")
         active = circuit.rewritten(without_samples(circuit.program))
         return active, tuple(c for p, c in zip(passive, cotangents, strict=True) if not p)
-
-    @cached_property
-    def _passive(self) -> tuple[bool, ...]:
-        return tuple(p.passive for p in primal(self.circuit.program).outputs)
 
     # ---------------------------------------------------------------- mapped axes of one element
 
@@ -277,7 +282,7 @@ class CircuitFunction(Function):
             circuit, cotangents = self._active(circuit, point.cotangents)
             residual = self._residual(self._array_lanes)
             return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs, residual)}
-        if any(self._passive):
+        if any(self.circuit.samples):
             circuit = circuit.rewritten(without_samples(circuit.program))
         if kinds == {Kind.TANGENT}:
             assert point.tangents is not None
@@ -308,13 +313,13 @@ class CircuitFunction(Function):
         _, cotangents = self._active(circuit, point.cotangents)
         moving = point.cotangent_tangents
         if moving is not None:
-            moving = tuple(c for p, c in zip(self._passive, moving, strict=True) if not p)
+            moving = tuple(c for p, c in zip(self.circuit.samples, moving, strict=True) if not p)
         return self.method.second_order(circuit, point.slots, cotangents, point.tangents, moving, needs, wanted)
 
     def _with_passive(self, results: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         """Tangents of all results, given those that have any; what stands for samples, which do not move, is empty."""
         active = iter(results)
-        return tuple(np.empty(0) if p else next(active) for p in self._passive)
+        return tuple(np.empty(0) if p else next(active) for p in self.circuit.samples)
 
     @cached_property
     def _array_lanes(self) -> tuple[bool, ...]:
@@ -353,7 +358,7 @@ def _double(cotangent: NDArray) -> NDArray:
 
 def _like(cotangent: NDArray, primal: NDArray) -> NDArray:
     """The cotangent of a real input is real."""
-    return cotangent if np.iscomplexobj(primal) or not np.iscomplexobj(cotangent) else cotangent.real
+    return cotangent.real if cotangent.dtype.kind == "c" and primal.dtype.kind != "c" else cotangent
 
 
 def _batch(ports: Sequence[Port], inputs: Sequence[Any]) -> int:

@@ -48,6 +48,16 @@ class Signature:
         return frozenset(p.kind for p in self.outputs) - {_UNUSED}
 
     @cached_property
+    def gives_values(self) -> bool:
+        """Whether the outputs are the results, and nothing else."""
+        return self.kinds == {_VALUE}
+
+    @cached_property
+    def slots(self) -> tuple[Port, ...]:
+        """The inputs that are slots."""
+        return tuple(p for p in self.inputs if p.kind is _VALUE)
+
+    @cached_property
     def is_plain(self) -> bool:
         """Whether this is the results, or a first pullback of theirs, and nothing else."""
         return self.kinds in ({_VALUE}, {_COTANGENT}) and not any(p.kind is _UNUSED for p in self.outputs)

@@ -44,7 +44,7 @@ class _Node(torch.autograd.Function):
         """Save the inputs; outputs that are not floating point have no derivative."""
         _keep(ctx, *inputs)
         ctx.save_for_forward(*inputs[1:])
-        ctx.active = [y.is_floating_point() or y.is_complex() for y in output]
+        ctx.active = _active(output)
         _mark(ctx, output)
 
     @staticmethod
@@ -106,9 +106,14 @@ def _keep(ctx: Any, call: _Call, *tensors: torch.Tensor) -> None:
 
 
 def _mark(ctx: Any, output: tuple[torch.Tensor, ...]) -> None:
-    passive = [y for y in output if not (y.is_floating_point() or y.is_complex())]
-    if passive:
-        ctx.mark_non_differentiable(*passive)
+    active = _active(output)
+    if not all(active):
+        ctx.mark_non_differentiable(*[y for y, a in zip(output, active, strict=True) if not a])
+
+
+def _active(output: tuple[torch.Tensor, ...]) -> list[bool]:
+    """Which outputs have a derivative: those that are floating point."""
+    return [y.is_floating_point() or y.is_complex() for y in output]
 
 
 def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -125,7 +130,7 @@ def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...
 
 
 def _in_graph(tensors: Sequence[torch.Tensor]) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return torch.is_grad_enabled() and any([t.requires_grad for t in tensors])
 
 
 def _run(call: _Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -171,7 +176,7 @@ def _evaluate(call: _Call, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Ten
     else:
         outputs = call.function(*arrays)
     real = _widest(tuple([t.dtype for t in tensors]))
-    device = next((t.device for t in tensors if not t.is_cpu), None)
+    device = None if all([t.is_cpu for t in tensors]) else next(t.device for t in tensors if not t.is_cpu)
     return tuple([_to_torch(y, real, device) for y in outputs])
 
 
@@ -180,9 +185,8 @@ _NUMPYS = {torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
 
 
 def _to_numpy(tensor: torch.Tensor) -> NDArray:
-    if tensor.dtype is torch.float64 and tensor.is_cpu and not (tensor.is_neg() or tensor._is_zerotensor()):
-        return tensor.detach().numpy()
-    return tensor.to(_NUMPYS.get(tensor.dtype, tensor.dtype)).numpy(force=True)
+    lacking = _NUMPYS.get(tensor.dtype)
+    return (tensor if lacking is None else tensor.to(lacking)).numpy(force=True)
 
 
 @lru_cache(maxsize=256)
@@ -195,8 +199,10 @@ def _widest(dtypes: tuple[torch.dtype, ...]) -> torch.dtype:
 def _to_torch(array: NDArray, real: torch.dtype, device: torch.device | None) -> torch.Tensor:
     flags = array.flags
     tensor = torch.from_numpy(array if flags.c_contiguous and flags.writeable else array.copy())
+    if tensor.dtype is real and device is None:
+        return tensor
     dtype = tensor.dtype if array.dtype.kind not in "fc" else _complex(real) if array.dtype.kind == "c" else real
-    return tensor if tensor.dtype is dtype and device is None else tensor.to(device or tensor.device, dtype)
+    return tensor.to(device or tensor.device, dtype)
 
 
 def _complex(real: torch.dtype) -> torch.dtype:

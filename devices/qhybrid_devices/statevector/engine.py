@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -56,12 +57,12 @@ class Layout:
     dtype: np.dtype
     parallel_work: int
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape of the array of all states."""
         return (self.chunks, 2, 1 << self.num_wires, self.lanes)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Lanes of all chunks together."""
         return self.chunks * self.lanes
@@ -102,17 +103,17 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     """Coefficients of the operations of a plan."""
     ms = plan.shared_constants.astype(layout.dtype)
     ml = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
-    inputs = (plan.comps, plan.factors, plan.constants, values.shared, values.batched)
     column = ms.reshape(-1, 1)
 
-    def task(start: int, stop: int) -> None:
+    def task(part: Part) -> None:
         memory = scratch_memory(plan.most_terms, plan.most_factors, 1)
-        compose(*inputs, start, stop, memory, plan.most_terms, 1, column, ml)
+        compose(
+            plan.comps, plan.factors, plan.constants, values.shared, values.batched, part.start, part.stop,
+            memory, plan.most_terms, 1, column, ml,
+        )  # fmt: skip
 
-    if plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS:
-        parallel(lambda part: task(part.start, part.stop), layout.chunks, num_threads())
-    else:
-        task(0, layout.chunks)
+    split = plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS
+    parallel(task, layout.chunks, num_threads() if split else 1)
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
         size = 2 * external.dim ** (1 if external.diagonal else 2)
@@ -183,11 +184,10 @@ class _Scratch:
     @classmethod
     def of_plan(cls, plan: Plan, layout: Layout) -> _Scratch:
         """Enough for each sweep of a plan."""
-        width = register_lanes(layout.dtype)
-        copied = [] if layout.tile else [s.tiling for s in plan.sweeps if not s.tiling.is_state(width)]
-        rows = max((len(tiling.rows) for tiling in copied), default=0)
-        tiles = register_array((4, rows * width), layout.dtype) if rows else np.empty((4, 0), layout.dtype)
-        return cls(tiles, np.empty(plan.buffer_rows * width, layout.dtype))
+        width, rows = register_lanes(layout.dtype), 0
+        if not layout.tile:
+            rows = max((len(s.tiling.rows) for s in plan.sweeps if not s.tiling.is_state(width)), default=0)
+        return cls(register_array((4, rows * width), layout.dtype), np.empty(plan.buffer_rows * width, layout.dtype))
 
     def for_tiles(self, tiling: Tiling) -> NDArray:
         """The planes, zero in lanes that a tile does not fill."""
@@ -591,7 +591,9 @@ def row_parallel(
         copies: states of each sample
     """
     workers, rows, chunks = layout.workers(steps * copies), 1 << layout.num_wires, layout.chunks * copies
-    if chunks >= workers or chunks > 1:
+    if workers == 1:
+        function(0, 0, chunks, 0, rows)
+    elif chunks >= workers or chunks > 1:
         parallel(lambda p: function(p.index, p.start, p.stop, 0, rows), chunks, workers)
     else:
         unit = min(rows, register_lanes(layout.dtype))  # whole registers of rows, where lanes are amplitudes

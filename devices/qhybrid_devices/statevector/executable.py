@@ -62,7 +62,7 @@ class Residual:
             (final,) = self._kept
             psi = final.layout.empty()
             psi[...] = final.psi
-            return final._replace(psi=psi)
+            return Final(final.layout, psi, final.coef)
         try:
             return self._kept.pop()
         except IndexError:
@@ -97,6 +97,7 @@ class StateVectorExecutable(Executable):
         self.real_dtype = np.dtype(np.float32 if self.c_dtype == np.complex64 else np.float64)
         self.options = options or PlanOptions.of_machine(self.real_dtype)
         self._compiled: dict[bool, Compiled] = {}
+        self._layouts: dict[tuple[int, int, int], Layout] = {}
 
     def __reduce__(self) -> tuple:
         return (StateVectorExecutable, (self.program, self.c_dtype, self.options))
@@ -292,19 +293,28 @@ class StateVectorExecutable(Executable):
     def _layout(self, count: int, shares: int = 1) -> Layout:
         """How the states of ``count`` samples lie in memory, in tiles of a share of the cache."""
         n, o = self.program.num_wires, self.options
+        workers = num_threads() if (count << n) * 16 > o.parallel_work else 1
+        key = (count, shares, workers)
+        found = self._layouts.get(key)
+        if found is None:
+            found = self._layouts[key] = self._new_layout(*key)
+        return found
+
+    def _new_layout(self, count: int, shares: int, workers: int) -> Layout:
+        n, o = self.program.num_wires, self.options
         tile = n < o.sweep_wires or (n <= o.tile_wires and count >= o.tile_batch)
         if not tile:
             return Layout(n, count, count, 1, False, self.real_dtype, o.parallel_work)
         width = register_lanes(self.real_dtype)
         most = max(width, o.tile_bytes // shares // ((2 * self.real_dtype.itemsize) << n) // width * width)
         chunks = -(-count // most)
-        if (count << n) * 16 > o.parallel_work and (workers := num_threads()) > 1:
+        if workers > 1:
             chunks = max(chunks, min(workers * PARTS_PER_WORKER, -(-count // (o.tile_lanes * width))))
         lanes = -(-count // chunks)
         lanes += -lanes % width
         return Layout(n, count, -(-count // lanes), lanes, True, self.real_dtype, o.parallel_work)
 
-    @property
+    @cached_property
     def _state_bytes(self) -> int:
         return (2 * self.real_dtype.itemsize) << self.program.num_wires
 
@@ -337,6 +347,8 @@ class StateVectorExecutable(Executable):
         """
         sample = self._state_bytes
         size = max(1, self.options.group_bytes // sample)
+        if 0 < count <= size and sample * count * states <= UNCHECKED_BYTES:
+            return [(0, count)]
         needed = sample * min(size, count) * states
         if needed > UNCHECKED_BYTES:
             memory.require(needed, self.program.num_wires, f"{states} state{'s' if states > 1 else ''} in memory")

@@ -46,7 +46,8 @@ DENSE_ENTRIES = 1 << 16
 class Entries:
     """Scalars that are moments of single Pauli words: entry ``i`` uses row ``rows[i]`` for scalar ``scalars[i]``.
 
-    ``matrix`` takes the moments ``(T, B)`` to the scalars ``(S, B)``, if the coefficients are constant.
+    ``matrix`` takes the moments ``(T, B)`` to the scalars ``(S, B)``, if the coefficients are constant; where it is the
+    identity, the moments are the scalars.
     """
 
     scalars: NDArray
@@ -56,6 +57,7 @@ class Entries:
     is_constant: bool
     shape: tuple[int, int]
     matrix: NDArray | None
+    is_identity: bool
 
     @classmethod
     def of(cls, items: Sequence[tuple[int, float | Angle]], rows: Sequence[int], shape: tuple[int, int]) -> Entries:
@@ -67,7 +69,8 @@ class Entries:
         if is_constant and shape[0] * shape[1] <= DENSE_ENTRIES:
             matrix = np.zeros(shape)
             np.add.at(matrix, (scalars, row_index), constants)
-        return cls(scalars, row_index, numbers, constants[:, None], is_constant, shape, matrix)
+        is_identity = matrix is not None and np.array_equal(matrix, np.eye(*shape)) and shape[0] == shape[1]
+        return cls(scalars, row_index, numbers, constants[:, None], is_constant, shape, matrix, is_identity)
 
     def values(self, values: Values) -> NDArray:
         """The coefficients, ``(E, 1)`` or ``(E, B)``."""
@@ -82,6 +85,8 @@ class Entries:
 
     def sums(self, values: Values, moments: NDArray) -> NDArray:
         """The scalars ``(S, B)``."""
+        if self.is_identity:
+            return moments
         if self.matrix is not None:
             return self.matrix @ moments
         out = np.zeros((self.shape[0], moments.shape[1]))
@@ -90,6 +95,8 @@ class Entries:
 
     def weights(self, values: Values, g: NDArray) -> NDArray:
         """The weight of each word ``(T, B)``, given cotangents of the scalars ``(S, B)``."""
+        if self.is_identity:
+            return g
         if self.matrix is not None:
             return self.matrix.T @ g
         out = np.zeros((self.shape[1], g.shape[1]))
@@ -192,8 +199,9 @@ def plan_outcomes(
 
 def results(plan: MeasurementPlan, layout: Layout, values: Values, psi: NDArray) -> tuple[NDArray, ...]:
     """The results of a final state, each with the samples in front: ``(B, S)``, then one array a tensor."""
-    scalars = np.zeros((plan.num_scalars, layout.count))
-    if len(plan.table):
+    if not len(plan.table):
+        scalars = np.zeros((plan.num_scalars, layout.count))
+    else:
         moments = word_moments(plan.table, layout, psi, psi)
         scalars = plan.means.sums(values, moments)
         if len(plan.variances.scalars):
@@ -209,7 +217,7 @@ def results(plan: MeasurementPlan, layout: Layout, values: Values, psi: NDArray)
     tensors = [
         state_vector(plan, layout, psi) if p is None else probabilities(p, layout, values, psi).T for p in plan.tensors
     ]
-    return (scalars.T.astype(layout.dtype), *(t if t.dtype.kind == "c" else t.astype(layout.dtype) for t in tensors))
+    return (np.ascontiguousarray(scalars.T, layout.dtype), *(t if t.dtype.kind == "c" else t.astype(layout.dtype) for t in tensors))
 
 
 def overlap(layout: Layout, a: NDArray, b: NDArray) -> NDArray:
