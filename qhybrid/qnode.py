@@ -70,6 +70,8 @@ class _Cache:
     warned: bool = False
     methods: dict[int | None, GradientMethod] = field(default_factory=dict)
     twin: Callable | None = None
+    shots: tuple[int | None, ...] | None = None
+    settings: tuple[str | None, str | None] | None = None
 
 
 class QNode(qml.QNode):
@@ -145,6 +147,8 @@ class QNode(qml.QNode):
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a setting as on PennyLane's QNode; another function, device or method starts anew."""
         super().__setattr__(name, value)
+        if name == "_shots" and "_cache" in self.__dict__:
+            self._cache.shots = self._cache.settings = None
         if name in ("func", "device", "diff_method", "interface"):
             self._cache = _Cache()
             if name == "diff_method":
@@ -214,9 +218,11 @@ class QNode(qml.QNode):
         """Why this call goes to PennyLane at once, ``None`` if it does not; empty if the user asked for that."""
         if self._cache.uncompiled is not None:
             return self._cache.uncompiled
-        reason = self._no_backend()
-        if reason is not None:
-            return reason
+        if self._cache.settings is None:
+            self._cache.settings = self._no_backend(), self._left_to_pennylane()
+        no_backend, left = self._cache.settings
+        if no_backend is not None:
+            return no_backend
         if len(self._compile_pipeline):
             return "" if self._ends_in_a_transform else "the QNode carries PennyLane transforms"
         if self.device.tracker.active:
@@ -225,6 +231,10 @@ class QNode(qml.QNode):
             return "PennyLane's program capture is switched on"
         if "shots" in kwargs and not self._qfunc_uses_shots_arg:
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
+        return left
+
+    def _left_to_pennylane(self) -> str | None:
+        """Why an interface or a method is PennyLane's, ``None`` if both are ours."""
         if self._interface.value in {"tf", "tf-autograph"}:
             return f"the interface {self._interface.value!r} is PennyLane's"
         if not resolves(self._method, self.gradient_kwargs):
@@ -367,7 +377,9 @@ class QNode(qml.QNode):
 
     def _each_shots(self) -> tuple[int | None, ...]:
         """The number of shots of each copy of the results; :data:`EXACT` without shots."""
-        return tuple(self._shots) if self._shots.total_shots is not None else EXACT
+        if self._cache.shots is None:
+            self._cache.shots = tuple(self._shots) if self._shots.total_shots is not None else EXACT
+        return self._cache.shots
 
     def _resolve(self, shots: int | None) -> GradientMethod:
         method = self._cache.methods.get(shots)

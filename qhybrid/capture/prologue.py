@@ -65,6 +65,7 @@ class Prologue:
             conditions = [Tracer(graph, i, graph.nodes[i].value) for i, _ in self._branches]
             self._branch_plan = compile_plan(graph, conditions, [], [], values_only=True)
             self._outcomes = np.array([truth for _, truth in self._branches], dtype=float)
+        self._arrangements = tuple(a for _, a in self._plan.arrangements)
         self._hosts: dict[Any, Host] = {}
         self._constant: dict[frozenset[int], frozenset[Angle]] = {}
 
@@ -88,7 +89,7 @@ class Prologue:
         if not whole or host.name == "numpy":
             return SlotValues(self._host_name, self._plan.run(leaves, host))
         live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f, _ in whole]
-        return SlotValues(self._host_name, tuple(map(host.array, live)), tuple([a for _, a in whole]))
+        return SlotValues(self._host_name, tuple(map(host.array, live)), self._arrangements)
 
     @property
     def pulls_back(self) -> bool:

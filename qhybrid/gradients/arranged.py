@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qhybrid.execution import Function
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arrangement:
     """How a slot holds an array: flat, or as rows with the batch last. Mapped axes stay in front.
 

@@ -67,8 +67,9 @@ class _Node(torch.autograd.Function):
         dims = in_dims[1:]
         moved = [t if d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
         mapped = call.function.vmap(info.batch_size, tuple(d is not None for d in dims))
-        inner = _Call(mapped, call.wants_residual or _in_graph(moved))
-        outputs = _run(inner, *moved)
+        in_graph = _in_graph(moved)
+        inner = _Call(mapped, call.wants_residual or in_graph)
+        outputs = _run(inner, in_graph, moved)
         call.residual = inner.residual
         return outputs, (0,) * len(outputs)
 
@@ -126,17 +127,18 @@ def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...
     Returns:
         its outputs: on the device of the inputs, in their promoted precision
     """
-    return _run(_Call(function, _in_graph(tensors)), *tensors)
+    in_graph = _in_graph(tensors)
+    return _run(_Call(function, in_graph), in_graph, tensors)
 
 
 def _in_graph(tensors: Sequence[torch.Tensor]) -> bool:
     return torch.is_grad_enabled() and any([t.requires_grad for t in tensors])
 
 
-def _run(call: _Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _run(call: _Call, in_graph: bool, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _Node.apply(call, *tensors)
-    return _EagerNode.apply(call, *tensors) if _in_graph(tensors) else _evaluate(call, tensors)
+    return _EagerNode.apply(call, *tensors) if in_graph else _evaluate(call, tensors)
 
 
 def _apply_to_batched(
@@ -169,7 +171,7 @@ def keep_out_of_graphs(*functions: Any) -> None:
 keep_out_of_graphs(_Node.forward, _Node.setup_context, _Node.backward, _Node.vmap, _Node.jvp, _EagerNode.forward)
 
 
-def _evaluate(call: _Call, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def _evaluate(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     arrays = [_to_numpy(t) for t in tensors]
     if call.wants_residual:
         outputs, call.residual = call.function.forward(*arrays)

@@ -148,17 +148,16 @@ class TorchLayer(nn.Module):
         return exact and not torch._C._are_functorch_transforms_active()
 
     def _weights(self, inputs: Tensor) -> dict[str, Tensor]:
-        weights = {name: getattr(self, name) for name in self._shapes}
-        for name, weight in weights.items():
-            if weight.shape != self._shapes[name]:
-                raise ValueError(
-                    f"The weight {name!r} has shape {tuple(weight.shape)}; weight_shapes says {self._shapes[name]}."
-                )
         device, dtype = inputs.device, inputs.dtype
-        return {
-            n: w if w.dtype == dtype and w.device == device else w.to(device, _like(w.dtype, dtype))
-            for n, w in weights.items()
-        }
+        weights = {}
+        for name, shape in self._shapes.items():
+            weight = getattr(self, name)
+            if weight.shape != shape:
+                raise ValueError(f"The weight {name!r} has shape {tuple(weight.shape)}; weight_shapes says {shape}.")
+            if weight.dtype != dtype or weight.device != device:
+                weight = weight.to(device, _like(weight.dtype, dtype))
+            weights[name] = weight
+        return weights
 
     @classmethod
     def set_input_argument(cls, input_name: str = "inputs") -> None:
