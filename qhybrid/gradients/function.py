@@ -20,6 +20,9 @@ from qhybrid.gradients.signature import Signature, primal, third_derivatives
 from qhybrid.program import Angle, Slots, State
 from qhybrid.validation import check_slots
 
+#: Derived functions of one function that are kept, and sizes of batches that their layouts are kept for.
+MOST_DERIVED = 64
+
 
 @dataclass(frozen=True)
 class _Point:
@@ -58,7 +61,6 @@ class CircuitFunction(Function):
         method: how it is differentiated
         constant: angles that nobody differentiates along, so that a method need not ask for their derivatives
         signature: for derived functions only
-        residual: for derived functions only
 
     Example::
 
@@ -75,34 +77,44 @@ class CircuitFunction(Function):
         constant: frozenset[Angle] = frozenset(),
         *,
         signature: Signature | None = None,
-        residual: _Kept | None = None,
     ) -> None:
-        self.circuit, self.method, self._kept = circuit, method, residual
+        self.circuit, self.method = circuit, method
+        self._kept: _Kept | None = None
         self._signature = signature or replace(primal(circuit.program), constant=constant)
         self._derivatives: dict[Any, CircuitFunction] = {}
+        self._laid: dict[int, tuple[LaneMap, Circuit]] = {}
 
     # ---------------------------------------------------------------- derived functions
 
     def pullback(self, needs: tuple[bool, ...], residual: _Kept | None = None) -> CircuitFunction:
         """The vector-Jacobian product; see :meth:`Function.pullback`."""
-        found = self._derivatives.get(("pullback", needs))
-        if found is None:
-            found = self._derivatives["pullback", needs] = self._derived(self._signature.pulled_back(needs))
+        found = self._derived("pulled_back", needs)
         return found if residual is None else found._keeping(residual)
 
     def pushforward(self, moving: tuple[bool, ...]) -> CircuitFunction:
         """The Jacobian-vector product; see :meth:`Function.pushforward`."""
-        found = self._derivatives.get(("pushforward", moving))
-        if found is None:
-            found = self._derivatives["pushforward", moving] = self._derived(self._signature.pushed(moving))
-        return found
+        return self._derived("pushed", moving)
 
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> CircuitFunction:
         """The same function over one more axis, whose elements become lanes or directions of one execution."""
-        return self._derived(self._signature.vmapped(size, mapped), self._kept)
+        found = self._derived("vmapped", size, mapped)
+        return found if self._kept is None else found._keeping(self._kept)
 
-    def _derived(self, signature: Signature, residual: _Kept | None = None) -> CircuitFunction:
-        return CircuitFunction(self.circuit, self.method, signature=signature, residual=residual)
+    def _derived(self, how: str, *arguments: Any) -> CircuitFunction:
+        """The function with another signature, kept for the next time that it is asked for.
+
+        Args:
+            how: name of a method of :class:`Signature`
+            arguments: of that method
+        """
+        found = self._derivatives.get((how, *arguments))
+        if found is None:
+            if len(self._derivatives) >= MOST_DERIVED:
+                self._derivatives.clear()
+            signature = getattr(self._signature, how)(*arguments)
+            found = CircuitFunction(self.circuit, self.method, signature=signature)
+            self._derivatives[how, *arguments] = found
+        return found
 
     def _keeping(self, residual: _Kept) -> CircuitFunction:
         """The same function with the residual of an evaluation; it shares everything else."""
@@ -210,10 +222,11 @@ class CircuitFunction(Function):
 
     # ---------------------------------------------------------------- mapped axes of one element
 
-    @cached_property
+    @property
     def _reduced(self) -> CircuitFunction:
         """The same function without the mapped axes of one element, which need no lanes."""
-        return self._derived(self._signature.without_axes(self._signature.single), self._kept)
+        found = self._derived("without_axes", self._signature.single)
+        return found if self._kept is None else found._keeping(self._kept)
 
     def _squeezed(self, inputs: Sequence[NDArray]) -> list[NDArray]:
         pairs = zip(self._signature.inputs, inputs, strict=True)
@@ -242,10 +255,18 @@ class CircuitFunction(Function):
 
     def _laid_out(self, inputs: tuple[NDArray, ...]) -> tuple[LaneMap, Circuit]:
         """Where mapped axes go, and the circuit that has room for them."""
-        sig, program = self._signature, self.circuit.program
-        in_lanes = any(sig.lanes) or sig.bends_a_tangent
-        lanes = LaneMap(program, sig.sizes, sig.lanes, in_lanes, _batch(sig.inputs, inputs), self._array_lanes)
-        return lanes, self.circuit.rewritten(all_batched(program, lanes.array_lanes)) if in_lanes else self.circuit
+        batch = _batch(self._signature.inputs, inputs)
+        found = self._laid.get(batch)
+        if found is None:
+            sig, program, circuit = self._signature, self.circuit.program, self.circuit
+            in_lanes = any(sig.lanes) or sig.bends_a_tangent
+            lanes = LaneMap(program, sig.sizes, sig.lanes, in_lanes, batch, self._array_lanes)
+            if in_lanes:
+                circuit = circuit.rewritten(all_batched(program, lanes.array_lanes))
+            if len(self._laid) >= MOST_DERIVED:
+                self._laid.clear()
+            found = self._laid[batch] = lanes, circuit
+        return found
 
     def _point(self, lanes: LaneMap, circuit: Circuit, inputs: tuple[NDArray, ...]) -> _Point:
         sig = self._signature

@@ -132,7 +132,7 @@ def apply(function: Function, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...
 
 
 def _in_graph(tensors: Sequence[torch.Tensor]) -> bool:
-    return torch.is_grad_enabled() and any([t.requires_grad for t in tensors])
+    return torch.is_grad_enabled() and True in [t.requires_grad for t in tensors]
 
 
 def _run(call: _Call, in_graph: bool, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -178,8 +178,8 @@ def _evaluate(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tenso
     else:
         outputs = call.function(*arrays)
     real = _widest(tuple([t.dtype for t in tensors]))
-    device = None if all([t.is_cpu for t in tensors]) else next(t.device for t in tensors if not t.is_cpu)
-    return tuple([_to_torch(y, real, device) for y in outputs])
+    elsewhere = [t.device for t in tensors if not t.is_cpu]
+    return tuple([_to_torch(y, real, elsewhere[0] if elsewhere else None) for y in outputs])
 
 
 #: Dtypes that NumPy has in place of those that it lacks.

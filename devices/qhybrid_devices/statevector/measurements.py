@@ -217,7 +217,8 @@ def results(plan: MeasurementPlan, layout: Layout, values: Values, psi: NDArray)
     tensors = [
         state_vector(plan, layout, psi) if p is None else probabilities(p, layout, values, psi).T for p in plan.tensors
     ]
-    return (np.ascontiguousarray(scalars.T, layout.dtype), *(t if t.dtype.kind == "c" else t.astype(layout.dtype) for t in tensors))
+    real = (t if t.dtype.kind == "c" else t.astype(layout.dtype) for t in tensors)
+    return (np.ascontiguousarray(scalars.T, layout.dtype), *real)
 
 
 def overlap(layout: Layout, a: NDArray, b: NDArray) -> NDArray:
