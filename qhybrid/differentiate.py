@@ -36,10 +36,12 @@ def without_graph(
         argnums: positions of the arguments
     """
     prologue, circuit = entry.trace.prologue, entry.circuit
-    if not (method.is_native and prologue.pulls_back and circuit.is_one_number) or entry.trace.sequence:
+    if not (method.is_native and circuit.is_one_number) or entry.trace.restore([_ONE]) is not _ONE:
         return None
     wanted = _leaves_of(key[0], argnums)
-    if wanted is None or not all(_is_double(leaf) for leaf in leaves):
+    if wanted is None or not prologue.pulls_back_to(wanted):
+        return None
+    if not all(_is_double(leaf) for leaf in leaves) or any(_is_constant(leaves[k]) for k in wanted):
         return None
     function = circuit.function(method)
     (angles,) = prologue.plain(leaves)
@@ -49,13 +51,13 @@ def without_graph(
     except NotFiniteError:
         return None  # the ordinary call that follows says where it comes from
     found = prologue.pulled_back(cotangents)
-    if not all(k in found for k in wanted):
-        return None
     return numbers[0], tuple([_like(found[k], leaves[k]) for k in wanted])
 
 
 def _leaves_of(items: tuple[Item, ...], argnums: Sequence[int]) -> list[int] | None:
-    """Which leaf each argument is; ``None`` if one is no leaf, or an argument holds several."""
+    """Which leaf each argument is; ``None`` if one is no leaf, is there twice, or if any argument holds several."""
+    if len(set(argnums)) < len(argnums) or not all(0 <= i < len(items) for i in argnums):
+        return None
     places: list[int | None] = []
     count = 0
     for item in items:
@@ -72,8 +74,14 @@ def _is_double(leaf: Any) -> bool:
     return type(leaf) is float or (type(leaf) in _ARRAYS and leaf.dtype == np.float64)
 
 
+def _is_constant(leaf: Any) -> bool:
+    """Whether a leaf says that it is not to be differentiated."""
+    return not getattr(leaf, "requires_grad", True)
+
+
 def _like(gradient: NDArray, leaf: Any) -> Any:
     """A gradient as autograd gives it for such a leaf: one number as a number, of PennyLane as a tensor."""
+    gradient = gradient.astype(float, copy=False)
     if gradient.ndim:
         return gradient
     return pnp.tensor(gradient, requires_grad=True) if type(leaf) is pnp.tensor else gradient[()]
@@ -123,7 +131,5 @@ def value_and_gradients(
     func: Callable, args: tuple, kwargs: dict[str, Any], argnums: Sequence[int]
 ) -> tuple[Any, tuple[Any, ...]] | None:
     """:meth:`QNode.value_and_gradients` of a QNode of ours, ``None`` for anything else."""
-    find = getattr(func, "value_and_gradients", None)
-    if find is None or not argnums or not all(0 <= i < len(args) for i in argnums):
-        return None
-    return find(args, kwargs, argnums)
+    find = getattr(func, "value_and_gradients", None) if isinstance(func, qml.QNode) else None
+    return find(args, kwargs, argnums) if find is not None and argnums else None

@@ -181,7 +181,7 @@ class Circuit:
         return self.compile(self.program)
 
     @cached_property
-    def samples(self) -> tuple[bool, ...]:
+    def passive(self) -> tuple[bool, ...]:
         """Which of the results are raw samples, that have no derivative."""
         return (False, *(isinstance(t, Samples) for t in self.program.tensors))
 

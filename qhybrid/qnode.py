@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 #: The numbers of shots of exact results.
 EXACT = (None,)
+_TENSORFLOW = frozenset({Interface.TF, Interface.TF_AUTOGRAPH})
 
 
 @dataclass
@@ -71,7 +72,7 @@ class _Cache:
     methods: dict[int | None, GradientMethod] = field(default_factory=dict)
     twin: Callable | None = None
     shots: tuple[int | None, ...] | None = None
-    settings: tuple[str | None, str | None] | None = None
+    no_backend: tuple[str | None] | None = None
 
 
 class QNode(qml.QNode):
@@ -148,7 +149,7 @@ class QNode(qml.QNode):
         """Set a setting as on PennyLane's QNode; another function, device or method starts anew."""
         super().__setattr__(name, value)
         if name == "_shots" and "_cache" in self.__dict__:
-            self._cache.shots = self._cache.settings = None
+            self._cache.shots = self._cache.no_backend = None
         if name in ("func", "device", "diff_method", "interface"):
             self._cache = _Cache()
             if name == "diff_method":
@@ -218,11 +219,11 @@ class QNode(qml.QNode):
         """Why this call goes to PennyLane at once, ``None`` if it does not; empty if the user asked for that."""
         if self._cache.uncompiled is not None:
             return self._cache.uncompiled
-        if self._cache.settings is None:
-            self._cache.settings = self._no_backend(), self._left_to_pennylane()
-        no_backend, left = self._cache.settings
-        if no_backend is not None:
-            return no_backend
+        known = self._cache.no_backend
+        if known is None:
+            known = self._cache.no_backend = (self._no_backend(),)
+        if known[0] is not None:
+            return known[0]
         if len(self._compile_pipeline):
             return "" if self._ends_in_a_transform else "the QNode carries PennyLane transforms"
         if self.device.tracker.active:
@@ -231,11 +232,7 @@ class QNode(qml.QNode):
             return "PennyLane's program capture is switched on"
         if "shots" in kwargs and not self._qfunc_uses_shots_arg:
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
-        return left
-
-    def _left_to_pennylane(self) -> str | None:
-        """Why an interface or a method is PennyLane's, ``None`` if both are ours."""
-        if self._interface.value in {"tf", "tf-autograph"}:
+        if self._interface in _TENSORFLOW:
             return f"the interface {self._interface.value!r} is PennyLane's"
         if not resolves(self._method, self.gradient_kwargs):
             return f"diff_method {self._method!r} is PennyLane's"
@@ -377,9 +374,10 @@ class QNode(qml.QNode):
 
     def _each_shots(self) -> tuple[int | None, ...]:
         """The number of shots of each copy of the results; :data:`EXACT` without shots."""
-        if self._cache.shots is None:
-            self._cache.shots = tuple(self._shots) if self._shots.total_shots is not None else EXACT
-        return self._cache.shots
+        known = self._cache.shots
+        if known is None:
+            known = self._cache.shots = tuple(self._shots) if self._shots.total_shots is not None else EXACT
+        return known
 
     def _resolve(self, shots: int | None) -> GradientMethod:
         method = self._cache.methods.get(shots)
@@ -520,6 +518,8 @@ class QNode(qml.QNode):
 
     def _traced(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Entry, Key, list] | None:
         """The trace that this call runs, with its arguments taken apart; ``None`` if a call does anything else."""
+        if type(self).__call__ is not QNode.__call__:  # a subclass has more to say
+            return None
         if isinstance(self._method, PhysicsAware) or len(self._each_shots()) > 1:
             return None
         if self._not_compiled(kwargs) is not None or not self._trace or self._cache.untraceable is not None:

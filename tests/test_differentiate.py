@@ -8,12 +8,14 @@ import warnings
 import numpy as np
 import pennylane as qml
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pennylane import numpy as pnp
 
 import qhybrid
 from qhybrid.errors import NotFiniteError
+from qhybrid_devices.statevector.executable import StateVectorExecutable
 
 OPTIMIZERS = {
     "GradientDescentOptimizer": (0.3,),
@@ -124,8 +126,9 @@ def test_optimizers_take_the_same_steps(name, no_graph, monkeypatch):
 
 
 def test_optimizers_are_related_as_in_pennylane():
-    kinds = [getattr(qhybrid, name) for name in OPTIMIZERS]
-    theirs = [getattr(qml, name) for name in OPTIMIZERS]
+    names = [*OPTIMIZERS, "QNGOptimizer", "MomentumQNGOptimizer"]
+    kinds = [getattr(qhybrid, name) for name in names]
+    theirs = [getattr(qml, name) for name in names]
     for a, b in zip(kinds, theirs, strict=True):
         assert [issubclass(a, k) for k in kinds] == [issubclass(b, k) for k in theirs]
         assert type(pickle.loads(pickle.dumps(a()))) is a
@@ -177,11 +180,108 @@ def test_functions_around_a_circuit_and_computed_angles(func):
         np.testing.assert_allclose(own[1], reference[1], atol=1e-12)
 
 
-def test_an_argument_that_is_not_used():
-    y = pnp.array(0.5, requires_grad=True)
-    own, reference = qhybrid.grad(node(unused))(X, y), qml.grad(node(unused, qml))(X, y)
+def test_an_argument_that_is_not_used(executions):
+    y, circuit = pnp.array(0.5, requires_grad=True), node(unused)
+    circuit(X, y)
+    executions.clear()
+    own, reference = qhybrid.grad(circuit)(X, y), qml.grad(node(unused, qml))(X, y)
+    assert len(executions) == 1
     for a, b in zip(own, reference, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.fixture
+def executions(monkeypatch):
+    """A list that grows with each run of a circuit."""
+    run, found = StateVectorExecutable.run_with_residual, []
+
+    def counted(*args, **kwargs):
+        found.append(1)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(StateVectorExecutable, "run_with_residual", counted)
+    return found
+
+
+class Doubled(qhybrid.QNode):
+    """A QNode that has more to say."""
+
+    def __call__(self, *args, **kwargs):
+        found = super().__call__(*args, **kwargs)
+        return [2 * f for f in found] if isinstance(found, list) else 2 * found
+
+
+class Forwarding:
+    """What computes something around a QNode and otherwise looks like it."""
+
+    def __init__(self, circuit):
+        self.circuit = circuit
+
+    def __call__(self, *args):
+        return 2 * self.circuit(*args)
+
+    def __getattr__(self, name):
+        return getattr(self.circuit, name)
+
+
+def test_what_wraps_a_qnode_is_called():
+    device = qhybrid.device("qhybrid.statevector", wires=2)
+    expected = 2 * qml.grad(node(rotation, qml))(X)
+    for circuit in (Doubled(rotation, device), Forwarding(node(rotation))):
+        np.testing.assert_allclose(qhybrid.grad(circuit)(X), expected, atol=1e-12)
+        _, value = qhybrid.AdamOptimizer().step_and_cost(circuit, X)
+        assert value == pytest.approx(2 * node(rotation)(X))
+    layer = qhybrid.qnn.TorchLayer(Doubled(angles_of_inputs, device), {"w": 1})
+    found = layer(torch.tensor([[0.3, 0.4]], dtype=torch.float64))
+    assert found.item() == pytest.approx(2 * np.cos(0.3 + layer.w.item()))
+
+
+def angles_of_inputs(inputs, w):
+    qml.RX(inputs[:, 0] + w, wires=0)
+    return [qml.expval(qml.Z(0))]
+
+
+def test_an_argument_that_says_that_it_is_constant():
+    constant = pnp.array([0.1, 0.2], requires_grad=False)
+    for gradient in (qhybrid.grad(node(rotation), argnums=0), qml.grad(node(rotation, qml), argnums=0)):
+        with pytest.raises(qml.exceptions.NonDifferentiableError):
+            gradient(constant)
+
+
+def test_an_argument_twice():
+    y = pnp.array(0.5, requires_grad=True)
+    own, reference = (
+        qhybrid.grad(node(unused), argnums=[0, 0])(X, y),
+        qml.grad(node(unused, qml), argnums=[0, 0])(X, y),
+    )
+    for a, b in zip(own, reference, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+def named(x):
+    return {"z": rotation(x)}
+
+
+@pytest.mark.filterwarnings("ignore:Output seems independent of input")
+def test_a_named_result_is_no_number():
+    own, reference = qhybrid.grad(node(named)), qml.grad(node(named, qml))
+    np.testing.assert_allclose(own(X), reference(X))
+    assert own.forward.keys() == reference.forward.keys()
+
+
+def test_options_that_change_after_a_call():
+    circuit = node(rotation, device="qhybrid.statevector", diff_method="hadamard")
+    circuit(X)
+    circuit.gradient_kwargs["aux_wire"] = 1
+    with pytest.warns(qhybrid.FallbackWarning, match="is PennyLane's"):
+        found = qhybrid.grad(circuit)(X)
+    np.testing.assert_allclose(found, qml.grad(node(rotation, qml))(X), atol=1e-12)
+
+
+def test_gradients_are_in_the_precision_of_the_argument():
+    device = qhybrid.device("qhybrid.statevector", wires=2, c_dtype=np.complex64)
+    for func in (rotation, lambda x: rotation(2 * x)):
+        assert qhybrid.grad(qhybrid.QNode(func, device))(X).dtype == np.float64
 
 
 def test_derivatives_of_gradients():

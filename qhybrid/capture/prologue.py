@@ -91,20 +91,20 @@ class Prologue:
         live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f, _ in whole]
         return SlotValues(self._host_name, tuple(map(host.array, live)), self._arrangements)
 
-    @property
-    def pulls_back(self) -> bool:
-        """Whether :meth:`pulled_back` knows how."""
-        return self._plan.transposed is not None and self._host_name != "torch"
+    def pulls_back_to(self, positions: Sequence[int]) -> bool:
+        """Whether :meth:`pulled_back` gives the cotangents of the leaves at these positions."""
+        known = self._plan.transposed is not None and self._host_name != "torch"
+        return known and {leaf.position for leaf in self._plan.leaves} >= set(positions)
 
-    def pulled_back(self, cotangents: NDArray) -> dict[int | None, NDArray]:
+    def pulled_back(self, cotangents: NDArray) -> dict[int, NDArray]:
         """Cotangents of the leaves that the angles are made of, by their positions.
 
         Args:
-            cotangents: of the shared angles, which are all slots there are; see :attr:`pulls_back`
+            cotangents: of the shared angles, which are all slots there are; see :meth:`pulls_back_to`
         """
         assert self._plan.transposed is not None
-        found = self._plan.transposed(cotangents)
-        return {leaf.position: c for leaf, c in zip(self._plan.leaves, found, strict=True)}
+        pairs = zip(self._plan.leaves, self._plan.transposed(cotangents), strict=True)
+        return {leaf.position: c for leaf, c in pairs if leaf.position is not None}
 
     @property
     def is_affine(self) -> bool:

@@ -308,7 +308,7 @@ def compile_plan(
         origins=tuple(tuple(_origin(folder, r) for r in rows) for rows in described),  # type: ignore[arg-type]
         constants=tuple(scheduler.constants),
         arrangements=() if steps or arrays else _arrangements(graph, leaves, vector, matrix),
-        transposed=None if steps or arrays or batched else _transposed(graph, leaves, described[0]),
+        transposed=None if steps or arrays or batched or values_only else _transposed(graph, leaves, described[0]),
     )
 
 

@@ -18,6 +18,8 @@ from qhybrid.execution import Function
 class Arrangement:
     """How a slot holds an array: flat, or as rows with the batch last. Mapped axes stay in front.
 
+    Compared by identity, which is faster: a prologue has those of its leaves, and makes no others.
+
     Args:
         shape: of the array, without mapped axes
         layout: ``"vector"``, or which axis of the array is the batch: the ``"leading"`` or the ``"trailing"`` one

@@ -198,7 +198,7 @@ class CircuitFunction(Function):
         if not index:
             return None
         converted = [convert(inputs[k], sig.inputs[k]) for k in index]
-        if len(index) == len(self.circuit.samples):
+        if len(index) == len(self.circuit.passive):
             return tuple(converted)
         given = {sig.inputs[k].place: value for k, value in zip(index, converted, strict=True)}
         found = []
@@ -212,7 +212,7 @@ class CircuitFunction(Function):
 
     def _active(self, circuit: Circuit, cotangents: tuple[NDArray, ...]) -> tuple[Circuit, tuple[NDArray, ...]]:
         """The circuit without raw samples, and the cotangents of what is left."""
-        passive = self.circuit.samples
+        passive = self.circuit.passive
         if True not in passive:
             return circuit, cotangents
         if any(p and c.any() for p, c in zip(passive, cotangents, strict=True)):
@@ -303,7 +303,7 @@ class CircuitFunction(Function):
             circuit, cotangents = self._active(circuit, point.cotangents)
             residual = self._residual(self._array_lanes)
             return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs, residual)}
-        if any(self.circuit.samples):
+        if any(self.circuit.passive):
             circuit = circuit.rewritten(without_samples(circuit.program))
         if kinds == {Kind.TANGENT}:
             assert point.tangents is not None
@@ -334,13 +334,13 @@ class CircuitFunction(Function):
         _, cotangents = self._active(circuit, point.cotangents)
         moving = point.cotangent_tangents
         if moving is not None:
-            moving = tuple(c for p, c in zip(self.circuit.samples, moving, strict=True) if not p)
+            moving = tuple(c for p, c in zip(self.circuit.passive, moving, strict=True) if not p)
         return self.method.second_order(circuit, point.slots, cotangents, point.tangents, moving, needs, wanted)
 
     def _with_passive(self, results: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         """Tangents of all results, given those that have any; what stands for samples, which do not move, is empty."""
         active = iter(results)
-        return tuple(np.empty(0) if p else next(active) for p in self.circuit.samples)
+        return tuple(np.empty(0) if p else next(active) for p in self.circuit.passive)
 
     @cached_property
     def _array_lanes(self) -> tuple[bool, ...]:

@@ -3,7 +3,7 @@
 * :func:`fubini_study`: the metric of a QNode's states as a linear operator, :class:`Metric`.
 * :class:`NaturalGradient`, :class:`ImaginaryTime`: optimizers in PennyLane's style.
 * :class:`TorchNaturalGradient`: an optimizer of PyTorch's, imported when it is first asked for.
-* :class:`GradientDescentOptimizer` and five others: PennyLane's, with gradients as of :class:`qhybrid.grad`.
+* :class:`GradientDescentOptimizer` and seven others: PennyLane's, with gradients as of :class:`qhybrid.grad`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from qhybrid.optimize.descent import (
     AdamOptimizer,
     GradientDescentOptimizer,
     MomentumOptimizer,
+    MomentumQNGOptimizer,
     NesterovMomentumOptimizer,
+    QNGOptimizer,
     RMSPropOptimizer,
 )
 from qhybrid.optimize.metric import Metric, fubini_study
@@ -33,8 +35,10 @@ __all__ = [
     "ImaginaryTime",
     "Metric",
     "MomentumOptimizer",
+    "MomentumQNGOptimizer",
     "NaturalGradient",
     "NesterovMomentumOptimizer",
+    "QNGOptimizer",
     "RMSPropOptimizer",
     "Solution",
     "Solver",

@@ -64,3 +64,14 @@ class RMSPropOptimizer(qml.RMSPropOptimizer, AdagradOptimizer):
 
 class AdamOptimizer(qml.AdamOptimizer, GradientDescentOptimizer):
     """PennyLane's :class:`pennylane.AdamOptimizer`, with gradients as of :class:`qhybrid.grad`."""
+
+
+class QNGOptimizer(qml.QNGOptimizer, GradientDescentOptimizer):
+    """PennyLane's :class:`pennylane.QNGOptimizer`, with gradients as of :class:`qhybrid.grad`.
+
+    :class:`qhybrid.optimize.NaturalGradient` is the one for more than a few parameters.
+    """
+
+
+class MomentumQNGOptimizer(qml.MomentumQNGOptimizer, QNGOptimizer):
+    """PennyLane's :class:`pennylane.MomentumQNGOptimizer`, with gradients as of :class:`qhybrid.grad`."""

@@ -35,6 +35,8 @@ from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, num_threads
 
 #: Below this many bytes a run is not checked against the available memory.
 UNCHECKED_BYTES = 1 << 26
+#: Numbers of samples whose layouts are kept.
+MOST_LAYOUTS = 64
 
 
 class Final(NamedTuple):
@@ -297,6 +299,8 @@ class StateVectorExecutable(Executable):
         key = (count, shares, workers)
         found = self._layouts.get(key)
         if found is None:
+            if len(self._layouts) >= MOST_LAYOUTS:
+                self._layouts.clear()
             found = self._layouts[key] = self._new_layout(*key)
         return found
 
