@@ -25,11 +25,7 @@ from qhybrid.errors import (
 from qhybrid.qnode import QNode, qnode
 
 if TYPE_CHECKING:
-    from qhybrid.differentiate import grad
-    from qhybrid.drawing import graph
-    from qhybrid.explanation import Explanation
-    from qhybrid.jobs import JobPolicy, jobs_of, set_jobs
-    from qhybrid.optimize.descent import (
+    from qhybrid.descent import (
         AdagradOptimizer,
         AdamOptimizer,
         GradientDescentOptimizer,
@@ -39,6 +35,10 @@ if TYPE_CHECKING:
         QNGOptimizer,
         RMSPropOptimizer,
     )
+    from qhybrid.differentiate import grad
+    from qhybrid.drawing import graph
+    from qhybrid.explanation import Explanation
+    from qhybrid.jobs import JobPolicy, jobs_of, set_jobs
 
 __version__ = "0.1.0"
 
@@ -75,16 +75,16 @@ __all__ = [
 _LAZY = frozenset({"bridge", "numpy", "optimize", "qnn", "testing"})
 #: Modules of what few programs ask for; they are imported when one does.
 _LAZY_NAMES = {
-    "AdagradOptimizer": "optimize.descent",
-    "AdamOptimizer": "optimize.descent",
+    "AdagradOptimizer": "descent",
+    "AdamOptimizer": "descent",
     "Explanation": "explanation",
-    "GradientDescentOptimizer": "optimize.descent",
+    "GradientDescentOptimizer": "descent",
     "JobPolicy": "jobs",
-    "MomentumOptimizer": "optimize.descent",
-    "MomentumQNGOptimizer": "optimize.descent",
-    "NesterovMomentumOptimizer": "optimize.descent",
-    "QNGOptimizer": "optimize.descent",
-    "RMSPropOptimizer": "optimize.descent",
+    "MomentumOptimizer": "descent",
+    "MomentumQNGOptimizer": "descent",
+    "NesterovMomentumOptimizer": "descent",
+    "QNGOptimizer": "descent",
+    "RMSPropOptimizer": "descent",
     "grad": "differentiate",
     "graph": "drawing",
     "jobs_of": "jobs",

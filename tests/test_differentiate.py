@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from unittest import mock
 
 import numpy as np
 import pennylane as qml
@@ -14,8 +15,12 @@ from hypothesis import strategies as st
 from pennylane import numpy as pnp
 
 import qhybrid
+from qhybrid.capture.signature import flatten
 from qhybrid.errors import NotFiniteError
-from qhybrid_devices.statevector.executable import StateVectorExecutable
+from qhybrid.gradients.function import MOST_DERIVED
+from qhybrid_devices.statevector.executable import MOST_LAYOUTS, StateVectorExecutable
+
+RUN = StateVectorExecutable.run_with_residual
 
 OPTIMIZERS = {
     "GradientDescentOptimizer": (0.3,),
@@ -363,3 +368,25 @@ def test_mistakes_are_told_as_by_pennylane():
     with pytest.raises(ValueError, match="without QJIT"):
         qhybrid.grad(circuit, method="fd")(X)
     assert qhybrid.grad(circuit).__name__ == "<grad: rotation>"
+
+
+def test_what_is_kept_for_sizes_of_batches_is_bounded():
+    circuit = node(lambda x: (qml.RX(x, wires=0), qml.expval(qml.Z(0)))[1])
+    with mock.patch.object(StateVectorExecutable, "run_with_residual", autospec=True, side_effect=RUN) as run:
+        for size in range(1, 2 * MOST_LAYOUTS):
+            angles = np.linspace(0, 3, size)
+            np.testing.assert_allclose(circuit(angles), np.cos(angles), atol=1e-12)
+    (executable,) = {call.args[0] for call in run.call_args_list}
+    assert 0 < len(executable._layouts) <= MOST_LAYOUTS
+
+
+def test_derived_functions_that_are_kept_are_bounded():
+    circuit = node(lambda x: (qml.RX(x, wires=0), qml.expval(qml.Z(0)))[1])
+    start = torch.tensor(0.0, dtype=torch.float64)
+    circuit(start)
+    for size in range(1, 2 * MOST_DERIVED):
+        angles = torch.linspace(0, 3, size, dtype=torch.float64)
+        torch.testing.assert_close(torch.func.vmap(torch.func.grad(circuit))(angles), -angles.sin())
+    (function,) = circuit._entry(*flatten((start,), {})).circuit._functions.values()
+    function = getattr(function, "function", function)  # what arranges the slots of another
+    assert 0 < len(function._derivatives) <= MOST_DERIVED

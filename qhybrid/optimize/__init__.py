@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qhybrid._fallthrough import fall_through
-from qhybrid.optimize.descent import (
+from qhybrid.descent import (
     AdagradOptimizer,
     AdamOptimizer,
     GradientDescentOptimizer,

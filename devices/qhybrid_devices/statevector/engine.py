@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -57,12 +56,12 @@ class Layout:
     dtype: np.dtype
     parallel_work: int
 
-    @cached_property
+    @functools.cached_property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape of the array of all states."""
         return (self.chunks, 2, 1 << self.num_wires, self.lanes)
 
-    @cached_property
+    @functools.cached_property
     def width(self) -> int:
         """Lanes of all chunks together."""
         return self.chunks * self.lanes
