@@ -47,6 +47,7 @@ def start(cache: str | None = None) -> list[float]:
         cache: folder for compiled kernels, by default numba's own
     """
     environment = {**os.environ, **({"NUMBA_CACHE_DIR": cache} if cache else {})}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what pip installs has its byte code
     command = [sys.executable, "-c", PROGRAM]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
@@ -59,7 +60,7 @@ def run(quick: bool) -> Report:
     Args:
         quick: one process with compiled kernels
     """
-    start()  # kernels on disk, files in memory
+    start()  # kernels and byte code on disk, files in memory
     runs = [start() for _ in range(1 if quick else PROCESSES)]
     phases = ("import pennylane", "import qhybrid", "first gradient")
     seconds = {name: statistics.median(r[i] for r in runs) for i, name in enumerate(phases)}
