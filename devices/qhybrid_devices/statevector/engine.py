@@ -217,7 +217,7 @@ def _reverse_samples(
     want: NDArray, stop: int, workers: int, scratch: list[_Scratch],
 ) -> MatrixCotangents:  # fmt: skip
     (sweep,) = plan.sweeps
-    order = _undone(sweep, stop)
+    order = sweep.undone(stop)
     product = plan.product_bits if stop < len(plan.product_bits) else plan.product_bits[:0]
     gs = np.zeros((num_parts(layout.chunks, workers), plan.num_shared_cotangents))
     gl = np.zeros((layout.chunks, plan.num_lane_cotangents, layout.lanes), layout.dtype)
@@ -242,7 +242,7 @@ def _reverse_tiles(
     gc = np.zeros((parts, layout.chunks, plan.num_lane_cotangents))
     signs, width = lane_signs(layout.dtype), register_lanes(layout.dtype)
     for sweep in reversed(plan.sweeps):
-        order, tiling = _undone(sweep, stop), sweep.tiling
+        order, tiling = sweep.undone(stop), sweep.tiling
         if not len(order):
             continue
 
@@ -256,11 +256,6 @@ def _reverse_tiles(
 
         parallel(task, layout.items(sweep), workers)
     return MatrixCotangents(_total(gs), _total(gc)[..., None])
-
-
-def _undone(sweep: Sweep, stop: int) -> NDArray:
-    """The operations of a sweep from the last one back to ``stop``."""
-    return sweep.backwards[: max(0, sweep.stop - max(stop, sweep.start))]
 
 
 def _total(parts: NDArray) -> NDArray:
@@ -381,7 +376,7 @@ def reverse_tangents(
     else:
         gl, dgl = (np.zeros((parts, *front, chunks, plan.num_lane_cotangents)) for front in ((), (k,)))
     for sweep in reversed(plan.sweeps):
-        order = _undone(sweep, stop)
+        order = sweep.undone(stop)
         if not len(order) and not len(product):
             continue
         dirs, edges = job.groups(sweep, by_birth)

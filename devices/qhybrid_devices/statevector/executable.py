@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,57 +18,26 @@ from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector.compiled import Compiled, compile_program
 from qhybrid_devices.statevector.directions import Pass, jvp, second_order
 from qhybrid_devices.statevector.engine import (
-    Coefficients,
     Layout,
     apply_plan,
     chain_rule,
     coefficients,
     reverse_plan,
 )
+from qhybrid_devices.statevector.final import Final, Residual
 from qhybrid_devices.statevector.hessians import GateAngles, along_each, curvature
 from qhybrid_devices.statevector.measurements import results, seed
 from qhybrid_devices.statevector.plan import PlanOptions
 from qhybrid_devices.statevector.preparation import add_amplitude_cotangent, initial_state
 from qhybrid_devices.statevector.sampling import sample_results
 from qhybrid_devices.statevector.simd import register_lanes
+from qhybrid_devices.statevector.small import MOST_AMPLITUDES, SmallRun
 from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, num_threads
 
 #: Below this many bytes a run is not checked against the available memory.
 UNCHECKED_BYTES = 1 << 26
-#: Numbers of samples whose layouts are kept.
+#: Numbers of samples whose layouts are kept, and whose small runs are.
 MOST_LAYOUTS = 64
-
-
-class Final(NamedTuple):
-    """How a run ends: the final state and the gates' coefficients."""
-
-    layout: Layout
-    psi: NDArray
-    coef: Coefficients
-
-
-class Residual:
-    """A :class:`Final` kept for derivatives, of which each wants to overwrite the state.
-
-    A small state is copied for each of them. A large one goes to the first, so that no more than psi and lambda are in
-    memory; a later derivative of the same run finds nothing and runs the circuit again.
-    """
-
-    def __init__(self, final: Final, copied_bytes: int) -> None:
-        self._kept = [final]  # taking from a list is atomic: derivatives may be in several threads
-        self._copies = final.psi.nbytes <= copied_bytes
-
-    def take(self) -> Final | None:
-        """A final state of one's own; ``None`` if it has gone to another."""
-        if self._copies:
-            (final,) = self._kept
-            psi = final.layout.empty()
-            psi[...] = final.psi
-            return Final(final.layout, psi, final.coef)
-        try:
-            return self._kept.pop()
-        except IndexError:
-            return None
 
 
 class StateVectorExecutable(Executable):
@@ -100,6 +69,7 @@ class StateVectorExecutable(Executable):
         self.options = options or PlanOptions.of_machine(self.real_dtype)
         self._compiled: dict[bool, Compiled] = {}
         self._layouts: dict[tuple[int, int, int], Layout] = {}
+        self._small: dict[int, SmallRun | None] = {}
 
     def __reduce__(self) -> tuple:
         return (StateVectorExecutable, (self.program, self.c_dtype, self.options))
@@ -118,6 +88,10 @@ class StateVectorExecutable(Executable):
             keep: whether to keep the state
         """
         values, count = Values.of(self.program, slots)
+        small = self._small_run(count)
+        if small is not None:
+            scalars, final = small.run(values)
+            return self._joined([(scalars,)]), Residual(final, self.options.copied_bytes) if keep else None
         groups = self._groups(count, 1 + self._scratch_states)
         parts, residual = [], None
         for start, stop in groups:
@@ -141,8 +115,12 @@ class StateVectorExecutable(Executable):
         """
         values, count = Values.of(self.program, slots)
         if not self.program.is_batched:
-            cotangents = tuple(np.asarray(c)[None] for c in cotangents)
-        total = _zeros_like(values)
+            cotangents = tuple([np.asarray(c)[None] for c in cotangents])
+        total, small = _zeros_like(values), self._small_run(count)
+        if small is not None:
+            final = (residual.take() if residual else None) or small.run(values)[1]
+            small.vjp(values, final, cotangents[0], needs, total)
+            return self._cotangents(total, slots, needs)
         for start, stop in self._groups(count, 2 + self._scratch_states):
             part, into = values.part(self.program, start, stop), total.part(self.program, start, stop)
             self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, residual, into)
@@ -283,6 +261,21 @@ class StateVectorExecutable(Executable):
             add_amplitude_cotangent(self.program, layout, lam, into)
 
     # ------------------------------------------------------------------ layout
+
+    def _small_run(self, count: int) -> SmallRun | None:
+        """How ``count`` samples are run if they leave nothing to decide."""
+        try:
+            return self._small[count]
+        except KeyError:
+            pass
+        found, amplitudes = None, count << self.program.num_wires
+        if 0 < amplitudes <= MOST_AMPLITUDES and count * self._state_bytes <= self.options.group_bytes:
+            layout = self._layout(count)
+            found = SmallRun.of(self._compile(layout.tile), layout)
+        if len(self._small) >= MOST_LAYOUTS:
+            self._small.clear()
+        self._small[count] = found
+        return found
 
     def _compile(self, tile: bool) -> Compiled:
         """The program for one layout."""

@@ -96,6 +96,10 @@ class Sweep:
         order = np.arange(start, stop)
         return cls(start, stop, tiling, order, order[::-1].copy())
 
+    def undone(self, stop: int) -> NDArray:
+        """The operations from the last one back to ``stop``."""
+        return self.backwards[: max(0, self.stop - max(stop, self.start))]
+
 
 @dataclass(frozen=True)
 class External:

@@ -1,0 +1,157 @@
+"""Small runs: so few states of so few qubits that one thread has all of them, and deciding how would take longer.
+
+The kernels and tables are those of ``engine.py`` and ``measurements.py``, and so are the results, to the last bit. What
+is left out are the choices that these make in each run: threads, parts, sweeps, kinds of measurements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhybrid.execution import Needs
+from qhybrid_devices.externals import Values
+from qhybrid_devices.statevector.compiled import Compiled
+from qhybrid_devices.statevector.engine import PARALLEL_PRODUCTS, Coefficients, Layout, lane_signs
+from qhybrid_devices.statevector.final import Final
+from qhybrid_devices.statevector.matrices import chain, compose, scratch_memory
+from qhybrid_devices.statevector.measure import amplitude_moments, apply_words, apply_words_to_amplitudes, moments
+from qhybrid_devices.statevector.simd import register_lanes
+from qhybrid_devices.statevector.sweeps import backward, forward, sweep_backward, sweep_forward
+
+#: Beyond so many amplitudes of all samples, deciding takes no time to speak of.
+MOST_AMPLITUDES = 1 << 15
+
+
+@dataclass(frozen=True, eq=False)
+class SmallRun:
+    """A program of gates with angles, measured in Pauli words, on states that one thread goes through in one piece.
+
+    Args:
+        compiled: the program
+        layout: of the states
+    """
+
+    compiled: Compiled
+    layout: Layout
+    _orders: dict[int, tuple[NDArray, NDArray]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, compiled: Compiled, layout: Layout) -> SmallRun | None:
+        """``None`` where a run has more to it."""
+        plan, m = compiled.plan, compiled.measurements
+        others = len(m.variances.scalars) or m.matrix_means or m.general_variances or m.tensors
+        if others or m.means.matrix is None or not len(m.table):
+            return None
+        if plan.externals or compiled.program.preparation is not None:
+            return None
+        if not compiled.is_one_tile(register_lanes(layout.dtype)):
+            return None
+        one_part = layout.items(plan.sweeps[0]) == 1 or layout.workers(3 * len(plan.operations)) == 1
+        one_part &= layout.workers(len(m.table) + 1) == 1 and len(plan.comps) * layout.width <= PARALLEL_PRODUCTS
+        return cls(compiled, layout) if one_part else None
+
+    def run(self, values: Values) -> tuple[NDArray, Final]:
+        """The scalars ``(B, S)``, and the final state."""
+        plan, layout = self.compiled.plan, self.layout
+        shared = plan.shared_constants.astype(layout.dtype)
+        lanes = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
+        compose(
+            plan.comps, plan.factors, plan.constants, values.shared, values.batched, 0, layout.chunks,
+            scratch_memory(plan.most_terms, plan.most_factors, 1), plan.most_terms, 1, shared.reshape(-1, 1), lanes,
+        )  # fmt: skip
+        psi, order = layout.empty(), plan.sweeps[0].order
+        if layout.tile:
+            if not len(plan.product_bits):
+                self._to_zeros(psi)
+            forward(
+                psi, 0, layout.chunks, plan.ops, plan.product_bits, order, plan.bits, shared, lanes, False,
+                self._registers(),
+            )  # fmt: skip
+        else:
+            self._to_zeros(psi)
+            sweep_forward(
+                psi, 0, layout.chunks, plan.ops, order, plan.bits, *self._geometry, shared, lanes, False, True,
+                self._no_tiles, self._registers(),
+            )  # fmt: skip
+        return self._scalars(values, psi), Final(layout, psi, Coefficients(shared, lanes))
+
+    def vjp(self, values: Values, final: Final, cotangents: NDArray, needs: Needs, into: Values) -> None:
+        """Add the cotangents of the angles.
+
+        Args:
+            values: of the slots
+            final: of :meth:`run` at these values; its state is used up
+            cotangents: of the scalars ``(B, S)``
+            needs: which cotangents are wanted
+            into: what they are added to
+        """
+        plan, layout, request = self.compiled.plan, self.layout, self.compiled.request(needs)
+        if request.stop >= len(plan.operations):
+            return
+        psi, (shared, lanes) = final.psi, final.coef
+        order, product = self._to_undo(request.stop)
+        lam, g_shared = self._lambda(values, psi, cotangents), np.zeros(plan.num_shared_cotangents)
+        if layout.tile:
+            g_lanes = np.zeros((layout.chunks, plan.num_lane_cotangents, layout.lanes), layout.dtype)
+            backward(
+                psi, lam, 0, layout.chunks, plan.ops, product, order, request.want, plan.bits, shared, lanes,
+                g_shared, g_lanes, self._registers(),
+            )  # fmt: skip
+        else:
+            per_chunk = np.zeros((layout.chunks, plan.num_lane_cotangents))
+            sweep_backward(
+                psi, lam, 0, layout.chunks, plan.ops, order, request.want, plan.bits, *self._geometry, shared, lanes,
+                g_shared, per_chunk, True, self._no_tiles, self._registers(),
+            )  # fmt: skip
+            g_lanes = per_chunk[..., None]
+        chain(
+            plan.comps, plan.factors, plan.constants, values.shared, values.batched, request.want,
+            scratch_memory(plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
+            g_shared.reshape(-1, 1), g_lanes.astype(float, copy=False), into.shared, into.batched,
+        )  # fmt: skip
+
+    def _scalars(self, values: Values, psi: NDArray) -> NDArray:
+        layout, m = self.layout, self.compiled.measurements
+        out = np.zeros((len(m.table.words), layout.width))
+        kernel = moments if layout.tile else amplitude_moments
+        kernel(psi, psi, 0, layout.chunks, 0, psi.shape[2], m.table.groups, m.table.words, out)
+        return np.ascontiguousarray(m.means.sums(values, out[:, : layout.count]).T, layout.dtype)
+
+    def _lambda(self, values: Values, psi: NDArray, cotangents: NDArray) -> NDArray:
+        layout, m = self.layout, self.compiled.measurements
+        weights = layout.to_lanes(m.means.weights(values, np.asarray(cotangents, float).T))
+        lam, kernel = layout.empty(), apply_words if layout.tile else apply_words_to_amplitudes
+        weights = np.ascontiguousarray(weights, layout.dtype)
+        kernel(psi, lam, 0, layout.chunks, 0, psi.shape[2], m.table.groups, m.table.words, weights, False)
+        return lam
+
+    @staticmethod
+    def _to_zeros(psi: NDArray) -> None:
+        psi[...] = 0
+        psi[:, 0, 0] = 1
+
+    def _to_undo(self, stop: int) -> tuple[NDArray, NDArray]:
+        """The operations from the last one back to ``stop``, and the products if there are any among them."""
+        found = self._orders.get(stop)
+        if found is None:
+            plan = self.compiled.plan
+            product = plan.product_bits if stop < len(plan.product_bits) else plan.product_bits[:0]
+            found = self._orders[stop] = plan.sweeps[0].undone(stop), product
+        return found
+
+    def _registers(self) -> NDArray:
+        """Memory to work in; of each run its own, since runs may be in several threads."""
+        return np.empty(self.compiled.plan.buffer_rows * register_lanes(self.layout.dtype), self.layout.dtype)
+
+    @cached_property
+    def _geometry(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        tiling = self.compiled.plan.sweeps[0].tiling
+        return tiling.rows, tiling.lanes, tiling.tiles, lane_signs(self.layout.dtype)
+
+    @cached_property
+    def _no_tiles(self) -> NDArray:
+        return np.empty((4, 0), self.layout.dtype)
