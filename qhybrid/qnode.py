@@ -73,6 +73,8 @@ class _Cache:
     twin: Callable | None = None
     shots: tuple[int | None, ...] | None = None
     no_backend: tuple[str | None] | None = None
+    of_pennylane: tuple[str | None] | None = None
+    native: bool | None = None
 
 
 class QNode(qml.QNode):
@@ -149,7 +151,7 @@ class QNode(qml.QNode):
         """Set a setting as on PennyLane's QNode; another function, device or method starts anew."""
         super().__setattr__(name, value)
         if name == "_shots" and "_cache" in self.__dict__:
-            self._cache.shots = self._cache.no_backend = None
+            self._cache.shots = self._cache.no_backend = self._cache.native = None
         if name in ("func", "device", "diff_method", "interface"):
             self._cache = _Cache()
             if name == "diff_method":
@@ -232,6 +234,13 @@ class QNode(qml.QNode):
             return "PennyLane's program capture is switched on"
         if "shots" in kwargs and not self._qfunc_uses_shots_arg:
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
+        settled = self._cache.of_pennylane
+        if settled is None:
+            settled = self._cache.of_pennylane = (self._of_pennylane(),)
+        return settled[0]
+
+    def _of_pennylane(self) -> str | None:
+        """Which of the settings is PennyLane's alone, ``None`` if none is."""
         if self._interface in _TENSORFLOW:
             return f"the interface {self._interface.value!r} is PennyLane's"
         if not resolves(self._method, self.gradient_kwargs):
@@ -296,8 +305,10 @@ class QNode(qml.QNode):
 
     def _values(self, found: Trace, leaves: list) -> SlotValues:
         """Slot values; for methods that pay for each angle, with those that nobody differentiates along."""
+        native = self._cache.native
+        if native is None:
+            native = self._cache.native = all(self._resolve(shots).is_native for shots in self._each_shots())
         values = found.inputs(leaves)
-        native = all(self._resolve(shots).is_native for shots in self._each_shots())
         return values if native else found.with_constants(values, leaves)
 
     def _recorded_call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -314,7 +325,7 @@ class QNode(qml.QNode):
         tensors = importlib.import_module("qhybrid.interfaces.jax_moves").rearranged(slots, args, kwargs)
         ((recording, lowered, values),) = made
         if values.host == "jax":
-            values = replace(values, tensors=tuple(tensors))
+            values = values._replace(tensors=tuple(tensors))
         return self._run_recording(recording, lowered, values)
 
     def _record(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Recording, Lowered, SlotValues]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pennylane import math
@@ -19,8 +18,7 @@ from qhybrid.program import Angle
 HOSTS = ("torch", "jax", "autograd", "numpy")
 
 
-@dataclass(frozen=True)
-class SlotValues:
+class SlotValues(NamedTuple):
     """Slot values as tensors of one host.
 
     Args:

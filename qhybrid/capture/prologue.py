@@ -10,6 +10,7 @@ The work is done by a :class:`~qhybrid.capture.plan.Plan`; this module chooses t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,6 +67,7 @@ class Prologue:
             self._branch_plan = compile_plan(graph, conditions, [], [], values_only=True)
             self._outcomes = np.array([truth for _, truth in self._branches], dtype=float)
         self._arrangements = tuple(a for _, a in self._plan.arrangements)
+        self._untouched: tuple[int, ...] | None = None
         self._hosts: dict[Any, Host] = {}
         self._constant: dict[frozenset[int], frozenset[Angle]] = {}
 
@@ -85,11 +87,17 @@ class Prologue:
 
     def inputs(self, leaves: Sequence[Any]) -> SlotValues:
         """The same, but leaves that are slots up to the order of their axes stay as they are: fewer nodes."""
+        if self._untouched is not None:
+            return SlotValues(self._host_name, tuple([leaves[i] for i in self._untouched]), self._arrangements)
         whole, host = self._plan.arrangements, self._host(leaves)
         if not whole or host.name == "numpy":
             return SlotValues(self._host_name, self._plan.run(leaves, host))
         live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f, _ in whole]
-        return SlotValues(self._host_name, tuple(map(host.array, live)), self._arrangements)
+        arrays = tuple(map(host.array, live))
+        if host.name == "torch" and all(map(operator.is_, arrays, live)):  # so it is with all of these dtypes
+            positions = [f.position for f, _ in whole]
+            self._untouched = None if None in positions else tuple(positions)  # type: ignore[arg-type]
+        return SlotValues(self._host_name, arrays, self._arrangements)
 
     def pulls_back_to(self, positions: Sequence[int]) -> bool:
         """Whether :meth:`pulled_back` gives the cotangents of the leaves at these positions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class Trace:
 
     def with_constants(self, values: SlotValues, leaves: Sequence[Any]) -> SlotValues:
         """The same values, with the angles that nobody differentiates along."""
-        return replace(values, constant=self.prologue.constant(leaves))
+        return values._replace(constant=self.prologue.constant(leaves))
 
 
 def trace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,10 @@ class _Point:
     tangent_tangents: Slots | None = None
 
 
-@dataclass(frozen=True)
-class _Kept:
+class _Kept(NamedTuple):
     """What a gradient method keeps of an evaluation, and of which: its mapped axes, and which arrays are in lanes."""
 
+    slots: Slots
     sizes: tuple[int, ...]
     array_lanes: tuple[bool, ...]
     residual: Any
@@ -132,13 +132,14 @@ class CircuitFunction(Function):
             return self._expanded(self._reduced(*self._squeezed(inputs)))
         if sig.sizes or not sig.is_plain:
             return self._call_mapped(inputs)
-        slots = self._slots(inputs)
+        kept = self._kept_of(())
+        slots = self._slots(inputs) if kept is None else kept.slots
         if sig.gives_values:
             return self.circuit.run(slots)
         cotangents = self._results(Kind.COTANGENT, inputs, lambda value, _: _double(value))
         assert cotangents is not None
         circuit, cotangents = self._active(self.circuit, cotangents)
-        found = self.method.vjp(circuit, slots, cotangents, sig.needs, self._residual(()))
+        found = self.method.vjp(circuit, slots, cotangents, sig.needs, None if kept is None else kept.residual)
         pairs = zip(sig.outputs, sig.positions, strict=True)
         return tuple([_like(entry(found, p), inputs[k]) for p, k in pairs if k is not None])
 
@@ -151,18 +152,20 @@ class CircuitFunction(Function):
             outputs, residual = self._reduced.forward(*self._squeezed(inputs))
             return self._expanded(outputs), residual
         if not sig.sizes:
-            results, residual = self.method.forward(self.circuit, self._slots(inputs))
-            return results, _Kept((), (), residual)
+            slots = self._slots(inputs)
+            results, residual = self.method.forward(self.circuit, slots)
+            return results, _Kept(slots, (), (), residual)
         lanes, circuit = self._laid_out(inputs)
-        results, residual = self.method.forward(circuit, self._point(lanes, circuit, inputs).slots)
+        slots = self._point(lanes, circuit, inputs).slots
+        results, residual = self.method.forward(circuit, slots)
         outputs = tuple(lanes.restore(results[p.index], p) for p in sig.outputs)
-        return outputs, _Kept(sig.sizes, lanes.array_lanes, residual)
+        return outputs, _Kept(slots, sig.sizes, lanes.array_lanes, residual)
 
-    def _residual(self, array_lanes: tuple[bool, ...]) -> Any:
+    def _kept_of(self, array_lanes: tuple[bool, ...]) -> _Kept | None:
         """What is left of the evaluation at these very inputs, if that ran the same lanes."""
         kept = self._kept
         same = kept is not None and (kept.sizes, kept.array_lanes) == (self._signature.sizes, array_lanes)
-        return kept.residual if kept is not None and same else None
+        return kept if same else None
 
     def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and kind of each output; see :meth:`Function.output_types`."""
@@ -301,7 +304,8 @@ class CircuitFunction(Function):
         if kinds == {Kind.COTANGENT}:
             assert point.cotangents is not None
             circuit, cotangents = self._active(circuit, point.cotangents)
-            residual = self._residual(self._array_lanes)
+            kept = self._kept_of(self._array_lanes)
+            residual = None if kept is None else kept.residual
             return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs, residual)}
         if any(self.circuit.passive):
             circuit = circuit.rewritten(without_samples(circuit.program))
