@@ -18,7 +18,7 @@ import qhybrid
 from benchmarks._timing import QUICK, Report, elapsed, interleaved
 from benchmarks.overhead import clock_in
 from benchmarks.w2_large_states import check, own_cases
-from qhybrid_devices.statevector import executable
+from qhybrid_devices.statevector import executable, small
 from qhybrid_devices.statevector.operations import Operation
 from qhybrid_devices.statevector.plan import Plan
 from qhybrid_devices.statevector.table import DIAGONAL, FLIP, PAULI, U2
@@ -82,11 +82,16 @@ def count(plan: Plan, qubits: int) -> dict[str, Work]:
     }
 
 
+def named(module: Any, *names: str) -> list[tuple[Any, str, Callable]]:
+    """Functions of a module, as :func:`passes` gives them."""
+    return [(module, name, getattr(module, name)) for name in names]
+
+
 def passes() -> dict[str, list[tuple[Any, str, Callable]]]:
     """The functions that run a plan on states: owner, name, function."""
     return {
-        "forward": [(executable, "apply_plan", executable.apply_plan)],
-        "reverse": [(executable, "reverse_plan", executable.reverse_plan)],
+        "forward": named(executable, "apply_plan") + named(small, "forward", "sweep_forward"),
+        "reverse": named(executable, "reverse_plan") + named(small, "backward", "sweep_backward"),
     }
 
 

@@ -235,7 +235,7 @@ class QNode(qml.QNode):
         if "shots" in kwargs and not self._qfunc_uses_shots_arg:
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
         settled = self._cache.of_pennylane
-        if settled is None:
+        if settled is None or self.gradient_kwargs:  # these may be changed at any time
             settled = self._cache.of_pennylane = (self._of_pennylane(),)
         return settled[0]
 

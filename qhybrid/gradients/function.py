@@ -39,7 +39,6 @@ class _Point:
 class _Kept(NamedTuple):
     """What a gradient method keeps of an evaluation, and of which: its mapped axes, and which arrays are in lanes."""
 
-    slots: Slots
     sizes: tuple[int, ...]
     array_lanes: tuple[bool, ...]
     residual: Any
@@ -132,14 +131,13 @@ class CircuitFunction(Function):
             return self._expanded(self._reduced(*self._squeezed(inputs)))
         if sig.sizes or not sig.is_plain:
             return self._call_mapped(inputs)
-        kept = self._kept_of(())
-        slots = self._slots(inputs) if kept is None else kept.slots
+        slots = self._slots(inputs)
         if sig.gives_values:
             return self.circuit.run(slots)
         cotangents = self._results(Kind.COTANGENT, inputs, lambda value, _: _double(value))
         assert cotangents is not None
         circuit, cotangents = self._active(self.circuit, cotangents)
-        found = self.method.vjp(circuit, slots, cotangents, sig.needs, None if kept is None else kept.residual)
+        found = self.method.vjp(circuit, slots, cotangents, sig.needs, self._residual(()))
         pairs = zip(sig.outputs, sig.positions, strict=True)
         return tuple([_like(entry(found, p), inputs[k]) for p, k in pairs if k is not None])
 
@@ -152,20 +150,18 @@ class CircuitFunction(Function):
             outputs, residual = self._reduced.forward(*self._squeezed(inputs))
             return self._expanded(outputs), residual
         if not sig.sizes:
-            slots = self._slots(inputs)
-            results, residual = self.method.forward(self.circuit, slots)
-            return results, _Kept(slots, (), (), residual)
+            results, residual = self.method.forward(self.circuit, self._slots(inputs))
+            return results, _Kept((), (), residual)
         lanes, circuit = self._laid_out(inputs)
-        slots = self._point(lanes, circuit, inputs).slots
-        results, residual = self.method.forward(circuit, slots)
+        results, residual = self.method.forward(circuit, self._point(lanes, circuit, inputs).slots)
         outputs = tuple(lanes.restore(results[p.index], p) for p in sig.outputs)
-        return outputs, _Kept(slots, sig.sizes, lanes.array_lanes, residual)
+        return outputs, _Kept(sig.sizes, lanes.array_lanes, residual)
 
-    def _kept_of(self, array_lanes: tuple[bool, ...]) -> _Kept | None:
+    def _residual(self, array_lanes: tuple[bool, ...]) -> Any:
         """What is left of the evaluation at these very inputs, if that ran the same lanes."""
         kept = self._kept
         same = kept is not None and (kept.sizes, kept.array_lanes) == (self._signature.sizes, array_lanes)
-        return kept if same else None
+        return kept.residual if kept is not None and same else None
 
     def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and kind of each output; see :meth:`Function.output_types`."""
@@ -304,8 +300,7 @@ class CircuitFunction(Function):
         if kinds == {Kind.COTANGENT}:
             assert point.cotangents is not None
             circuit, cotangents = self._active(circuit, point.cotangents)
-            kept = self._kept_of(self._array_lanes)
-            residual = None if kept is None else kept.residual
+            residual = self._residual(self._array_lanes)
             return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs, residual)}
         if any(self.circuit.passive):
             circuit = circuit.rewritten(without_samples(circuit.program))
