@@ -19,7 +19,7 @@ from qhybrid.capture.lowering import Lowered, lower
 from qhybrid.capture.observables import Output, ScalarOutput
 from qhybrid.capture.postselection import RARE, RARE_SHIFTED, RARE_SINGLE, PostselectedProbabilities, PostselectedScalar
 from qhybrid.execution import Circuit, Function
-from qhybrid.gradients import Arranged, Arrangement, CircuitFunction, GradientMethod, Refused, resolve
+from qhybrid.gradients import Block, CircuitFunction, Gathered, GradientMethod, Refused, resolve
 from qhybrid.interfaces import autograd
 from qhybrid.program import Angle, Program
 
@@ -79,7 +79,7 @@ class CompiledCircuit:
             method: how the host differentiates the results
             shots: samples a measurement basis, ``None`` for exact results
         """
-        function = self.function(method, shots, values.constant, values.arrangements)
+        function = self.function(method, shots, values.constant, values.blocks)
         return interfaces.apply(values.host, function, values.tensors)
 
     def function(
@@ -87,16 +87,16 @@ class CompiledCircuit:
         method: GradientMethod,
         shots: int | None = None,
         constant: frozenset[Angle] = frozenset(),
-        arrangements: tuple[Arrangement, ...] = (),
+        blocks: tuple[Block, ...] = (),
     ) -> Function:
-        """The results as a function of the slots, or of arrays that are arranged as slots."""
-        key = (method, shots, arrangements, constant)
+        """The results as a function of the slots, or of the arrays that slots are gathered from."""
+        key = (method, shots, blocks, constant)
         found = self._functions.get(key)
         if found is None:
             circuit = Circuit(self.program, self.device.compile, shots, self.device.new_rng)
             found = CircuitFunction(circuit, self.differentiated(method, shots), constant)
-            if arrangements:
-                found = Arranged(found, arrangements)
+            if blocks:
+                found = Gathered(found, blocks)
             self._functions[key] = found
         return found
 

@@ -12,7 +12,7 @@ from pennylane import math
 from qhybrid.capture.lowering import Lowered
 from qhybrid.capture.values import concrete, constant_tensor, is_tensor
 from qhybrid.errors import CaptureError, CircuitError
-from qhybrid.gradients import Arrangement
+from qhybrid.gradients import Block
 from qhybrid.program import Angle
 
 HOSTS = ("torch", "jax", "autograd", "numpy")
@@ -24,13 +24,13 @@ class SlotValues(NamedTuple):
     Args:
         host: ``"numpy"``, ``"autograd"``, ``"torch"`` or ``"jax"``
         tensors: shared angles ``(Ps,)`` if there are any, batched angles ``(Pb, batch)`` if there are any, arrays
-        arrangements: if there are any, ``tensors`` are arguments that become the slots in this way
+        blocks: if there are any, ``tensors`` are the arguments that the slots are gathered from
         constant: angles that come from nothing that is differentiated; not all of them need be known
     """
 
     host: str
     tensors: tuple[Any, ...]
-    arrangements: tuple[Arrangement, ...] = ()
+    blocks: tuple[Block, ...] = ()
     constant: frozenset[Angle] = frozenset()
 
 

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from qhybrid.capture.hosts import Host
 from qhybrid.capture.replay import cast, evaluate, substitute
 from qhybrid.capture.tracer import Node
-from qhybrid.capture.transposed import Transposed
-from qhybrid.gradients import Arrangement
+from qhybrid.gradients import Block
 from qhybrid.program import Angle
 
 
@@ -104,9 +103,9 @@ class Plan:
         arrays: whole arrays: a node, or a constant
         batch_size: number of samples
         origins: for messages, what each shared and batched row is made of
-        arrangements: if every slot is one leaf, each of them, in that order, with its axes in another order: how
-        transposed: of a plan whose only slots are shared angles, each a number of a leaf, scaled and shifted; its
-            leaves are those of the plan
+        blocks: if every angle is a number of a leaf, scaled and shifted: how the shared angles and the batched ones
+            are gathered from the leaves
+        sources: the leaves of all blocks in turn
     """
 
     dtype: np.dtype
@@ -119,8 +118,8 @@ class Plan:
     batch_size: int | None
     loads: tuple[tuple[int, Load], ...]
     origins: tuple[tuple[Any, ...], tuple[Any, ...]]
-    arrangements: tuple[tuple[Leaf, Arrangement], ...] = ()
-    transposed: Transposed | None = None
+    blocks: tuple[Block, ...] = ()
+    sources: tuple[Leaf, ...] = ()
 
     def run(self, values: Sequence[Any], host: Host) -> tuple[Any, ...]:
         """Slot values for leaf ``values``: shared and batched rows if there are any, then the arrays."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from qhybrid.capture.scheduling import compile_plan
 from qhybrid.capture.tracer import Graph, Tracer, as_root
 from qhybrid.capture.values import concrete, is_batched, is_functorch, is_tensor
 from qhybrid.errors import CaptureError
+from qhybrid.gradients import Block
 from qhybrid.program import Angle
 
 
@@ -66,7 +68,6 @@ class Prologue:
             conditions = [Tracer(graph, i, graph.nodes[i].value) for i, _ in self._branches]
             self._branch_plan = compile_plan(graph, conditions, [], [], values_only=True)
             self._outcomes = np.array([truth for _, truth in self._branches], dtype=float)
-        self._arrangements = tuple(a for _, a in self._plan.arrangements)
         self._untouched: tuple[int, ...] | None = None
         self._hosts: dict[Any, Host] = {}
         self._constant: dict[frozenset[int], frozenset[Angle]] = {}
@@ -86,23 +87,24 @@ class Prologue:
         return SlotValues(self._host_name, self._plan.run(leaves, self._host(leaves)))
 
     def inputs(self, leaves: Sequence[Any]) -> SlotValues:
-        """The same, but leaves that are slots up to the order of their axes stay as they are: fewer nodes."""
+        """The same, but leaves whose numbers the slots are stay as they are, with how to gather these: one node."""
         if self._untouched is not None:
-            return SlotValues(self._host_name, tuple([leaves[i] for i in self._untouched]), self._arrangements)
-        whole, host = self._plan.arrangements, self._host(leaves)
-        if not whole or host.name == "numpy":
-            return SlotValues(self._host_name, self._plan.run(leaves, host))
-        live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f, _ in whole]
+            return SlotValues(self._host_name, tuple([leaves[i] for i in self._untouched]), self._plan.blocks)
+        plan, host = self._plan, self._host(leaves)
+        if not plan.blocks or plan.arrays or host.name == "numpy":
+            return SlotValues(self._host_name, plan.run(leaves, host))
+        live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f in plan.sources]
         arrays = tuple(map(host.array, live))
         if host.name == "torch" and all(map(operator.is_, arrays, live)):  # so it is with all of these dtypes
-            positions = [f.position for f, _ in whole]
+            positions = [f.position for f in plan.sources]
             self._untouched = None if None in positions else tuple(positions)  # type: ignore[arg-type]
-        return SlotValues(self._host_name, arrays, self._arrangements)
+        return SlotValues(self._host_name, arrays, plan.blocks)
 
     def pulls_back_to(self, positions: Sequence[int]) -> bool:
         """Whether :meth:`pulled_back` gives the cotangents of the leaves at these positions."""
-        known = self._plan.transposed is not None and self._host_name != "torch"
-        return known and {leaf.position for leaf in self._plan.leaves} >= set(positions)
+        plan = self._plan
+        known = plan.blocks and plan.batched is None and not plan.arrays and self._host_name != "torch"
+        return bool(known) and {leaf.position for leaf in plan.sources} >= set(positions)
 
     def pulled_back(self, cotangents: NDArray) -> dict[int, NDArray]:
         """Cotangents of the leaves that the angles are made of, by their positions.
@@ -110,14 +112,19 @@ class Prologue:
         Args:
             cotangents: of the shared angles, which are all slots there are; see :meth:`pulls_back_to`
         """
-        assert self._plan.transposed is not None
-        pairs = zip(self._plan.leaves, self._plan.transposed(cotangents), strict=True)
+        (block,) = self._plan.blocks
+        pairs = zip(self._plan.sources, block.scatter(cotangents), strict=True)
         return {leaf.position: c for leaf, c in pairs if leaf.position is not None}
 
-    @property
-    def is_affine(self) -> bool:
-        """Whether each angle is a number of a leaf times a constant, plus a constant."""
-        return not self._plan.steps
+    @cached_property
+    def blocks(self) -> tuple[tuple[Block, tuple[int | None, ...]], ...] | None:
+        """How angles are gathered from leaves, and from which, by position; ``None``: not all slots are like that."""
+        plan = self._plan
+        if plan.steps or any(isinstance(a, int) for a in plan.arrays):
+            return None
+        rest = iter(plan.sources)
+        found = tuple((b, tuple(next(rest).position for _ in b.arrangements)) for b in plan.blocks)
+        return found if len(found) == self.num_angle_tensors else None
 
     @property
     def num_angle_tensors(self) -> int:

@@ -21,8 +21,7 @@ from qhybrid.capture.folding import Elements, Folder, Pending, arrange, constant
 from qhybrid.capture.plan import Elementwise, Gather, Leaf, Load, Piece, Plan, Replay
 from qhybrid.capture.replay import CAPTURED, INPUT, references
 from qhybrid.capture.tracer import Graph, Tracer
-from qhybrid.capture.transposed import Transposed
-from qhybrid.gradients import Arrangement
+from qhybrid.gradients import Arrangement, Block
 
 
 class _Scheduler:
@@ -296,6 +295,8 @@ def compile_plan(
     )
     vector = scheduler.vector(_join_rows(described[0])) if shared else None
     matrix = scheduler.matrix(_join_rows(described[1]), widen=True) if batched else None
+    gathers = (vector, matrix)
+    blocks, sources = ((), ()) if steps or values_only else _blocks(graph, leaves, gathers, scheduler.constants)
     return Plan(
         dtype=dtype,
         leaves=leaves,
@@ -307,8 +308,8 @@ def compile_plan(
         loads=loads,
         origins=tuple(tuple(_origin(folder, r) for r in rows) for rows in described),  # type: ignore[arg-type]
         constants=tuple(scheduler.constants),
-        arrangements=() if steps or arrays else _arrangements(graph, leaves, vector, matrix),
-        transposed=None if steps or arrays or batched or values_only else _transposed(graph, leaves, described[0]),
+        blocks=blocks,
+        sources=sources,
     )
 
 
@@ -325,28 +326,28 @@ def _flat_if_shared(folder: Folder, leaf: Pending, batched: Sequence[Elements]) 
     return replace(leaf, layout="vector")
 
 
-def _arrangements(
-    graph: Graph, leaves: Sequence[Leaf], vector: Gather | None, matrix: Gather | None
-) -> tuple[tuple[Leaf, Arrangement], ...]:
-    """How each slot is one whole leaf, if that holds for all slots and leaves."""
-    found = []
-    for store, gather in (("vector", vector), ("matrix", matrix)):
-        own = [f for f in leaves if (f.layout == "vector") == (store == "vector")]
-        if gather is None and not own:
+def _blocks(
+    graph: Graph, leaves: Sequence[Leaf], gathers: Sequence[Gather | None], constants: Sequence[NDArray]
+) -> tuple[tuple[Block, ...], tuple[Leaf, ...]]:
+    """How shared and batched angles are numbers of leaves, and of which; nothing unless all of them are."""
+    blocks: list[Block] = []
+    sources: list[Leaf] = []
+    for store, gather in zip(("vector", "matrix"), gathers, strict=True):
+        if gather is None:
             continue
-        if gather is None or len(own) != 1 or replace(gather, columns=None) != Gather((Piece(store, None),)):
-            return ()
-        found.append((own[0], Arrangement(np.shape(graph.nodes[own[0].index].value), str(own[0].layout))))
-    return tuple(found)
-
-
-def _transposed(graph: Graph, leaves: Sequence[Leaf], rows: Sequence[Elements]) -> Transposed | None:
-    """How cotangents of shared angles become those of the leaves, if these are real numbers."""
-    if not rows or any(leaf.layout is None for leaf in leaves):
-        return None
-    shapes = [np.shape(graph.nodes[leaf.index].value) for leaf in leaves]
-    numbers, scales = (np.array([getattr(row, field) for row in rows]) for field in ("ids", "scale"))
-    return Transposed.of(shapes, numbers, scales)
+        own = [f for f in leaves if f.layout is not None and (f.layout == "vector") == (store == "vector")]
+        piece = gather.pieces[0]
+        if len(gather.pieces) > 1 or gather.order is not None or piece != Piece(store, piece.index):
+            return (), ()
+        arrangements = tuple(Arrangement(np.shape(graph.nodes[f.index].value), str(f.layout)) for f in own)
+        index, scale, offset = (None if k is None else constants[k] for k in (None, gather.scale, gather.offset))
+        if isinstance(piece.index, slice):
+            index = np.arange(piece.index.start, piece.index.stop)
+        elif piece.index is not None:
+            index = constants[piece.index]
+        blocks.append(Block(arrangements, index, scale, offset))
+        sources += own
+    return tuple(blocks), tuple(sources)
 
 
 def _value(root: Any) -> Any:

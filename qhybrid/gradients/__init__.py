@@ -8,7 +8,7 @@
 * :func:`resolve`: from ``diff_method`` as a user gives it to a method and the reason for it.
 * :func:`check_method`, :func:`resolves`: whether a ``diff_method`` exists at all, and whether it is one of ours.
 * :class:`CircuitFunction`: a program on a device as a :class:`~qhybrid.execution.Function` for hosts, and
-  :class:`Arranged`, the same of arguments with their axes in another order.
+  :class:`Gathered`, the same of arguments whose numbers the slots are, moved, scaled and shifted.
 
 Second derivatives are exact for every method that is exact: native where the device has them, else by shift rules.
 """
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from qhybrid._fallthrough import fall_through
 from qhybrid.gradients.adjoint import Adjoint as Adjoint
-from qhybrid.gradients.arranged import Arranged as Arranged
-from qhybrid.gradients.arranged import Arrangement as Arrangement
 from qhybrid.gradients.base import GradientMethod as GradientMethod
 from qhybrid.gradients.function import CircuitFunction as CircuitFunction
+from qhybrid.gradients.gathered import Arrangement as Arrangement
+from qhybrid.gradients.gathered import Block as Block
+from qhybrid.gradients.gathered import Gathered as Gathered
 from qhybrid.gradients.parameter_shift import ParameterShift as ParameterShift
 from qhybrid.gradients.physics_aware import PhysicsAware as PhysicsAware
 from qhybrid.gradients.refused import NoDerivative as NoDerivative

@@ -25,8 +25,6 @@ from qhybrid.capture.prologue import Prologue
 from qhybrid.optimize.layout import SlotLayout, shared_of
 from qhybrid.program import Slots
 
-#: How far from an integer a recovered position may be.
-MAX_ROUNDING = 0.1
 #: Random vectors in an estimate of a diagonal.
 PROBES = 16
 
@@ -195,21 +193,21 @@ def classical_jacobian(prologue: Prologue, host: str, leaves: Leaves, like: Slot
 
 
 def _gathered(prologue: Prologue, leaves: Leaves) -> csr_array | None:
-    """The Jacobian of a prologue that only gathers, scales and shifts, found by looking where numbers go."""
-    if not prologue.is_affine:
+    """The Jacobian of a prologue that only gathers, scales and shifts, read from where it takes numbers from."""
+    blocks = prologue.blocks
+    if blocks is None:
         return None
-    zero, one, place = (
-        prologue.plain(leaves.replaced(probe, lambda part, leaf: part))
-        for probe in (np.zeros(leaves.size), np.ones(leaves.size), np.arange(leaves.size, dtype=float))
-    )
-    number = prologue.num_angle_tensors
-    if any(not np.array_equal(a, b) for a, b in zip(zero[number:], one[number:], strict=True)):
-        return None
-    start, slope, position = (np.concatenate([np.zeros(0), *map(np.ravel, t[:number])]) for t in (zero, one, place))
-    slope = slope - start
-    rows = np.flatnonzero(slope)
-    places = (position[rows] - start[rows]) / slope[rows]
-    columns = np.rint(places).astype(int)
-    if np.abs(places - columns).max(initial=0.0) > MAX_ROUNDING:  # too many arguments for their single precision
-        return None
-    return csr_array((slope[rows], (rows, columns)), (len(slope), leaves.size))
+    stops = np.cumsum([math.prod(shape) for shape in leaves.shapes])
+    numbers = {
+        i: np.arange(stop - math.prod(shape), stop).reshape(shape)
+        for i, stop, shape in zip(leaves.trained, stops, leaves.shapes, strict=True)
+    }
+    columns, slopes = [np.zeros(0, int)], [np.zeros(0)]
+    for block, sources in blocks:
+        pairs = zip(block.arrangements, sources, strict=True)
+        places = block.places([numbers.get(i, np.full(a.shape, -1)) for a, i in pairs])  # type: ignore[arg-type]
+        columns.append(places.reshape(-1))
+        slopes.append(np.broadcast_to(1.0 if block.scale is None else block.scale, places.shape).reshape(-1))
+    column, slope = np.concatenate(columns), np.concatenate(slopes)
+    rows = np.flatnonzero((column >= 0) & (slope != 0))
+    return csr_array((slope[rows], (rows, column[rows])), (len(slope), leaves.size))
