@@ -68,12 +68,12 @@ class Prologue:
             conditions = [Tracer(graph, i, graph.nodes[i].value) for i, _ in self._branches]
             self._branch_plan = compile_plan(graph, conditions, [], [], values_only=True)
             self._outcomes = np.array([truth for _, truth in self._branches], dtype=float)
-        self._untouched: tuple[int, ...] | None = None
+        self._as_they_are: tuple[int, ...] | None = None
         self._hosts: dict[Any, Host] = {}
         self._constant: dict[frozenset[int], frozenset[Angle]] = {}
 
     def __deepcopy__(self, memo: dict) -> Prologue:
-        return self  # never changes after construction
+        return self  # nothing changes after construction but what is remembered
 
     def __call__(self, leaves: Sequence[Any]) -> SlotValues:
         """The slot values for live leaves.
@@ -88,16 +88,16 @@ class Prologue:
 
     def inputs(self, leaves: Sequence[Any]) -> SlotValues:
         """The same, but leaves whose numbers the slots are stay as they are, with how to gather these: one node."""
-        if self._untouched is not None:
-            return SlotValues(self._host_name, tuple([leaves[i] for i in self._untouched]), self._plan.blocks)
+        if self._as_they_are is not None:
+            return SlotValues(self._host_name, tuple([leaves[i] for i in self._as_they_are]), self._plan.blocks)
         plan, host = self._plan, self._host(leaves)
         if not plan.blocks or plan.arrays or host.name == "numpy":
             return SlotValues(self._host_name, plan.run(leaves, host))
         live = [host.read(f.tensor) if f.position is None else leaves[f.position] for f in plan.sources]
         arrays = tuple(map(host.array, live))
-        if host.name == "torch" and all(map(operator.is_, arrays, live)):  # so it is with all of these dtypes
+        if host.name == "torch" and all(map(operator.is_, arrays, live)):  # a signature has dtypes: so it is always
             positions = [f.position for f in plan.sources]
-            self._untouched = None if None in positions else tuple(positions)  # type: ignore[arg-type]
+            self._as_they_are = None if None in positions else tuple(positions)  # type: ignore[arg-type]
         return SlotValues(self._host_name, arrays, plan.blocks)
 
     def pulls_back_to(self, positions: Sequence[int]) -> bool:
@@ -117,7 +117,7 @@ class Prologue:
         return {leaf.position: c for leaf, c in pairs if leaf.position is not None}
 
     @cached_property
-    def blocks(self) -> tuple[tuple[Block, tuple[int | None, ...]], ...] | None:
+    def gathered_from(self) -> tuple[tuple[Block, tuple[int | None, ...]], ...] | None:
         """How angles are gathered from leaves, and from which, by position; ``None``: not all slots are like that."""
         plan = self._plan
         if plan.steps or any(isinstance(a, int) for a in plan.arrays):

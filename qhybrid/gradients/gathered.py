@@ -159,7 +159,7 @@ class Group(NamedTuple):
     Args:
         block: how; ``None``: the one member as it is
         members: positions; ``None`` for an array that is not there, as an input zero
-        carries: of each member, which of the mapped axes it has, outermost first
+        carries: of each member of a block, which of the mapped axes it has, outermost first: none if it is not there
         own: which of them the function's input or output has
         linear: whether the block's offset is left out
     """
@@ -177,18 +177,19 @@ class Group(NamedTuple):
     def placed(self, places: dict[int, int]) -> Group:
         """The derivative of this group, along those of its members that have a place."""
         members = tuple([None if m is None else places.get(m) for m in self.members])
-        return self._replace(members=members, linear=True)
+        carries = tuple([(False,) * len(c) if m is None else c for m, c in zip(members, self.carries, strict=False)])
+        return self._replace(members=members, carries=carries, linear=True)
 
     def mapped(self, flags: Sequence[bool] | None) -> Group:
         """The same with one more mapped axis in front, which members have by their flags; ``None``: all do."""
         if self.block is None:
             return self
-        added = tuple(True if flags is None else m is not None and flags[m] for m in self.members)
+        added = tuple(m is not None and (flags is None or flags[m]) for m in self.members)
         carries = tuple((f, *c) for f, c in zip(added, self.carries, strict=True))
-        return self._replace(carries=carries, own=(any(added), *self.own))
+        return self._replace(carries=carries, own=(flags is None or any(added), *self.own))
 
 
-class _Shape(NamedTuple):
+class _Wiring(NamedTuple):
     """How the inputs and outputs of a function are made of arguments, and become outputs.
 
     Args:
@@ -209,24 +210,24 @@ class _Shape(NamedTuple):
         """All inputs, those among them too that are arguments as they are."""
         return (*self.ins, *[Group(None, (k,)) for k in range(self.given, count)])
 
-    def pulled_back(self, needs: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Shape]:
-        """The inputs that are needed for some arguments, and the shape of the pullback."""
+    def pulled_back(self, needs: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
+        """The inputs that are needed for some arguments, and the wiring of the pullback."""
         places, total, ins = _places(needs), len(needs), self.inputs(len(needs))
         needed = tuple([g.has(needs) for g in ins])
         outs = tuple([g.placed(places) for g, n in zip(ins, needed, strict=True) if n])
         cotangents = {k: total + k for k in range(self.num_outputs)}
         ins = (*ins, *[g.placed(cotangents) for g in self.outs or ()])
-        return needed, _Shape(ins, total + self.num_outputs, outs, len(places), self.sizes)
+        return needed, _Wiring(ins, total + self.num_outputs, outs, len(places), self.sizes)
 
-    def pushed(self, moving: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Shape]:
-        """The inputs that move with some arguments, and the shape of the pushforward."""
+    def pushed(self, moving: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
+        """The inputs that move with some arguments, and the wiring of the pushforward."""
         places, ins = {k: len(moving) + place for k, place in _places(moving).items()}, self.inputs(len(moving))
         moved = tuple([g.has(moving) for g in ins])
         tangents = [g.placed(places) for g, m in zip(ins, moved, strict=True) if m]
         return moved, self._replace(ins=(*ins, *tangents), given=len(moving) + len(places))
 
-    def vmapped(self, size: int, mapped: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Shape]:
-        """The inputs that have one more mapped axis, and the shape with it."""
+    def vmapped(self, size: int, mapped: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
+        """The inputs that have one more mapped axis, and the wiring with it."""
         outs = None if self.outs is None else tuple([g.mapped(None) for g in self.outs])
         ins = tuple([g.mapped(mapped) for g in self.ins])
         own = tuple([g.has(mapped) for g in self.inputs(len(mapped))])
@@ -247,12 +248,12 @@ class Gathered(Function):
         ends = np.cumsum([len(b.arrangements) for b in blocks]).tolist()
         members = [tuple(range(end - len(b.arrangements), end)) for b, end in zip(blocks, ends, strict=True)]
         ins = tuple(Group(b, m, ((),) * len(m)) for b, m in zip(blocks, members, strict=True))
-        self.function, self._shape = function, _Shape(ins, ends[-1])
-        self._pullbacks: dict[tuple[bool, ...], tuple[tuple[bool, ...], _Shape]] = {}
+        self.function, self._wiring = function, _Wiring(ins, ends[-1])
+        self._pullbacks: dict[tuple[bool, ...], tuple[tuple[bool, ...], _Wiring]] = {}
 
-    def _derived(self, function: Function, shape: _Shape) -> Gathered:
+    def _derived(self, function: Function, wiring: _Wiring) -> Gathered:
         found = Gathered.__new__(Gathered)
-        found.function, found._shape, found._pullbacks = function, shape, {}
+        found.function, found._wiring, found._pullbacks = function, wiring, {}
         return found
 
     # ---------------------------------------------------------------- evaluation
@@ -270,20 +271,20 @@ class Gathered(Function):
         """Shape and kind of each output."""
         arrays = [np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in inputs]
         found = self.function.output_types(self._gathered(arrays))
-        if self._shape.outs is None:
+        if self._wiring.outs is None:
             return found
         outputs = self._scattered([np.broadcast_to(0.0, shape) for shape, _ in found])
-        kinds = {m: kind for g, (_, kind) in zip(self._shape.outs, found, strict=True) for m in g.members}
+        kinds = {m: kind for g, (_, kind) in zip(self._wiring.outs, found, strict=True) for m in g.members}
         return tuple((array.shape, kinds[i]) for i, array in enumerate(outputs))
 
     def _gathered(self, inputs: Sequence[NDArray]) -> list[NDArray]:
-        shape = self._shape
-        found = [inputs[g.members[0]] if g.block is None else self._gather(g, inputs) for g in shape.ins]  # type: ignore[index]
-        found.extend(inputs[shape.given :])
+        wiring = self._wiring
+        found = [inputs[g.members[0]] if g.block is None else self._gather(g, inputs) for g in wiring.ins]  # type: ignore[index]
+        found.extend(inputs[wiring.given :])
         return found
 
     def _gather(self, group: Group, inputs: Sequence[NDArray]) -> NDArray:
-        block, members, sizes = group.block, group.members, self._shape.sizes
+        block, members, sizes = group.block, group.members, self._wiring.sizes
         assert block is not None
         if None in members:
             pairs = zip(block.arrangements, members, strict=True)
@@ -295,17 +296,17 @@ class Gathered(Function):
         return block.gather(arrays, group.linear)
 
     def _scattered(self, outputs: Sequence[NDArray]) -> tuple[NDArray, ...]:
-        shape = self._shape
-        if shape.outs is None:
+        wiring = self._wiring
+        if wiring.outs is None:
             return tuple(outputs)
-        found: list[Any] = [None] * shape.num_outputs
-        for group, output in zip(shape.outs, outputs, strict=True):
+        found: list[Any] = [None] * wiring.num_outputs
+        for group, output in zip(wiring.outs, outputs, strict=True):
             if group.block is None:
                 found[group.members[0]] = output  # type: ignore[index]
                 continue
             parts = group.block.scatter(output)
-            if shape.sizes:
-                parts = [_summed(part, c, group.own) for part, c in zip(parts, group.carries, strict=True)]
+            if wiring.sizes:
+                parts = [_collapsed(part, c, group.own) for part, c in zip(parts, group.carries, strict=True)]
             for m, part in zip(group.members, parts, strict=True):
                 if m is not None:
                     found[m] = part
@@ -317,19 +318,19 @@ class Gathered(Function):
         """The function's pullback: cotangents of slots, scattered to the arguments that are needed."""
         found = self._pullbacks.get(needs)
         if found is None:
-            found = self._pullbacks[needs] = self._shape.pulled_back(needs)
-        needed, shape = found
-        return self._derived(self.function.pullback(needed, residual), shape)
+            found = self._pullbacks[needs] = self._wiring.pulled_back(needs)
+        needed, wiring = found
+        return self._derived(self.function.pullback(needed, residual), wiring)
 
     def pushforward(self, moving: tuple[bool, ...]) -> Gathered:
         """The function's pushforward: tangents of slots, gathered from those of the arguments that move."""
-        moved, shape = self._shape.pushed(moving)
-        return self._derived(self.function.pushforward(moved), shape)
+        moved, wiring = self._wiring.pushed(moving)
+        return self._derived(self.function.pushforward(moved), wiring)
 
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> Gathered:
         """The function over one more axis, in front of everything that has it."""
-        own, shape = self._shape.vmapped(size, mapped)
-        return self._derived(self.function.vmap(size, own), shape)
+        own, wiring = self._wiring.vmapped(size, mapped)
+        return self._derived(self.function.vmap(size, own), wiring)
 
 
 def _places(flags: Sequence[bool]) -> dict[int, int]:
@@ -348,7 +349,7 @@ def _spread(array: NDArray, carried: tuple[bool, ...], own: tuple[bool, ...], si
     return np.broadcast_to(array.reshape(*ones, *rest), (*full, *rest))
 
 
-def _summed(array: NDArray, carried: tuple[bool, ...], own: tuple[bool, ...]) -> NDArray:
+def _collapsed(array: NDArray, carried: tuple[bool, ...], own: tuple[bool, ...]) -> NDArray:
     """The transpose of :func:`_spread`."""
     axes = [c for c, o in zip(carried, own, strict=True) if o]
     lost = tuple(k for k, c in enumerate(axes) if not c)

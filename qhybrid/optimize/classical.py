@@ -194,7 +194,7 @@ def classical_jacobian(prologue: Prologue, host: str, leaves: Leaves, like: Slot
 
 def _gathered(prologue: Prologue, leaves: Leaves) -> csr_array | None:
     """The Jacobian of a prologue that only gathers, scales and shifts, read from where it takes numbers from."""
-    blocks = prologue.blocks
+    blocks = prologue.gathered_from
     if blocks is None:
         return None
     stops = np.cumsum([math.prod(shape) for shape in leaves.shapes])

@@ -18,9 +18,9 @@ class TorchJacobian(ClassicalJacobian):
 
     def __init__(self, prologue: Prologue, leaves: Leaves, like: Slots) -> None:
         with torch.enable_grad():
-            parts = [leaves.values[i].detach().double().cpu().reshape(-1) for i in leaves.trained]
+            parts = [_numbers(leaves.values[i]) for i in leaves.trained]
             self._x = torch.cat([torch.zeros(0, dtype=torch.double), *parts]).requires_grad_()
-            live = leaves.replaced(self._x, lambda part, leaf: part.to(leaf.device, leaf.dtype))
+            live = leaves.replaced(self._x, _like)
             tensors = prologue(live).tensors
             moves = [t.requires_grad for t in tensors]
             arrays = [i >= prologue.num_angle_tensors for i in range(len(tensors))]
@@ -43,6 +43,16 @@ class TorchJacobian(ClassicalJacobian):
     def _product(outputs: torch.Tensor, inputs: torch.Tensor, vector: NDArray) -> NDArray:
         (found,) = torch.autograd.grad(outputs, inputs, torch.as_tensor(vector), retain_graph=True)
         return found.numpy()
+
+
+def _numbers(leaf: Any) -> torch.Tensor:
+    """The numbers of an argument, which is an array where only a captured tensor is PyTorch's."""
+    tensor = leaf.detach() if isinstance(leaf, torch.Tensor) else torch.as_tensor(np.asarray(leaf))
+    return tensor.double().cpu().reshape(-1)
+
+
+def _like(part: torch.Tensor, leaf: Any) -> torch.Tensor:
+    return part.to(leaf.device, leaf.dtype) if isinstance(leaf, torch.Tensor) else part
 
 
 def _real_parts(tensor: Any, is_array: bool) -> list[torch.Tensor]:

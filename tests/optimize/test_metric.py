@@ -169,6 +169,29 @@ def test_functions_of_arguments_are_left_to_the_host():
     assert isinstance(fubini_study(circuit)(*tensors).point.classical, TorchJacobian)
 
 
+@pytest.mark.parametrize("batch", [0, 3])
+@pytest.mark.parametrize("function", [qml.math.sin, lambda x: 2 * x])
+def test_arrays_beside_a_captured_tensor(function, batch):
+    """The host is PyTorch's, the arguments are PennyLane's."""
+    captured = torch.tensor(0.7, requires_grad=True, dtype=torch.float64)
+
+    def circuit(turn):
+        @qhybrid.qnode(qhybrid.device("qhybrid.statevector", wires=2))
+        def node(x, w):
+            qml.AngleEmbedding(x, wires=range(2))
+            qml.RY(function(w[0]), wires=0)
+            qml.CNOT([0, 1])
+            qml.RX(w[1], wires=1)
+            qml.RY(turn, wires=1)
+            return qml.expval(qml.Z(1))
+
+        return node
+
+    x, w = pnp.array(np.full((batch, 2), 0.4), requires_grad=False), pnp.array([0.3, 0.8], requires_grad=True)
+    found, expected = (fubini_study(circuit(turn))(x, w) @ np.eye(2) for turn in (captured, 0.7))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_estimate_of_the_diagonal_with_functions_of_arguments():
     gates, args = CIRCUITS["functions"]
     metric = fubini_study(qnode_of(gates))(*trained(args))

@@ -117,13 +117,13 @@ class StateVectorExecutable(Executable):
         if not self.program.is_batched:
             cotangents = tuple([np.asarray(c)[None] for c in cotangents])
         total, small = _zeros_like(values), self._small_run(count)
-        if small is not None:
-            final = (residual.take() if residual else None) or small.run(values)[1]
-            small.vjp(values, final, cotangents[0], needs, total)
+        final = residual.take() if residual else None
+        if small is not None and (final is None or final.layout is small.layout):
+            small.vjp(values, final or small.run(values)[1], cotangents[0], needs, total)
             return self._cotangents(total, slots, needs)
         for start, stop in self._groups(count, 2 + self._scratch_states):
             part, into = values.part(self.program, start, stop), total.part(self.program, start, stop)
-            self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, residual, into)
+            self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, final, into)
         return self._cotangents(total, slots, needs)
 
     def jvp(self, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
@@ -245,10 +245,10 @@ class StateVectorExecutable(Executable):
         count: int,
         cotangents: list[NDArray],
         needs: Needs,
-        residual: Residual | None,
+        final: Final | None,
         into: Values,
     ) -> None:
-        final = (residual.take() if residual else None) or self._forward(values, count)
+        final = final or self._forward(values, count)
         layout, psi = final.layout, final.psi
         compiled = self._compile(layout.tile)
         plan, request = compiled.plan, compiled.request(needs)

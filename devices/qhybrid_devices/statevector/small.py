@@ -33,6 +33,7 @@ class SmallRun:
     Args:
         compiled: the program
         layout: of the states
+        _orders: for each operation that a reverse pass may stop at, what it undoes
     """
 
     compiled: Compiled
@@ -41,7 +42,7 @@ class SmallRun:
 
     @classmethod
     def of(cls, compiled: Compiled, layout: Layout) -> SmallRun | None:
-        """``None`` where a run has more to it."""
+        """How to run a program on states of this layout; ``None`` where a run has more to it."""
         plan, m = compiled.plan, compiled.measurements
         others = len(m.variances.scalars) or m.matrix_means or m.general_variances or m.tensors
         if others or m.means.matrix is None or not len(m.table):
@@ -50,6 +51,7 @@ class SmallRun:
             return None
         if not compiled.is_one_tile(register_lanes(layout.dtype)):
             return None
+        # The limits from which on coefficients, gates and words are shared out among threads.
         one_part = layout.items(plan.sweeps[0]) == 1 or layout.workers(3 * len(plan.operations)) == 1
         one_part &= layout.workers(len(m.table) + 1) == 1 and len(plan.comps) * layout.width <= PARALLEL_PRODUCTS
         return cls(compiled, layout) if one_part else None
@@ -84,7 +86,7 @@ class SmallRun:
 
         Args:
             values: of the slots
-            final: of :meth:`run` at these values; its state is used up
+            final: of :meth:`run` at these values, so of the same layout; its state is used up
             cotangents: of the scalars ``(B, S)``
             needs: which cotangents are wanted
             into: what they are added to
@@ -123,7 +125,7 @@ class SmallRun:
 
     def _lambda(self, values: Values, psi: NDArray, cotangents: NDArray) -> NDArray:
         layout, m = self.layout, self.compiled.measurements
-        weights = layout.to_lanes(m.means.weights(values, np.asarray(cotangents, float).T))
+        weights = layout.to_lanes(m.means.weights(values, np.ascontiguousarray(np.asarray(cotangents, float).T)))
         lam, kernel = layout.empty(), apply_words if layout.tile else apply_words_to_amplitudes
         weights = np.ascontiguousarray(weights, layout.dtype)
         kernel(psi, lam, 0, layout.chunks, 0, psi.shape[2], m.table.groups, m.table.words, weights, False)

@@ -64,6 +64,34 @@ def test_same_bits(build, monkeypatch, wires, batch, needs, c_dtype):
         np.testing.assert_array_equal(a, b)
 
 
+def test_residuals_of_another_layout(build, monkeypatch):
+    """The number of threads may change between a run and its derivative, and what is known of a batch be forgotten."""
+    program, values = random_program(build, 5, 512)
+    exe = StateVectorExecutable(program)
+    monkeypatch.setenv("QHYBRID_NUM_THREADS", "8")
+    results, residual = exe.run_with_residual(values)
+    cotangents = tuple(np.cos(np.arange(r.size)).reshape(r.shape) for r in results)
+    expected = exe.vjp(values, cotangents, Needs(), residual=residual)
+    monkeypatch.setenv("QHYBRID_NUM_THREADS", "1")
+    exe._small.clear()
+    found = exe.vjp(values, cotangents, Needs(), residual=residual)
+    np.testing.assert_allclose(found.batched, expected.batched, atol=1e-12)
+    np.testing.assert_allclose(found.shared, expected.shared, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cotangents_of_any_kind(build, monkeypatch, seed):
+    """Sums over scalars go through a BLAS, which rounds by how its arrays lie."""
+    rng = np.random.default_rng(seed)
+    sums = [Observable(tuple(Term(float(c), ((w, "Z"),)) for w, c in enumerate(rng.normal(size=3)))) for _ in range(3)]
+    program, values = random_program(build, 3, 13, scalars=tuple(map(Expectation, sums)))
+    cotangents = (rng.normal(size=(13, 3)).astype(np.float32),)
+    found = StateVectorExecutable(program).vjp(values, cotangents, Needs())
+    monkeypatch.setattr(SmallRun, "of", lambda compiled, layout: None)
+    expected = StateVectorExecutable(program).vjp(values, cotangents, Needs())
+    np.testing.assert_array_equal(found.shared, expected.shared)
+
+
 def is_small(program, count, options=None):
     """Whether an executable runs so many samples of a program as a small run."""
     return StateVectorExecutable(program, options=options)._small_run(count) is not None
