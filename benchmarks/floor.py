@@ -16,7 +16,7 @@ import numpy as np
 
 import qhybrid
 from benchmarks._timing import QUICK, Report, elapsed, interleaved
-from benchmarks.overhead import clock_in
+from benchmarks.overhead import clock_in, named
 from benchmarks.w2_large_states import check, own_cases
 from qhybrid_devices.statevector import executable, small
 from qhybrid_devices.statevector.operations import Operation
@@ -80,11 +80,6 @@ def count(plan: Plan, qubits: int) -> dict[str, Work]:
         "forward": Work(sum(flops(FORWARD, op) for op in plan.operations), 2 * state * sweeps),
         "reverse": Work(sum(flops(REVERSE, op) for op in plan.operations), 4 * state * sweeps),
     }
-
-
-def named(module: Any, *names: str) -> list[tuple[Any, str, Callable]]:
-    """Functions of a module, as :func:`passes` gives them."""
-    return [(module, name, getattr(module, name)) for name in names]
 
 
 def passes() -> dict[str, list[tuple[Any, str, Callable]]]:

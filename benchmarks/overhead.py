@@ -159,9 +159,14 @@ class Clock:
         return call
 
 
+def named(owner: Any, *names: str) -> list[tuple[Any, str, Callable]]:
+    """Functions of a module or a class: owner, name, function."""
+    return [(owner, name, getattr(owner, name)) for name in names]
+
+
 def executable_methods() -> list[tuple[Any, str, Callable]]:
     """What the gradient methods call: owner, name, function."""
-    return [(StateVectorExecutable, name, getattr(StateVectorExecutable, name)) for name in METHODS]
+    return named(StateVectorExecutable, *METHODS)
 
 
 def compiled_kernels() -> list[tuple[Any, str, Callable]]:

@@ -73,7 +73,6 @@ class _Cache:
     twin: Callable | None = None
     shots: tuple[int | None, ...] | None = None
     no_backend: tuple[str | None] | None = None
-    of_pennylane: tuple[str | None] | None = None
     native: bool | None = None
 
 
@@ -234,13 +233,6 @@ class QNode(qml.QNode):
             return "PennyLane's program capture is switched on"
         if "shots" in kwargs and not self._qfunc_uses_shots_arg:
             return "shots were given in the call; use qml.set_shots(circuit, shots=...) instead"
-        settled = self._cache.of_pennylane
-        if settled is None or self.gradient_kwargs:  # these may be changed at any time
-            settled = self._cache.of_pennylane = (self._of_pennylane(),)
-        return settled[0]
-
-    def _of_pennylane(self) -> str | None:
-        """Which of the settings is PennyLane's alone, ``None`` if none is."""
         if self._interface in _TENSORFLOW:
             return f"the interface {self._interface.value!r} is PennyLane's"
         if not resolves(self._method, self.gradient_kwargs):

@@ -340,11 +340,11 @@ def _blocks(
         if len(gather.pieces) > 1 or gather.order is not None or piece != Piece(store, piece.index):
             return (), ()
         arrangements = tuple(Arrangement(np.shape(graph.nodes[f.index].value), str(f.layout)) for f in own)
-        index, scale, offset = (None if k is None else constants[k] for k in (None, gather.scale, gather.offset))
         if isinstance(piece.index, slice):
-            index = np.arange(piece.index.start, piece.index.stop)
-        elif piece.index is not None:
-            index = constants[piece.index]
+            index: NDArray | None = np.arange(piece.index.start, piece.index.stop)
+        else:
+            index = None if piece.index is None else constants[piece.index]
+        scale, offset = (None if k is None else constants[k] for k in (gather.scale, gather.offset))
         blocks.append(Block(arrangements, index, scale, offset))
         sources += own
     return tuple(blocks), tuple(sources)

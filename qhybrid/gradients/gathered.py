@@ -98,8 +98,11 @@ class Block:
     def _parts(self) -> list[Any]:
         """Where the rows of each array are."""
         ends = np.cumsum([a.slot[0] for a in self.arrangements]).tolist()
-        behind = (slice(None),) * (-self.axis - 1)
-        return [(..., slice(start, stop), *behind) for start, stop in zip([0, *ends], ends, strict=False)]
+        return [self._at(slice(start, stop)) for start, stop in zip([0, *ends], ends, strict=False)]
+
+    def _at(self, rows: Any) -> Any:
+        """The index of some rows."""
+        return (..., rows) if self.axis == -1 else (..., rows, slice(None))
 
     @cached_property
     def _sums(self) -> tuple[NDArray, NDArray, NDArray]:
@@ -139,17 +142,16 @@ class Block:
 
     def _summed(self, slots: NDArray) -> NDArray:
         order, begins, rows = self._sums
-        behind: tuple[Any, ...] = (slice(None),) * (-self.axis - 1)
-        own = slots[(..., order, *behind)]
+        own = slots[self._at(order)]
         if len(rows) < len(order):
             own = np.add.reduceat(own, begins, self.axis)
         total = sum(a.slot[0] for a in self.arrangements)
         if len(rows) == total:
             return own
-        out = np.zeros(
-            (*slots.shape[: slots.ndim + self.axis], total, *own.shape[own.ndim + self.axis + 1 :]), own.dtype
-        )
-        out[(..., rows, *behind)] = own
+        shape = list(slots.shape)
+        shape[self.axis] = total
+        out = np.zeros(shape, own.dtype)
+        out[self._at(rows)] = own
         return out
 
 

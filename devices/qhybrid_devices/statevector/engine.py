@@ -104,15 +104,17 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     ml = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
     column = ms.reshape(-1, 1)
 
-    def task(part: Part) -> None:
+    def task(start: int, stop: int) -> None:
         memory = scratch_memory(plan.most_terms, plan.most_factors, 1)
         compose(
-            plan.comps, plan.factors, plan.constants, values.shared, values.batched, part.start, part.stop,
+            plan.comps, plan.factors, plan.constants, values.shared, values.batched, start, stop,
             memory, plan.most_terms, 1, column, ml,
         )  # fmt: skip
 
-    split = plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS
-    parallel(task, layout.chunks, num_threads() if split else 1)
+    if plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS:
+        parallel(lambda part: task(part.start, part.stop), layout.chunks, num_threads())
+    else:
+        task(0, layout.chunks)
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
         size = 2 * external.dim ** (1 if external.diagonal else 2)
@@ -218,7 +220,7 @@ def _reverse_samples(
 ) -> MatrixCotangents:  # fmt: skip
     (sweep,) = plan.sweeps
     order = sweep.undone(stop)
-    product = plan.product_bits if stop < len(plan.product_bits) else plan.product_bits[:0]
+    product = plan.products_undone(stop)
     gs = np.zeros((num_parts(layout.chunks, workers), plan.num_shared_cotangents))
     gl = np.zeros((layout.chunks, plan.num_lane_cotangents, layout.lanes), layout.dtype)
 
@@ -363,7 +365,7 @@ def reverse_tangents(
         the wanted matrix cotangents, and their tangents along each direction, ``(k, K)`` and ``(k, C, K, L)``
     """
     k, chunks = len(chi), layout.chunks
-    product = plan.product_bits if stop < len(plan.product_bits) else plan.product_bits[:0]
+    product = plan.products_undone(stop)
     job, states = _TangentJob.of(plan, layout, k, 3 * (len(plan.operations) - stop), 2), _Swapped(psi, lam)
     moved, by_birth = _moved(plan, dcoef, moving), np.argsort(births, kind="stable")
     undoing = _undoing(plan, coef, dcoef, moving)

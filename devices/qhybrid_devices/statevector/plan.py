@@ -139,6 +139,10 @@ class Plan:
     most_terms: int
     most_factors: int
 
+    def products_undone(self, stop: int) -> NDArray:
+        """The bits of all product operations if the reverse pass down to ``stop`` meets one, else of none."""
+        return self.product_bits if stop < len(self.product_bits) else self.product_bits[:0]
+
 
 def build_plan(
     operations: Sequence[Operation], num_wires: int, options: PlanOptions | None, from_zeros: bool = False

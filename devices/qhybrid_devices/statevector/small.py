@@ -6,7 +6,7 @@ is left out are the choices that these make in each run: threads, parts, sweeps,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from qhybrid.execution import Needs
 from qhybrid_devices.externals import Values
 from qhybrid_devices.statevector.compiled import Compiled
-from qhybrid_devices.statevector.engine import PARALLEL_PRODUCTS, Coefficients, Layout, lane_signs
+from qhybrid_devices.statevector.engine import Layout, MatrixCotangents, chain_rule, coefficients, lane_signs
 from qhybrid_devices.statevector.final import Final
-from qhybrid_devices.statevector.matrices import chain, compose, scratch_memory
 from qhybrid_devices.statevector.measure import amplitude_moments, apply_words, apply_words_to_amplitudes, moments
+from qhybrid_devices.statevector.preparation import initial_state
 from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward, sweep_backward, sweep_forward
 
@@ -33,12 +33,10 @@ class SmallRun:
     Args:
         compiled: the program
         layout: of the states
-        _orders: for each operation that a reverse pass may stop at, what it undoes
     """
 
     compiled: Compiled
     layout: Layout
-    _orders: dict[int, tuple[NDArray, NDArray]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, compiled: Compiled, layout: Layout) -> SmallRun | None:
@@ -51,35 +49,26 @@ class SmallRun:
             return None
         if not compiled.is_one_tile(register_lanes(layout.dtype)):
             return None
-        # The limits from which on coefficients, gates and words are shared out among threads.
+        # The limits from which on gates and words are shared out among threads.
         one_part = layout.items(plan.sweeps[0]) == 1 or layout.workers(3 * len(plan.operations)) == 1
-        one_part &= layout.workers(len(m.table) + 1) == 1 and len(plan.comps) * layout.width <= PARALLEL_PRODUCTS
-        return cls(compiled, layout) if one_part else None
+        return cls(compiled, layout) if one_part and layout.workers(len(m.table) + 1) == 1 else None
 
     def run(self, values: Values) -> tuple[NDArray, Final]:
         """The scalars ``(B, S)``, and the final state."""
         plan, layout = self.compiled.plan, self.layout
-        shared = plan.shared_constants.astype(layout.dtype)
-        lanes = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
-        compose(
-            plan.comps, plan.factors, plan.constants, values.shared, values.batched, 0, layout.chunks,
-            scratch_memory(plan.most_terms, plan.most_factors, 1), plan.most_terms, 1, shared.reshape(-1, 1), lanes,
-        )  # fmt: skip
-        psi, order = layout.empty(), plan.sweeps[0].order
+        coef = coefficients(plan, layout, values)
+        psi = layout.empty() if len(plan.product_bits) else initial_state(self.compiled.program, layout, values)
         if layout.tile:
-            if not len(plan.product_bits):
-                self._to_zeros(psi)
             forward(
-                psi, 0, layout.chunks, plan.ops, plan.product_bits, order, plan.bits, shared, lanes, False,
+                psi, 0, layout.chunks, plan.ops, plan.product_bits, plan.sweeps[0].order, plan.bits, *coef, False,
                 self._registers(),
             )  # fmt: skip
         else:
-            self._to_zeros(psi)
             sweep_forward(
-                psi, 0, layout.chunks, plan.ops, order, plan.bits, *self._geometry, shared, lanes, False, True,
+                psi, 0, layout.chunks, plan.ops, plan.sweeps[0].order, plan.bits, *self._geometry, *coef, False, True,
                 self._no_tiles, self._registers(),
             )  # fmt: skip
-        return self._scalars(values, psi), Final(layout, psi, Coefficients(shared, lanes))
+        return self._scalars(values, psi), Final(layout, psi, coef)
 
     def vjp(self, values: Values, final: Final, cotangents: NDArray, needs: Needs, into: Values) -> None:
         """Add the cotangents of the angles.
@@ -94,27 +83,22 @@ class SmallRun:
         plan, layout, request = self.compiled.plan, self.layout, self.compiled.request(needs)
         if request.stop >= len(plan.operations):
             return
-        psi, (shared, lanes) = final.psi, final.coef
-        order, product = self._to_undo(request.stop)
+        psi, order = final.psi, plan.sweeps[0].undone(request.stop)
         lam, g_shared = self._lambda(values, psi, cotangents), np.zeros(plan.num_shared_cotangents)
         if layout.tile:
             g_lanes = np.zeros((layout.chunks, plan.num_lane_cotangents, layout.lanes), layout.dtype)
             backward(
-                psi, lam, 0, layout.chunks, plan.ops, product, order, request.want, plan.bits, shared, lanes,
-                g_shared, g_lanes, self._registers(),
+                psi, lam, 0, layout.chunks, plan.ops, plan.products_undone(request.stop), order, request.want,
+                plan.bits, *final.coef, g_shared, g_lanes, self._registers(),
             )  # fmt: skip
         else:
             per_chunk = np.zeros((layout.chunks, plan.num_lane_cotangents))
             sweep_backward(
-                psi, lam, 0, layout.chunks, plan.ops, order, request.want, plan.bits, *self._geometry, shared, lanes,
+                psi, lam, 0, layout.chunks, plan.ops, order, request.want, plan.bits, *self._geometry, *final.coef,
                 g_shared, per_chunk, True, self._no_tiles, self._registers(),
             )  # fmt: skip
             g_lanes = per_chunk[..., None]
-        chain(
-            plan.comps, plan.factors, plan.constants, values.shared, values.batched, request.want,
-            scratch_memory(plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
-            g_shared.reshape(-1, 1), g_lanes.astype(float, copy=False), into.shared, into.batched,
-        )  # fmt: skip
+        chain_rule(plan, layout, values, final.coef, MatrixCotangents(g_shared, g_lanes), request.want, into)
 
     def _scalars(self, values: Values, psi: NDArray) -> NDArray:
         layout, m = self.layout, self.compiled.measurements
@@ -130,20 +114,6 @@ class SmallRun:
         weights = np.ascontiguousarray(weights, layout.dtype)
         kernel(psi, lam, 0, layout.chunks, 0, psi.shape[2], m.table.groups, m.table.words, weights, False)
         return lam
-
-    @staticmethod
-    def _to_zeros(psi: NDArray) -> None:
-        psi[...] = 0
-        psi[:, 0, 0] = 1
-
-    def _to_undo(self, stop: int) -> tuple[NDArray, NDArray]:
-        """The operations from the last one back to ``stop``, and the products if there are any among them."""
-        found = self._orders.get(stop)
-        if found is None:
-            plan = self.compiled.plan
-            product = plan.product_bits if stop < len(plan.product_bits) else plan.product_bits[:0]
-            found = self._orders[stop] = plan.sweeps[0].undone(stop), product
-        return found
 
     def _registers(self) -> NDArray:
         """Memory to work in; of each run its own, since runs may be in several threads."""
