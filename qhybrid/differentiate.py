@@ -47,7 +47,8 @@ def without_graph(
     (angles,) = prologue.plain(leaves)
     try:
         (numbers,), residual = function.forward(angles)
-        (cotangents,) = function.pullback((True,), residual)(angles, _ONE)
+        pulled = function.pull((True,), residual, (_ONE,))
+        (cotangents,) = function.pullback((True,), residual)(angles, _ONE) if pulled is None else pulled
     except NotFiniteError:
         return None  # the ordinary call that follows says where it comes from
     found = prologue.pulled_back(cotangents)

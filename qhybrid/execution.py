@@ -76,6 +76,35 @@ class SecondOrder(NamedTuple):
     tangents: Slots
 
 
+class Direct(ABC):
+    """Exact scalars of a number of samples and their derivatives, straight from arrays of angles.
+
+    For circuits so small that a record of slots takes as long as a run.
+    """
+
+    @abstractmethod
+    def run(self, shared: NDArray, batched: NDArray) -> tuple[NDArray, Any]:
+        """The scalars as an executable gives them, and what :meth:`vjp` at the same angles need not compute again.
+
+        Args:
+            shared: angles ``(Ps,)`` in double precision, in one piece of memory
+            batched: angles ``(Pb, samples)``, likewise
+        """
+
+    @abstractmethod
+    def vjp(
+        self, shared: NDArray, batched: NDArray, cotangents: NDArray, needs: Needs, residual: Any = None
+    ) -> tuple[NDArray, NDArray]:
+        """Cotangents of the shared and of the batched angles; only those that are wanted need be right.
+
+        Args:
+            shared, batched: as for :meth:`run`
+            cotangents: of the scalars
+            needs: which are wanted
+            residual: from :meth:`run` at these angles
+        """
+
+
 class Executable(ABC):
     """A program compiled for one device.
 
@@ -108,6 +137,14 @@ class Executable(ABC):
     @abstractmethod
     def sample(self, slots: Slots, shots: int, rng: np.random.Generator) -> tuple[NDArray, ...]:
         """Results estimated from ``shots`` samples a measurement basis, drawn from ``rng``."""
+
+    def direct(self, samples: int) -> Direct | None:
+        """How so many samples are run without a record of slots; ``None`` where that saves nothing, or cannot be.
+
+        What it gives is used in place of :meth:`run_with_residual` and :meth:`vjp`, so a subclass that has its own of
+        these has its own of this too.
+        """
+        return None
 
     def circuits_per_execution(self, shots: int | None) -> int:
         """Circuits that a device is sent for one execution of one sample: one for each group measured together.
@@ -245,3 +282,16 @@ class Function(ABC):
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
         """The outputs, and a residual that spares :meth:`pullback` work at the same inputs (``None``: nothing)."""
         return self(*inputs), None
+
+    def pull(self, needs: tuple[bool, ...], residual: Any, cotangents: Sequence[NDArray]) -> tuple[NDArray, ...] | None:
+        """What the pullback gives at the inputs that :meth:`forward` was called with.
+
+        Args:
+            needs: for each input, whether its cotangent is wanted
+            residual: what :meth:`forward` gave, of this very function
+            cotangents: of the outputs
+
+        Returns:
+            the cotangents of the needed inputs; ``None`` where the residual does not hold enough for it
+        """
+        return None

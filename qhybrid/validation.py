@@ -28,12 +28,21 @@ def check_slots(program: Program, slots: Slots) -> None:
     Raises:
         CircuitError: names the gate, the wires and what was got; a :class:`NotFiniteError` for an angle
     """
-    for values, batched in ((slots.shared, False), (slots.batched, True)):
-        if values is not None and not _is_finite(values):
-            row = int(np.argwhere(~np.isfinite(values))[0][0])
-            _raise_not_finite(program, Angle(row, batched), values[row])
+    check_angles(program, slots.shared, slots.batched)
     if slots.arrays:
         _check_arrays(program, slots)
+
+
+def check_angles(program: Program, shared: NDArray | None, batched: NDArray | None) -> None:
+    """Refuse angles that are not finite; see :func:`check_slots`.
+
+    Raises:
+        NotFiniteError: names the gate, the wires and what was got
+    """
+    for values, is_batched in ((shared, False), (batched, True)):
+        if values is not None and not _is_finite(values):
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            _raise_not_finite(program, Angle(row, is_batched), values[row])
 
 
 def _is_finite(values: NDArray) -> bool:

@@ -19,6 +19,7 @@ from qhybrid.capture.signature import flatten
 from qhybrid.errors import NotFiniteError
 from qhybrid.gradients.function import MOST_DERIVED
 from qhybrid_devices.statevector.executable import MOST_LAYOUTS, StateVectorExecutable
+from qhybrid_devices.statevector.small import SmallRun
 
 RUN = StateVectorExecutable.run_with_residual
 
@@ -198,13 +199,17 @@ def test_an_argument_that_is_not_used(executions):
 @pytest.fixture
 def executions(monkeypatch):
     """A list that grows with each run of a circuit."""
-    run, found = StateVectorExecutable.run_with_residual, []
+    found = []
 
-    def counted(*args, **kwargs):
-        found.append(1)
-        return run(*args, **kwargs)
+    def counting(run):
+        def counted(*args):
+            found.append(1)
+            return run(*args)
 
-    monkeypatch.setattr(StateVectorExecutable, "run_with_residual", counted)
+        return counted
+
+    monkeypatch.setattr(StateVectorExecutable, "_forward", counting(StateVectorExecutable._forward))
+    monkeypatch.setattr(SmallRun, "_final", counting(SmallRun._final))
     return found
 
 

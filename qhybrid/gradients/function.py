@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Function, Needs, SecondOrder
+from qhybrid.execution import Circuit, Direct, Function, Needs, SecondOrder
+from qhybrid.gradients.adjoint import Adjoint
 from qhybrid.gradients.base import GradientMethod, Wanted
 from qhybrid.gradients.curvature import tangent_tangents
 from qhybrid.gradients.lanes import all_batched, without_samples
 from qhybrid.gradients.ports import Kind, LaneMap, Port, entry, gather, port_shape
 from qhybrid.gradients.signature import Signature, primal, third_derivatives
 from qhybrid.program import Angle, Slots, State
-from qhybrid.validation import check_slots
+from qhybrid.validation import check_angles, check_slots
 
 #: Derived functions of one function that are kept, and sizes of batches that their layouts are kept for.
 MOST_DERIVED = 64
@@ -37,11 +38,21 @@ class _Point:
 
 
 class _Kept(NamedTuple):
-    """What a gradient method keeps of an evaluation, and of which: its mapped axes, and which arrays are in lanes."""
+    """What is kept of an evaluation, and of which.
+
+    Args:
+        sizes: of the evaluation's mapped axes
+        array_lanes: which arrays were in lanes
+        residual: what the gradient method keeps
+        direct: what ran it, if it was run without a record of slots, and
+        angles: at which angles
+    """
 
     sizes: tuple[int, ...]
     array_lanes: tuple[bool, ...]
     residual: Any
+    direct: Direct | None = None
+    angles: tuple[NDArray, ...] = ()
 
 
 class CircuitFunction(Function):
@@ -126,7 +137,10 @@ class CircuitFunction(Function):
 
     def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
         """The outputs at ``inputs``; see the class for what they are."""
-        sig = self._signature
+        sig, found = self._signature, self._direct(inputs) if self._has_angles_only else None
+        if found is not None:
+            direct, angles = found
+            return (direct.run(*angles)[0],)
         if 1 in sig.sizes:
             return self._expanded(self._reduced(*self._squeezed(inputs)))
         if sig.sizes or not sig.is_plain:
@@ -137,13 +151,17 @@ class CircuitFunction(Function):
         cotangents = self._results(Kind.COTANGENT, inputs, lambda value, _: _double(value))
         assert cotangents is not None
         circuit, cotangents = self._active(self.circuit, cotangents)
-        found = self.method.vjp(circuit, slots, cotangents, sig.needs, self._residual(()))
+        own = self.method.vjp(circuit, slots, cotangents, sig.needs, self._residual(()))
         pairs = zip(sig.outputs, sig.positions, strict=True)
-        return tuple([_like(entry(found, p), inputs[k]) for p, k in pairs if k is not None])
+        return tuple([_like(entry(own, p), inputs[k]) for p, k in pairs if k is not None])
 
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
         """The outputs and, of the results themselves, what the gradient method keeps for the derivative."""
-        sig = self._signature
+        sig, found = self._signature, self._direct(inputs) if self._has_angles_only else None
+        if found is not None:
+            direct, angles = found
+            scalars, residual = direct.run(*angles)
+            return (scalars,), _Kept((), (), residual, direct, angles)
         if not sig.gives_values or self.circuit.shots is not None:
             return self(*inputs), None
         if 1 in sig.sizes:
@@ -156,6 +174,35 @@ class CircuitFunction(Function):
         results, residual = self.method.forward(circuit, self._point(lanes, circuit, inputs).slots)
         outputs = tuple(lanes.restore(results[p.index], p) for p in sig.outputs)
         return outputs, _Kept(sig.sizes, lanes.array_lanes, residual)
+
+    def pull(self, needs: tuple[bool, ...], residual: Any, cotangents: Sequence[NDArray]) -> tuple[NDArray, ...] | None:
+        """What the pullback gives, if the evaluation was run without a record of slots; see :meth:`Function.pull`."""
+        if residual is None or residual.direct is None:
+            return None
+        _, _, kept, direct, angles = residual
+        found = direct.vjp(*angles, cotangents[0], self._derived("pulled_back", needs)._signature.needs, kept)
+        given = found if len(needs) == 2 else found[:1] if self.circuit.program.num_shared else found[1:]
+        return tuple([c for c, needed in zip(given, needs, strict=True) if needed])
+
+    @cached_property
+    def _has_angles_only(self) -> bool:
+        """Whether this is the exact scalars as a function of angles, and their derivative the executable's own."""
+        sig, circuit = self._signature, self.circuit
+        values = sig.gives_values and not sig.sizes and len(sig.outputs) == 1 and type(self.method) is Adjoint
+        return values and circuit.shots is None and len(sig.inputs) > 0 and not circuit.program.arrays
+
+    def _direct(self, inputs: Sequence[NDArray]) -> tuple[Direct, tuple[NDArray, NDArray]] | None:
+        """What runs these inputs without a record of slots, and the angles as it takes them."""
+        program = self.circuit.program
+        samples = inputs[-1].shape[1] if program.num_batched else 1
+        direct = self.circuit.executable.direct(samples)
+        if direct is None:
+            return None
+        # Copies: the derivative is that of this evaluation, whatever is done to the inputs before it is asked for.
+        shared = np.array(inputs[0], float, order="C") if program.num_shared else np.empty(0)
+        batched = np.array(inputs[-1], float, order="C") if program.num_batched else np.empty((0, 1))
+        check_angles(program, shared, batched)
+        return direct, (shared, batched)
 
     def _residual(self, array_lanes: tuple[bool, ...]) -> Any:
         """What is left of the evaluation at these very inputs, if that ran the same lanes."""

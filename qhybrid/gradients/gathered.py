@@ -47,10 +47,10 @@ class Arrangement:
     def arrange(self, array: NDArray) -> NDArray:
         """The array as a slot holds it."""
         front = array.ndim - len(self.shape)
-        mapped = array.shape[:front]
+        shape = array.shape[:front] + self.slot
         if self.layout == "leading":
             array = _moved(array, front, -1)
-        return array.reshape(mapped + self.slot)
+        return array if array.shape == shape else array.reshape(shape)
 
     def restore(self, array: NDArray) -> NDArray:
         """The inverse of :meth:`arrange`."""
@@ -212,6 +212,41 @@ class _Wiring(NamedTuple):
         """All inputs, those among them too that are arguments as they are."""
         return (*self.ins, *[Group(None, (k,)) for k in range(self.given, count)])
 
+    def gathered(self, arguments: Sequence[NDArray]) -> list[NDArray]:
+        """The inputs."""
+        found = [arguments[g.members[0]] if g.block is None else self._gather(g, arguments) for g in self.ins]  # type: ignore[index]
+        found.extend(arguments[self.given :])
+        return found
+
+    def _gather(self, group: Group, arguments: Sequence[NDArray]) -> NDArray:
+        block, members = group.block, group.members
+        assert block is not None
+        if None in members:
+            pairs = zip(block.arrangements, members, strict=True)
+            arrays = [np.zeros(a.shape) if m is None else arguments[m] for a, m in pairs]
+        else:
+            arrays = [arguments[m] for m in members]  # type: ignore[index]
+        if self.sizes:
+            arrays = [_spread(x, c, group.own, self.sizes) for x, c in zip(arrays, group.carries, strict=True)]
+        return block.gather(arrays, group.linear)
+
+    def scattered(self, outputs: Sequence[NDArray]) -> tuple[NDArray, ...]:
+        """What the outputs become."""
+        if self.outs is None:
+            return tuple(outputs)
+        found: list[Any] = [None] * self.num_outputs
+        for group, output in zip(self.outs, outputs, strict=True):
+            if group.block is None:
+                found[group.members[0]] = output  # type: ignore[index]
+                continue
+            parts = group.block.scatter(output)
+            if self.sizes:
+                parts = [_collapsed(part, c, group.own) for part, c in zip(parts, group.carries, strict=True)]
+            for m, part in zip(group.members, parts, strict=True):
+                if m is not None:
+                    found[m] = part
+        return tuple(found)
+
     def pulled_back(self, needs: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
         """The inputs that are needed for some arguments, and the wiring of the pullback."""
         places, total, ins = _places(needs), len(needs), self.inputs(len(needs))
@@ -262,67 +297,43 @@ class Gathered(Function):
 
     def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
         """The outputs at ``inputs``."""
-        return self._scattered(self.function(*self._gathered(inputs)))
+        return self._wiring.scattered(self.function(*self._wiring.gathered(inputs)))
 
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
         """The outputs and the function's residual."""
-        outputs, residual = self.function.forward(*self._gathered(inputs))
-        return self._scattered(outputs), residual
+        outputs, residual = self.function.forward(*self._wiring.gathered(inputs))
+        return self._wiring.scattered(outputs), residual
+
+    def pull(self, needs: tuple[bool, ...], residual: Any, cotangents: Sequence[NDArray]) -> tuple[NDArray, ...] | None:
+        """What the pullback gives, if the function knows; see :meth:`Function.pull`."""
+        if self._wiring.outs is not None:
+            return None
+        needed, wiring = self._pulled_back(needs)
+        found = self.function.pull(needed, residual, cotangents)
+        return None if found is None else wiring.scattered(found)
 
     def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and kind of each output."""
         arrays = [np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in inputs]
-        found = self.function.output_types(self._gathered(arrays))
+        found = self.function.output_types(self._wiring.gathered(arrays))
         if self._wiring.outs is None:
             return found
-        outputs = self._scattered([np.broadcast_to(0.0, shape) for shape, _ in found])
+        outputs = self._wiring.scattered([np.broadcast_to(0.0, shape) for shape, _ in found])
         kinds = {m: kind for g, (_, kind) in zip(self._wiring.outs, found, strict=True) for m in g.members}
         return tuple((array.shape, kinds[i]) for i, array in enumerate(outputs))
-
-    def _gathered(self, inputs: Sequence[NDArray]) -> list[NDArray]:
-        wiring = self._wiring
-        found = [inputs[g.members[0]] if g.block is None else self._gather(g, inputs) for g in wiring.ins]  # type: ignore[index]
-        found.extend(inputs[wiring.given :])
-        return found
-
-    def _gather(self, group: Group, inputs: Sequence[NDArray]) -> NDArray:
-        block, members, sizes = group.block, group.members, self._wiring.sizes
-        assert block is not None
-        if None in members:
-            pairs = zip(block.arrangements, members, strict=True)
-            arrays = [np.zeros(a.shape) if m is None else inputs[m] for a, m in pairs]
-        else:
-            arrays = [inputs[m] for m in members]  # type: ignore[index]
-        if sizes:
-            arrays = [_spread(x, c, group.own, sizes) for x, c in zip(arrays, group.carries, strict=True)]
-        return block.gather(arrays, group.linear)
-
-    def _scattered(self, outputs: Sequence[NDArray]) -> tuple[NDArray, ...]:
-        wiring = self._wiring
-        if wiring.outs is None:
-            return tuple(outputs)
-        found: list[Any] = [None] * wiring.num_outputs
-        for group, output in zip(wiring.outs, outputs, strict=True):
-            if group.block is None:
-                found[group.members[0]] = output  # type: ignore[index]
-                continue
-            parts = group.block.scatter(output)
-            if wiring.sizes:
-                parts = [_collapsed(part, c, group.own) for part, c in zip(parts, group.carries, strict=True)]
-            for m, part in zip(group.members, parts, strict=True):
-                if m is not None:
-                    found[m] = part
-        return tuple(found)
 
     # ---------------------------------------------------------------- derived functions
 
     def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> Gathered:
         """The function's pullback: cotangents of slots, scattered to the arguments that are needed."""
+        needed, wiring = self._pulled_back(needs)
+        return self._derived(self.function.pullback(needed, residual), wiring)
+
+    def _pulled_back(self, needs: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
         found = self._pullbacks.get(needs)
         if found is None:
             found = self._pullbacks[needs] = self._wiring.pulled_back(needs)
-        needed, wiring = found
-        return self._derived(self.function.pullback(needed, residual), wiring)
+        return found
 
     def pushforward(self, moving: tuple[bool, ...]) -> Gathered:
         """The function's pushforward: tangents of slots, gathered from those of the arguments that move."""

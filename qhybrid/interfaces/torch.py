@@ -22,11 +22,12 @@ from qhybrid.execution import Function
 class _Call:
     """One evaluation of a function, and what its derivative may reuse."""
 
-    __slots__ = ("function", "residual", "wants_residual")
+    __slots__ = ("function", "precision", "residual", "wants_residual")
 
     def __init__(self, function: Function, wants_residual: bool) -> None:
         self.function, self.wants_residual = function, wants_residual
         self.residual: Any = None
+        self.precision: tuple[torch.dtype, torch.device | None]
 
 
 class _Node(torch.autograd.Function):
@@ -98,7 +99,33 @@ class _EagerNode(torch.autograd.Function):
         _mark(ctx, output)
         return output
 
-    backward = _Node.backward
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """What :meth:`_Node.backward` gives, without a graph where none is wanted."""
+        found = None if _is_traced(cotangents) else _pulled(ctx, cotangents)
+        return _Node.backward(ctx, *cotangents) if found is None else found
+
+
+def _is_traced(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether what is done with these tensors now is to be differentiated or mapped."""
+    return (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or True in map(torch._C._functorch.is_legacy_batchedtensor, tensors)
+    )
+
+
+def _pulled(ctx: Any, cotangents: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor | None, ...] | None:
+    """The cotangents of the inputs from what their evaluation left, ``None`` where that does not suffice."""
+    call, needs = ctx.call, ctx.needs_input_grad[1:]
+    ctx.saved_tensors  # noqa: B018 - refuses inputs that were changed in place
+    found = call.function.pull(needs, call.residual, [_to_numpy(c) for c in cotangents])
+    if found is None:
+        return None
+    real, device = call.precision
+    rest = iter([_to_torch(y, real, device) for y in found])
+    return (None, *[next(rest) if n else None for n in needs])
 
 
 def _keep(ctx: Any, call: _Call, *tensors: torch.Tensor) -> None:
@@ -168,7 +195,9 @@ def keep_out_of_graphs(*functions: Any) -> None:
 
 
 # What PyTorch calls by itself, where no caller has kept the compiler out.
-keep_out_of_graphs(_Node.forward, _Node.setup_context, _Node.backward, _Node.vmap, _Node.jvp, _EagerNode.forward)
+keep_out_of_graphs(
+    _Node.forward, _Node.setup_context, _Node.backward, _Node.vmap, _Node.jvp, _EagerNode.forward, _EagerNode.backward
+)
 
 
 def _evaluate(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -177,9 +206,14 @@ def _evaluate(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tenso
         outputs, call.residual = call.function.forward(*arrays)
     else:
         outputs = call.function(*arrays)
-    real = _widest(tuple([t.dtype for t in tensors]))
+    real, device = call.precision = _precision(tensors)
+    return tuple([_to_torch(y, real, device) for y in outputs])
+
+
+def _precision(tensors: Sequence[torch.Tensor]) -> tuple[torch.dtype, torch.device | None]:
+    """The precision of results, as a real dtype, and their device if that is not the CPU, for such inputs."""
     elsewhere = [t.device for t in tensors if not t.is_cpu]
-    return tuple([_to_torch(y, real, elsewhere[0] if elsewhere else None) for y in outputs])
+    return _widest(tuple([t.dtype for t in tensors])), elsewhere[0] if elsewhere else None
 
 
 #: Dtypes that NumPy has in place of those that it lacks.

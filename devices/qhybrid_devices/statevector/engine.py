@@ -88,6 +88,8 @@ class Layout:
 
     def to_lanes(self, rows: NDArray) -> NDArray:
         """``(K, count)`` to ``(C, K, L)``."""
+        if self.chunks == 1:
+            return self.pad(rows)[None]
         return self.pad(rows).reshape(rows.shape[0], self.chunks, self.lanes).transpose(1, 0, 2)
 
 

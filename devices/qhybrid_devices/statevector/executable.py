@@ -88,10 +88,10 @@ class StateVectorExecutable(Executable):
             keep: whether to keep the state
         """
         values, count = Values.of(self.program, slots)
-        small = self._small_run(count)
+        small = self.direct(count)
         if small is not None:
-            scalars, final = small.run(values)
-            return self._joined([(scalars,)]), Residual(final, self.options.copied_bytes) if keep else None
+            scalars, kept = small.run(values.shared, values.batched)
+            return (scalars,), kept if keep else None
         groups = self._groups(count, 1 + self._scratch_states)
         parts, residual = [], None
         for start, stop in groups:
@@ -114,13 +114,13 @@ class StateVectorExecutable(Executable):
             residual: from :meth:`run_with_residual` on the same slots; saves the forward run, once if it is large
         """
         values, count = Values.of(self.program, slots)
+        small, total = self.direct(count), _zeros_like(values)
+        if small is not None and (residual is None or residual.layout is small.layout):
+            found = small.vjp(values.shared, values.batched, cotangents[0], needs, residual)
+            return self._cotangents(total._replace(shared=found[0], batched=found[1]), slots, needs)
         if not self.program.is_batched:
             cotangents = tuple([np.asarray(c)[None] for c in cotangents])
-        total, small = _zeros_like(values), self._small_run(count)
         final = residual.take() if residual else None
-        if small is not None and (final is None or final.layout is small.layout):
-            small.vjp(values, final or small.run(values)[1], cotangents[0], needs, total)
-            return self._cotangents(total, slots, needs)
         for start, stop in self._groups(count, 2 + self._scratch_states):
             part, into = values.part(self.program, start, stop), total.part(self.program, start, stop)
             self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, final, into)
@@ -262,19 +262,19 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ layout
 
-    def _small_run(self, count: int) -> SmallRun | None:
-        """How ``count`` samples are run if they leave nothing to decide."""
+    def direct(self, samples: int) -> SmallRun | None:
+        """How so many samples are run if they leave nothing to decide."""
         try:
-            return self._small[count]
+            return self._small[samples]
         except KeyError:
             pass
-        found, amplitudes = None, count << self.program.num_wires
-        if 0 < amplitudes <= MOST_AMPLITUDES and count * self._state_bytes <= self.options.group_bytes:
-            layout = self._layout(count)
-            found = SmallRun.of(self._compile(layout.tile), layout)
+        found, amplitudes = None, samples << self.program.num_wires
+        if 0 < amplitudes <= MOST_AMPLITUDES and samples * self._state_bytes <= self.options.group_bytes:
+            layout = self._layout(samples)
+            found = SmallRun.of(self._compile(layout.tile), layout, self.options.copied_bytes)
         if len(self._small) >= MOST_LAYOUTS:
             self._small.clear()
-        self._small[count] = found
+        self._small[samples] = found
         return found
 
     def _compile(self, tile: bool) -> Compiled:

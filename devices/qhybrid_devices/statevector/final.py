@@ -7,6 +7,7 @@ from typing import NamedTuple
 from numpy.typing import NDArray
 
 from qhybrid_devices.statevector.engine import Coefficients, Layout
+from qhybrid_devices.statevector.simd import register_copy
 
 
 class Final(NamedTuple):
@@ -25,6 +26,7 @@ class Residual:
     """
 
     def __init__(self, final: Final, copied_bytes: int) -> None:
+        self.layout = final.layout
         self._kept = [final]  # taking from a list is atomic: derivatives may be in several threads
         self._copies = final.psi.nbytes <= copied_bytes
 
@@ -32,9 +34,7 @@ class Residual:
         """A final state of one's own; ``None`` if it has gone to another."""
         if self._copies:
             (final,) = self._kept
-            psi = final.layout.empty()
-            psi[...] = final.psi
-            return Final(final.layout, psi, final.coef)
+            return final._replace(psi=register_copy(final.psi))
         try:
             return self._kept.pop()
         except IndexError:

@@ -46,8 +46,8 @@ DENSE_ENTRIES = 1 << 16
 class Entries:
     """Scalars that are moments of single Pauli words: entry ``i`` uses row ``rows[i]`` for scalar ``scalars[i]``.
 
-    ``matrix`` takes the moments ``(T, B)`` to the scalars ``(S, B)``, if the coefficients are constant; where it is the
-    identity, the moments are the scalars.
+    ``matrix`` takes the moments ``(T, B)`` to the scalars ``(S, B)``, if the coefficients are constant. Where it only
+    changes their order, ``order`` says which moment each scalar is, and ``places`` which scalar each moment becomes.
     """
 
     scalars: NDArray
@@ -57,7 +57,8 @@ class Entries:
     is_constant: bool
     shape: tuple[int, int]
     matrix: NDArray | None
-    is_identity: bool
+    order: NDArray | None
+    places: NDArray | None
 
     @classmethod
     def of(cls, items: Sequence[tuple[int, float | Angle]], rows: Sequence[int], shape: tuple[int, int]) -> Entries:
@@ -69,8 +70,8 @@ class Entries:
         if is_constant and shape[0] * shape[1] <= DENSE_ENTRIES:
             matrix = np.zeros(shape)
             np.add.at(matrix, (scalars, row_index), constants)
-        is_identity = matrix is not None and np.array_equal(matrix, np.eye(*shape)) and shape[0] == shape[1]
-        return cls(scalars, row_index, numbers, constants[:, None], is_constant, shape, matrix, is_identity)
+        order, places = (None, None) if matrix is None else _permutation(matrix)
+        return cls(scalars, row_index, numbers, constants[:, None], is_constant, shape, matrix, order, places)
 
     def values(self, values: Values) -> NDArray:
         """The coefficients, ``(E, 1)`` or ``(E, B)``."""
@@ -85,8 +86,8 @@ class Entries:
 
     def sums(self, values: Values, moments: NDArray) -> NDArray:
         """The scalars ``(S, B)``."""
-        if self.is_identity:
-            return moments
+        if self.order is not None:
+            return moments.take(self.order, 0)
         if self.matrix is not None:
             return self.matrix @ moments
         out = np.zeros((self.shape[0], moments.shape[1]))
@@ -95,13 +96,24 @@ class Entries:
 
     def weights(self, values: Values, g: NDArray) -> NDArray:
         """The weight of each word ``(T, B)``, given cotangents of the scalars ``(S, B)``."""
-        if self.is_identity:
-            return g
+        if self.places is not None:
+            return g.take(self.places, 0)
         if self.matrix is not None:
             return self.matrix.T @ g
         out = np.zeros((self.shape[1], g.shape[1]))
         np.add.at(out, self.rows, self.values(values) * g[self.scalars])
         return out
+
+
+def _permutation(matrix: NDArray) -> tuple[NDArray | None, NDArray | None]:
+    """Where the one of each row is, and that of each column, if each has a single one and nothing else."""
+    rows, columns = np.nonzero(matrix)
+    every = np.arange(len(matrix))
+    if matrix.shape != (len(rows), len(rows)) or not (matrix[rows, columns] == 1).all():
+        return None, None
+    if not (np.array_equal(rows, every) and np.array_equal(np.sort(columns), every)):
+        return None, None
+    return columns, np.argsort(columns)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,15 @@ def register_array(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
     return room[start : start + count].reshape(shape)
 
 
+def register_copy(array: NDArray) -> NDArray:
+    """A copy of such an array that begins likewise."""
+    if array.size < SMALL:
+        return array.copy()
+    copied = register_array(array.shape, array.dtype)
+    copied[...] = array
+    return copied
+
+
 class Register(types.Type):
     """Numba's type of a register."""
 

@@ -6,17 +6,16 @@ is left out are the choices that these make in each run: threads, parts, sweeps,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.execution import Needs
+from qhybrid.execution import Direct, Needs
 from qhybrid_devices.externals import Values
-from qhybrid_devices.statevector.compiled import Compiled
+from qhybrid_devices.statevector.compiled import Compiled, Request
 from qhybrid_devices.statevector.engine import Layout, MatrixCotangents, chain_rule, coefficients, lane_signs
-from qhybrid_devices.statevector.final import Final
+from qhybrid_devices.statevector.final import Final, Residual
 from qhybrid_devices.statevector.measure import amplitude_moments, apply_words, apply_words_to_amplitudes, moments
 from qhybrid_devices.statevector.preparation import initial_state
 from qhybrid_devices.statevector.simd import register_lanes
@@ -26,20 +25,21 @@ from qhybrid_devices.statevector.sweeps import backward, forward, sweep_backward
 MOST_AMPLITUDES = 1 << 15
 
 
-@dataclass(frozen=True, eq=False)
-class SmallRun:
+class SmallRun(Direct):
     """A program of gates with angles, measured in Pauli words, on states that one thread goes through in one piece.
 
     Args:
         compiled: the program
         layout: of the states
+        copied_bytes: largest final state that is copied for each derivative
     """
 
-    compiled: Compiled
-    layout: Layout
+    def __init__(self, compiled: Compiled, layout: Layout, copied_bytes: int) -> None:
+        self.compiled, self.layout, self._copied_bytes = compiled, layout, copied_bytes
+        self._num_registers = compiled.plan.buffer_rows * register_lanes(layout.dtype)
 
     @classmethod
-    def of(cls, compiled: Compiled, layout: Layout) -> SmallRun | None:
+    def of(cls, compiled: Compiled, layout: Layout, copied_bytes: int) -> SmallRun | None:
         """How to run a program on states of this layout; ``None`` where a run has more to it."""
         plan, m = compiled.plan, compiled.measurements
         others = len(m.variances.scalars) or m.matrix_means or m.general_variances or m.tensors
@@ -51,10 +51,27 @@ class SmallRun:
             return None
         # The limits from which on gates and words are shared out among threads.
         one_part = layout.items(plan.sweeps[0]) == 1 or layout.workers(3 * len(plan.operations)) == 1
-        return cls(compiled, layout) if one_part and layout.workers(len(m.table) + 1) == 1 else None
+        return cls(compiled, layout, copied_bytes) if one_part and layout.workers(len(m.table) + 1) == 1 else None
 
-    def run(self, values: Values) -> tuple[NDArray, Final]:
-        """The scalars ``(B, S)``, and the final state."""
+    def run(self, shared: NDArray, batched: NDArray) -> tuple[NDArray, Residual]:
+        """The scalars and the final state; see :meth:`qhybrid.execution.Direct.run`."""
+        values = Values(shared, batched, ())
+        final = self._final(values)
+        scalars = self._scalars(values, final.psi)
+        return scalars if self.compiled.program.is_batched else scalars[0], Residual(final, self._copied_bytes)
+
+    def vjp(
+        self, shared: NDArray, batched: NDArray, cotangents: NDArray, needs: Needs, residual: Residual | None = None
+    ) -> tuple[NDArray, NDArray]:
+        """Cotangents of the angles; see :meth:`qhybrid.execution.Direct.vjp`."""
+        values, into = Values(shared, batched, ()), Values(np.zeros(shared.shape), np.zeros(batched.shape), ())
+        request, dtype = self.compiled.request(needs), self.layout.dtype
+        if request.stop < len(self.compiled.plan.operations):
+            final = None if residual is None else residual.take()
+            self._reverse(values, final or self._final(values), cotangents, request, into)
+        return into.shared.astype(dtype, copy=False), into.batched.astype(dtype, copy=False)
+
+    def _final(self, values: Values) -> Final:
         plan, layout = self.compiled.plan, self.layout
         coef = coefficients(plan, layout, values)
         psi = layout.empty() if len(plan.product_bits) else initial_state(self.compiled.program, layout, values)
@@ -68,21 +85,10 @@ class SmallRun:
                 psi, 0, layout.chunks, plan.ops, plan.sweeps[0].order, plan.bits, *self._geometry, *coef, False, True,
                 self._no_tiles, self._registers(),
             )  # fmt: skip
-        return self._scalars(values, psi), Final(layout, psi, coef)
+        return Final(layout, psi, coef)
 
-    def vjp(self, values: Values, final: Final, cotangents: NDArray, needs: Needs, into: Values) -> None:
-        """Add the cotangents of the angles.
-
-        Args:
-            values: of the slots
-            final: of :meth:`run` at these values, so of the same layout; its state is used up
-            cotangents: of the scalars ``(B, S)``
-            needs: which cotangents are wanted
-            into: what they are added to
-        """
-        plan, layout, request = self.compiled.plan, self.layout, self.compiled.request(needs)
-        if request.stop >= len(plan.operations):
-            return
+    def _reverse(self, values: Values, final: Final, cotangents: NDArray, request: Request, into: Values) -> None:
+        plan, layout = self.compiled.plan, self.layout
         psi, order = final.psi, plan.sweeps[0].undone(request.stop)
         lam, g_shared = self._lambda(values, psi, cotangents), np.zeros(plan.num_shared_cotangents)
         if layout.tile:
@@ -109,7 +115,8 @@ class SmallRun:
 
     def _lambda(self, values: Values, psi: NDArray, cotangents: NDArray) -> NDArray:
         layout, m = self.layout, self.compiled.measurements
-        weights = layout.to_lanes(m.means.weights(values, np.ascontiguousarray(np.asarray(cotangents, float).T)))
+        rows = np.asarray(cotangents, float).reshape(layout.count, -1)
+        weights = layout.to_lanes(m.means.weights(values, np.ascontiguousarray(rows.T)))
         lam, kernel = layout.empty(), apply_words if layout.tile else apply_words_to_amplitudes
         weights = np.ascontiguousarray(weights, layout.dtype)
         kernel(psi, lam, 0, layout.chunks, 0, psi.shape[2], m.table.groups, m.table.words, weights, False)
@@ -117,7 +124,7 @@ class SmallRun:
 
     def _registers(self) -> NDArray:
         """Memory to work in; of each run its own, since runs may be in several threads."""
-        return np.empty(self.compiled.plan.buffer_rows * register_lanes(self.layout.dtype), self.layout.dtype)
+        return np.empty(self._num_registers, self.layout.dtype)
 
     @cached_property
     def _geometry(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:

@@ -49,8 +49,8 @@ def test_same_bits(build, monkeypatch, wires, batch, needs, c_dtype):
     program, values = random_program(build, wires, batch)
     made = []
 
-    def spy(compiled, layout):
-        made.append(original(compiled, layout))
+    def spy(compiled, layout, copied_bytes):
+        made.append(original(compiled, layout, copied_bytes))
         return made[-1]
 
     original = SmallRun.of
@@ -58,7 +58,7 @@ def test_same_bits(build, monkeypatch, wires, batch, needs, c_dtype):
     found = results_and_cotangents(program, values, needs, c_dtype)
     assert made, "nothing asked for a small run"
     assert made[0] is not None
-    monkeypatch.setattr(SmallRun, "of", lambda compiled, layout: None)
+    monkeypatch.setattr(SmallRun, "of", lambda *_: None)
     expected = results_and_cotangents(program, values, needs, c_dtype)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -87,14 +87,14 @@ def test_cotangents_of_any_kind(build, monkeypatch, seed):
     program, values = random_program(build, 3, 13, scalars=tuple(map(Expectation, sums)))
     cotangents = (rng.normal(size=(13, 3)).astype(np.float32),)
     found = StateVectorExecutable(program).vjp(values, cotangents, Needs())
-    monkeypatch.setattr(SmallRun, "of", lambda compiled, layout: None)
+    monkeypatch.setattr(SmallRun, "of", lambda *_: None)
     expected = StateVectorExecutable(program).vjp(values, cotangents, Needs())
     np.testing.assert_array_equal(found.shared, expected.shared)
 
 
 def is_small(program, count, options=None):
     """Whether an executable runs so many samples of a program as a small run."""
-    return StateVectorExecutable(program, options=options)._small_run(count) is not None
+    return StateVectorExecutable(program, options=options).direct(count) is not None
 
 
 def test_which_runs_are_small(build):
