@@ -111,7 +111,9 @@ class CompiledCircuit:
 
 
 def _unstack(host: str, scalars: Any) -> list[Any]:
-    return list(scalars.unbind(-1)) if host == "torch" else autograd.unstack(scalars)
+    if host == "torch":  # of one number PyTorch takes the axis off faster, and puts it back
+        return [scalars.squeeze(-1)] if scalars.shape[-1] == 1 else list(scalars.unbind(-1))
+    return autograd.unstack(scalars)
 
 
 def _as_pennylane(value: Any) -> Any:

@@ -47,8 +47,8 @@ def without_graph(
     (angles,) = prologue.plain(leaves)
     try:
         (numbers,), residual = function.forward(angles)
-        pulled = function.pull((True,), residual, (_ONE,))
-        (cotangents,) = function.pullback((True,), residual)(angles, _ONE) if pulled is None else pulled
+        pull = function.pullback_at((True,), residual)
+        (cotangents,) = pull(_ONE) if pull is not None else function.pullback((True,), residual)(angles, _ONE)
     except NotFiniteError:
         return None  # the ordinary call that follows says where it comes from
     found = prologue.pulled_back(cotangents)

@@ -283,15 +283,14 @@ class Function(ABC):
         """The outputs, and a residual that spares :meth:`pullback` work at the same inputs (``None``: nothing)."""
         return self(*inputs), None
 
-    def pull(self, needs: tuple[bool, ...], residual: Any, cotangents: Sequence[NDArray]) -> tuple[NDArray, ...] | None:
-        """What the pullback gives at the inputs that :meth:`forward` was called with.
+    def pullback_at(self, needs: tuple[bool, ...], residual: Any) -> Callable[..., tuple[NDArray, ...]] | None:
+        """The pullback at the inputs of one evaluation, for hosts that want its value and no more.
 
         Args:
             needs: for each input, whether its cotangent is wanted
-            residual: what :meth:`forward` gave, of this very function
-            cotangents: of the outputs
+            residual: what :meth:`forward` of this very function gave there
 
         Returns:
-            the cotangents of the needed inputs; ``None`` where the residual does not hold enough for it
+            a function of the cotangents of the outputs alone; ``None`` where the residual does not hold enough for it
         """
         return None

@@ -21,7 +21,7 @@ from qhybrid.gradients.function import MOST_DERIVED
 from qhybrid_devices.statevector.executable import MOST_LAYOUTS, StateVectorExecutable
 from qhybrid_devices.statevector.small import SmallRun
 
-RUN = StateVectorExecutable.run_with_residual
+DIRECT = StateVectorExecutable.direct
 
 OPTIMIZERS = {
     "GradientDescentOptimizer": (0.3,),
@@ -377,12 +377,13 @@ def test_mistakes_are_told_as_by_pennylane():
 
 def test_what_is_kept_for_sizes_of_batches_is_bounded():
     circuit = node(lambda x: (qml.RX(x, wires=0), qml.expval(qml.Z(0)))[1])
-    with mock.patch.object(StateVectorExecutable, "run_with_residual", autospec=True, side_effect=RUN) as run:
+    with mock.patch.object(StateVectorExecutable, "direct", autospec=True, side_effect=DIRECT) as direct:
         for size in range(1, 2 * MOST_LAYOUTS):
             angles = np.linspace(0, 3, size)
             np.testing.assert_allclose(circuit(angles), np.cos(angles), atol=1e-12)
-    (executable,) = {call.args[0] for call in run.call_args_list}
+    (executable,) = {call.args[0] for call in direct.call_args_list}
     assert 0 < len(executable._layouts) <= MOST_LAYOUTS
+    assert 0 < len(executable._small) <= MOST_LAYOUTS
 
 
 def test_derived_functions_that_are_kept_are_bounded():

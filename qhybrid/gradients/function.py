@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -175,14 +175,19 @@ class CircuitFunction(Function):
         outputs = tuple(lanes.restore(results[p.index], p) for p in sig.outputs)
         return outputs, _Kept(sig.sizes, lanes.array_lanes, residual)
 
-    def pull(self, needs: tuple[bool, ...], residual: Any, cotangents: Sequence[NDArray]) -> tuple[NDArray, ...] | None:
-        """What the pullback gives, if the evaluation was run without a record of slots; see :meth:`Function.pull`."""
+    def pullback_at(self, needs: tuple[bool, ...], residual: Any) -> Callable[..., tuple[NDArray, ...]] | None:
+        """The pullback at inputs that were run without a record of slots; see :meth:`Function.pullback_at`."""
         if residual is None or residual.direct is None:
             return None
         _, _, kept, direct, angles = residual
-        found = direct.vjp(*angles, cotangents[0], self._derived("pulled_back", needs)._signature.needs, kept)
-        given = found if len(needs) == 2 else found[:1] if self.circuit.program.num_shared else found[1:]
-        return tuple([c for c, needed in zip(given, needs, strict=True) if needed])
+        wanted = self._derived("pulled_back", needs)._signature.needs
+
+        def pull(cotangents: NDArray) -> tuple[NDArray, ...]:
+            found = direct.vjp(*angles, cotangents, wanted, kept)
+            given = found if len(needs) == 2 else found[:1] if self.circuit.program.num_shared else found[1:]
+            return tuple([c for c, needed in zip(given, needs, strict=True) if needed])
+
+        return pull
 
     @cached_property
     def _has_angles_only(self) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.execution import Function
+from qhybrid.gradients.function import MOST_DERIVED
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +192,8 @@ class Group(NamedTuple):
         return self._replace(carries=carries, own=(flags is None or any(added), *self.own))
 
 
-class _Wiring(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Wiring:
     """How the inputs and outputs of a function are made of arguments, and become outputs.
 
     Args:
@@ -207,6 +209,21 @@ class _Wiring(NamedTuple):
     outs: tuple[Group, ...] | None = None
     num_outputs: int = 0
     sizes: tuple[int, ...] = ()
+    _derived: dict[Any, tuple[tuple[bool, ...], _Wiring]] = field(default_factory=dict, repr=False)
+
+    def derived(self, how: str, *arguments: Any) -> tuple[tuple[bool, ...], _Wiring]:
+        """What another method gives, kept for the next time that it is asked for.
+
+        Args:
+            how: name of the method
+            arguments: its own
+        """
+        found = self._derived.get((how, *arguments))
+        if found is None:
+            if len(self._derived) >= MOST_DERIVED:
+                self._derived.clear()
+            found = self._derived[how, *arguments] = getattr(self, how)(*arguments)
+        return found
 
     def inputs(self, count: int) -> tuple[Group, ...]:
         """All inputs, those among them too that are arguments as they are."""
@@ -261,14 +278,17 @@ class _Wiring(NamedTuple):
         places, ins = {k: len(moving) + place for k, place in _places(moving).items()}, self.inputs(len(moving))
         moved = tuple([g.has(moving) for g in ins])
         tangents = [g.placed(places) for g, m in zip(ins, moved, strict=True) if m]
-        return moved, self._replace(ins=(*ins, *tangents), given=len(moving) + len(places))
+        return moved, self._with(ins=(*ins, *tangents), given=len(moving) + len(places))
 
     def vmapped(self, size: int, mapped: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
         """The inputs that have one more mapped axis, and the wiring with it."""
         outs = None if self.outs is None else tuple([g.mapped(None) for g in self.outs])
         ins = tuple([g.mapped(mapped) for g in self.ins])
         own = tuple([g.has(mapped) for g in self.inputs(len(mapped))])
-        return own, self._replace(ins=ins, outs=outs, sizes=(size, *self.sizes))
+        return own, self._with(ins=ins, outs=outs, sizes=(size, *self.sizes))
+
+    def _with(self, **changes: Any) -> _Wiring:
+        return replace(self, _derived={}, **changes)
 
 
 class Gathered(Function):
@@ -286,11 +306,10 @@ class Gathered(Function):
         members = [tuple(range(end - len(b.arrangements), end)) for b, end in zip(blocks, ends, strict=True)]
         ins = tuple(Group(b, m, ((),) * len(m)) for b, m in zip(blocks, members, strict=True))
         self.function, self._wiring = function, _Wiring(ins, ends[-1])
-        self._pullbacks: dict[tuple[bool, ...], tuple[tuple[bool, ...], _Wiring]] = {}
 
     def _derived(self, function: Function, wiring: _Wiring) -> Gathered:
         found = Gathered.__new__(Gathered)
-        found.function, found._wiring, found._pullbacks = function, wiring, {}
+        found.function, found._wiring = function, wiring
         return found
 
     # ---------------------------------------------------------------- evaluation
@@ -304,13 +323,13 @@ class Gathered(Function):
         outputs, residual = self.function.forward(*self._wiring.gathered(inputs))
         return self._wiring.scattered(outputs), residual
 
-    def pull(self, needs: tuple[bool, ...], residual: Any, cotangents: Sequence[NDArray]) -> tuple[NDArray, ...] | None:
-        """What the pullback gives, if the function knows; see :meth:`Function.pull`."""
+    def pullback_at(self, needs: tuple[bool, ...], residual: Any) -> Callable[..., tuple[NDArray, ...]] | None:
+        """The pullback at the inputs of one evaluation, if the function has it; see :meth:`Function.pullback_at`."""
         if self._wiring.outs is not None:
             return None
-        needed, wiring = self._pulled_back(needs)
-        found = self.function.pull(needed, residual, cotangents)
-        return None if found is None else wiring.scattered(found)
+        needed, wiring = self._wiring.derived("pulled_back", needs)
+        pull = self.function.pullback_at(needed, residual)
+        return None if pull is None else lambda *cotangents: wiring.scattered(pull(*cotangents))
 
     def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and kind of each output."""
@@ -326,23 +345,17 @@ class Gathered(Function):
 
     def pullback(self, needs: tuple[bool, ...], residual: Any = None) -> Gathered:
         """The function's pullback: cotangents of slots, scattered to the arguments that are needed."""
-        needed, wiring = self._pulled_back(needs)
+        needed, wiring = self._wiring.derived("pulled_back", needs)
         return self._derived(self.function.pullback(needed, residual), wiring)
-
-    def _pulled_back(self, needs: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
-        found = self._pullbacks.get(needs)
-        if found is None:
-            found = self._pullbacks[needs] = self._wiring.pulled_back(needs)
-        return found
 
     def pushforward(self, moving: tuple[bool, ...]) -> Gathered:
         """The function's pushforward: tangents of slots, gathered from those of the arguments that move."""
-        moved, wiring = self._wiring.pushed(moving)
+        moved, wiring = self._wiring.derived("pushed", moving)
         return self._derived(self.function.pushforward(moved), wiring)
 
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> Gathered:
         """The function over one more axis, in front of everything that has it."""
-        own, wiring = self._wiring.vmapped(size, mapped)
+        own, wiring = self._wiring.derived("vmapped", size, mapped)
         return self._derived(self.function.vmap(size, own), wiring)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +127,34 @@ def entry(slots: Slots, port: Port) -> NDArray:
     return value
 
 
+class _Route(NamedTuple):
+    """How the values of one port become lanes and directions, and back: shapes in front of their own axes.
+
+    Args:
+        laned, directed: whether the port has lanes, and directions
+        carried: number of mapped axes that values have
+        given: of values, with ones for mapped axes that they do not have
+        full: the same, broadcast to all that the port is to have
+        flat: directions and lanes
+        spread: values on their way back, directions first
+        kept: what they have in the end
+        order, back: of the mapped axes, directions first, and the inverse
+        summed: axes that are summed over on the way back
+    """
+
+    laned: bool
+    directed: bool
+    carried: int
+    given: tuple[int, ...]
+    full: tuple[int, ...]
+    flat: tuple[int, ...]
+    spread: tuple[int, ...]
+    kept: tuple[int, ...]
+    order: tuple[int, ...]
+    back: tuple[int, ...]
+    summed: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class LaneMap:
     """Makes mapped axes lanes of one execution, or directions that share it, and back.
@@ -189,60 +217,80 @@ class LaneMap:
             if shared is None:
                 shared = np.zeros((*front, self.program.num_shared))
             return Slots(shared, batched, arrays, self.batch if self.program.is_batched else None)
-        if shared is None:
-            shared = np.zeros((*front, self.count, self.program.num_shared))
-        if batched is None:
-            batched = np.zeros((*front, self.count, self.program.num_batched))
-        rows = np.swapaxes(np.concatenate([shared, batched], axis=-1), -1, -2)
+        blocks = [(shared, self.program.num_shared), (batched, self.program.num_batched)]
+        parts = [np.zeros((*front, self.count, n)) if x is None else x for x, n in blocks if n]
+        rows = np.swapaxes(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1), -1, -2)
         return Slots(np.empty((*front, 0)), np.ascontiguousarray(rows, dtype=float), arrays, self.count)
 
     def entry(self, slots: Slots, port: Port) -> NDArray:
         """The part of the slots that belongs to ``port``, back in its own axes."""
         if port.role == "array" or not self.in_lanes:
             return self.restore(entry(slots, port), port)
-        rows = np.swapaxes(entry(slots, replace(port, role="batched")), -1, -2)
+        assert slots.batched is not None
+        rows = np.swapaxes(slots.batched, -1, -2)
         split = self.program.num_shared
         return self.restore(rows[..., :split] if port.role == "shared" else rows[..., split:], port)
 
     def flatten(self, value: NDArray, port: Port) -> NDArray:
         """Broadcast to all axes: ``(directions, lanes, *own axes)``, where the port has directions and lanes."""
-        laned, carried = self._is_laned(port), sum(port.carries)
-        if laned and port.role == "batched":
-            value = np.swapaxes(value, carried, carried + 1)
-        own = value.shape[carried + (laned and port.batched) :]
-        mapped = iter(value.shape[:carried])
-        front = tuple(next(mapped) if c else 1 for c in port.carries)
-        inner = (self.batch if port.batched else 1,) if laned else ()
-        full = np.broadcast_to(value.reshape(*front, *inner, *own), (*self._front(port), *self._inner(port), *own))
-        ordered = full.transpose(*self.order, *range(len(self.order), full.ndim))
-        directions = (self.directions,) if port.kind in DIRECTED else ()
-        return ordered.reshape(*directions, *((self.count,) if laned else ()), *own)
+        route = self._route(port)
+        if route.laned and port.role == "batched":
+            value = np.swapaxes(value, route.carried, route.carried + 1)
+        own = value.shape[route.carried + (route.laned and port.batched) :]
+        value = value.reshape(route.given + own)
+        if route.full != route.given:
+            value = np.broadcast_to(value, route.full + own)
+        if self._is_reordered:
+            value = value.transpose(*route.order, *range(len(route.order), value.ndim))
+        return value.reshape(route.flat + own)
 
     def restore(self, value: NDArray, port: Port) -> NDArray:
         """The transpose of :meth:`flatten`: sum over the axes that the port does not carry."""
-        laned = self._is_laned(port)
-        if port.kind not in DIRECTED:
+        route = self._route(port)
+        own = value.shape[len(route.flat) :]
+        if not route.directed and self.directions > 1:
             value = np.broadcast_to(value, (self.directions, *value.shape))
-        own = value.shape[1 + laned :]
+        value = value.reshape(route.spread + own)
+        if self._is_reordered:
+            value = value.transpose(*route.back, *range(len(route.back), value.ndim))
+        if route.summed:
+            value = value.sum(axis=route.summed)
+        value = value.reshape(route.kept + own)
+        return np.swapaxes(value, route.carried, route.carried + 1) if route.laned and port.role == "batched" else value
+
+    @cached_property
+    def _is_reordered(self) -> bool:
+        return list(self.order) != sorted(self.order)
+
+    @cached_property
+    def _routes(self) -> dict[Port, _Route]:
+        return {}
+
+    def _route(self, port: Port) -> _Route:
+        found = self._routes.get(port)
+        if found is None:
+            found = self._routes[port] = self._new_route(port)
+        return found
+
+    def _new_route(self, port: Port) -> _Route:
+        laned = self.in_lanes and (port.role != "array" or self.array_lanes[port.index])
+        directed, inner = port.kind in DIRECTED, (self.batch,) if laned else ()
+        axes = list(zip(self.sizes, self.lanes, port.carries, strict=True))
+        front = tuple(n if (laned if lane else directed) else 1 for n, lane, _ in axes)
         lanes = self.lane_sizes if laned else (1,) * len(self.lane_sizes)
-        full = value.reshape(*self.direction_sizes, *lanes, *self._inner(port), *own)
-        back = np.argsort(self.order)
-        full = full.transpose(*back, *range(len(back), full.ndim))
-        summed = [axis for axis, carried in enumerate(port.carries) if not carried]
-        if laned and not port.batched:
-            summed.append(len(self.sizes))
-        if summed:
-            full = full.sum(axis=tuple(summed))
-        carried = sum(port.carries)
-        return np.swapaxes(full, carried, carried + 1) if laned and port.role == "batched" else full
-
-    def _is_laned(self, port: Port) -> bool:
-        return self.in_lanes and (port.role != "array" or self.array_lanes[port.index])
-
-    def _front(self, port: Port) -> tuple[int, ...]:
-        """Sizes of the mapped axes that a port is broadcast to."""
-        laned, directed = self._is_laned(port), port.kind in DIRECTED
-        return tuple(n if (laned if lane else directed) else 1 for n, lane in zip(self.sizes, self.lanes, strict=True))
-
-    def _inner(self, port: Port) -> tuple[int, ...]:
-        return (self.batch,) if self._is_laned(port) else ()
+        spread, back = (*self.direction_sizes, *lanes, *inner), tuple(np.argsort(self.order).tolist())
+        ordered = [*(spread[k] for k in back), *inner]
+        carries = [*port.carries, *([port.batched] if laned else [])]
+        return _Route(
+            laned=laned,
+            directed=directed,
+            carried=sum(port.carries),
+            given=(*(n if c else 1 for n, _, c in axes), *((self.batch if port.batched else 1,) if laned else ())),
+            full=(*front, *inner),
+            flat=(*((self.directions,) if directed else ()), *((self.count,) if laned else ())),
+            spread=spread,
+            kept=tuple(n for n, c in zip(ordered, carries, strict=True) if c),
+            order=self.order,
+            back=back,
+            summed=tuple(k for k, (n, c) in enumerate(zip(ordered, carries, strict=True)) if not c and n > 1),
+        )

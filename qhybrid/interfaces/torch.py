@@ -14,9 +14,12 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from qhybrid.execution import Function
+from qhybrid.interfaces import torch_func
 
 
 class _Call:
@@ -51,27 +54,14 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The pullback, as a node again."""
-        needs = ctx.needs_input_grad[1:]
-        pullback = ctx.call.function.pullback(needs, ctx.call.residual)
-        if any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents)):
-            found = _apply_to_batched(pullback, ctx.saved_tensors, cotangents)
-        else:
-            found = apply(pullback, *ctx.saved_tensors, *cotangents)
-        if all(needs):
-            return (None, *found)
-        rest = iter(found)
-        return (None, *[next(rest) if n else None for n in needs])
+        return (None, *_pulled_back(ctx, ctx.needs_input_grad[1:], cotangents))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, call: _Call, *tensors: torch.Tensor) -> tuple:
         """The function's own batching rule: mapped elements are lanes of one execution."""
         dims = in_dims[1:]
         moved = [t if d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
-        mapped = call.function.vmap(info.batch_size, tuple(d is not None for d in dims))
-        in_graph = _in_graph(moved)
-        inner = _Call(mapped, call.wants_residual or in_graph)
-        outputs = _run(inner, in_graph, moved)
-        call.residual = inner.residual
+        outputs = _mapped(call, (info.batch_size, tuple([d is not None for d in dims])), moved)
         return outputs, (0,) * len(outputs)
 
     @staticmethod
@@ -86,6 +76,23 @@ class _Node(torch.autograd.Function):
             found = apply(pushforward, *primals, *given)
         active = zip(found, ctx.active, strict=True)
         return tuple([y if a else None for y, a in active])
+
+
+class _LevelNode(_SingleLevelFunction):
+    """The same for one level of ``torch.func.grad``, which has others inside or outside."""
+
+    @staticmethod
+    def forward(ctx: Any, level: Any, call: _Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs of what is inside; keeps what :meth:`_Node.backward` reads."""
+        output = torch_func.through_grad(level, tensors, lambda inputs: _run(call, _in_graph(inputs), inputs))
+        _keep(ctx, call, *tensors)
+        _mark(ctx, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The pullback, as a node again."""
+        return (None, None, *_pulled_back(ctx, ctx.needs_input_grad[2:], cotangents))
 
 
 class _EagerNode(torch.autograd.Function):
@@ -119,13 +126,37 @@ def _is_traced(tensors: Sequence[torch.Tensor]) -> bool:
 def _pulled(ctx: Any, cotangents: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor | None, ...] | None:
     """The cotangents of the inputs from what their evaluation left, ``None`` where that does not suffice."""
     call, needs = ctx.call, ctx.needs_input_grad[1:]
-    ctx.saved_tensors  # noqa: B018 - refuses inputs that were changed in place
-    found = call.function.pull(needs, call.residual, [_to_numpy(c) for c in cotangents])
-    if found is None:
+    pull = call.function.pullback_at(needs, call.residual)
+    if pull is None:
         return None
+    ctx.saved_tensors  # noqa: B018 - refuses inputs that were changed in place
     real, device = call.precision
-    rest = iter([_to_torch(y, real, device) for y in found])
+    rest = iter([_to_torch(y, real, device) for y in pull(*map(_to_numpy, cotangents))])
     return (None, *[next(rest) if n else None for n in needs])
+
+
+def _pulled_back(
+    ctx: Any, needs: tuple[bool, ...], cotangents: tuple[torch.Tensor, ...]
+) -> Sequence[torch.Tensor | None]:
+    """The cotangents of the inputs as they are needed."""
+    pullback = ctx.call.function.pullback(needs, ctx.call.residual)
+    if any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents)):
+        found = _apply_to_batched(pullback, ctx.saved_tensors, cotangents)
+    else:
+        found = apply(pullback, *ctx.saved_tensors, *cotangents)
+    rest = iter(found)
+    return found if all(needs) else [next(rest) if n else None for n in needs]
+
+
+def _mapped(call: _Call, axis: tuple[int, tuple[bool, ...]] | None, tensors: Sequence[torch.Tensor]) -> tuple:
+    """The outputs over one more axis: its size, and which tensors have it, as their first; ``None``: none has."""
+    in_graph = _in_graph(tensors)
+    if axis is None:
+        return _run(call, in_graph, tensors)
+    inner = _Call(call.function.vmap(*axis), call.wants_residual or in_graph)
+    outputs = _run(inner, in_graph, tensors)
+    call.residual = inner.residual
+    return outputs
 
 
 def _keep(ctx: Any, call: _Call, *tensors: torch.Tensor) -> None:
@@ -163,9 +194,21 @@ def _in_graph(tensors: Sequence[torch.Tensor]) -> bool:
 
 
 def _run(call: _Call, in_graph: bool, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0:
         return _Node.apply(call, *tensors)
+    if torch._C._are_functorch_transforms_active():
+        return _under_transforms(call, tensors)
     return _EagerNode.apply(call, *tensors) if in_graph else _evaluate(call, tensors)
+
+
+def _under_transforms(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    level = torch_func.current()
+    if level is None:
+        return _Node.apply(call, *tensors)
+    if torch_func.is_vmap(level):
+        return torch_func.through_vmap(level, tensors, lambda axis, inputs: _mapped(call, axis, inputs))
+    with enable_single_level_autograd_function():
+        return _LevelNode.apply(level, call, *torch_func.lifted(level, tensors))
 
 
 def _apply_to_batched(
@@ -196,7 +239,15 @@ def keep_out_of_graphs(*functions: Any) -> None:
 
 # What PyTorch calls by itself, where no caller has kept the compiler out.
 keep_out_of_graphs(
-    _Node.forward, _Node.setup_context, _Node.backward, _Node.vmap, _Node.jvp, _EagerNode.forward, _EagerNode.backward
+    _Node.forward,
+    _Node.setup_context,
+    _Node.backward,
+    _Node.vmap,
+    _Node.jvp,
+    _EagerNode.forward,
+    _EagerNode.backward,
+    _LevelNode.forward,
+    _LevelNode.backward,
 )
 
 

@@ -42,7 +42,7 @@ class Doubled(Adjoint):
 
 
 @pytest.mark.parametrize(("shared", "batched"), [(True, True), (True, False), (False, True)])
-def test_pull_gives_what_the_pullback_gives(shared, batched):
+def test_pullback_at_inputs_gives_what_the_pullback_gives(shared, batched):
     function, inputs = CircuitFunction(circuit(shared, batched), Adjoint()), inputs_of(shared, batched)
     outputs, residual = function.forward(*inputs)
     np.testing.assert_array_equal(outputs[0], function(*inputs)[0])
@@ -50,7 +50,7 @@ def test_pull_gives_what_the_pullback_gives(shared, batched):
     for needs in [(True,) * len(inputs), *([(True, False), (False, True)] if len(inputs) == 2 else [])]:
         expected = function.pullback(needs)(*inputs, *cotangents)
         for _ in range(2):
-            found = function.pull(needs, residual, cotangents)
+            found = function.pullback_at(needs, residual)(*cotangents)
             assert len(found) == sum(needs)
             for a, b in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(a, b)
@@ -58,14 +58,14 @@ def test_pull_gives_what_the_pullback_gives(shared, batched):
             np.testing.assert_array_equal(a, b)
 
 
-def test_pull_is_the_derivative_of_the_evaluation():
+def test_pullback_at_inputs_is_the_derivative_of_the_evaluation():
     """Whatever has become of the inputs since."""
     function, inputs = CircuitFunction(circuit(), Adjoint()), inputs_of()
     outputs, residual = function.forward(*inputs)
-    expected = function.pull((True, True), residual, outputs)
+    expected = function.pullback_at((True, True), residual)(*outputs)
     for array in inputs:
         array += 1
-    for a, b in zip(function.pull((True, True), residual, outputs), expected, strict=True):
+    for a, b in zip(function.pullback_at((True, True), residual)(*outputs), expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -82,7 +82,7 @@ def test_pull_is_the_derivative_of_the_evaluation():
 def test_everything_else_takes_its_own_way(made, method):
     function, inputs = CircuitFunction(made, method), inputs_of()
     outputs, residual = function.forward(*inputs)
-    assert function.pull((True, True), residual, outputs) is None
+    assert function.pullback_at((True, True), residual) is None
     factor = 2 if isinstance(method, Doubled) else 1
     if made.shots is None:
         found = function.pullback((True, True), residual)(*inputs, *outputs)
@@ -95,28 +95,28 @@ def test_derived_functions_take_their_own_way():
     function, inputs = CircuitFunction(circuit(), Adjoint()), inputs_of()
     outputs, _ = function.forward(*inputs)
     pullback = function.pullback((True, True))
-    first, residual = pullback.forward(*inputs, *outputs)
+    _, residual = pullback.forward(*inputs, *outputs)
     assert residual is None
-    assert pullback.pull((True, True, True), residual, first) is None
+    assert pullback.pullback_at((True, True, True), residual) is None
     pairs = [np.stack([x, x]) for x in inputs]
     (mapped,), residual = function.vmap(2, (True, True)).forward(*pairs)
     np.testing.assert_allclose(mapped[1], outputs[0], atol=1e-12)
-    assert function.vmap(2, (True, True)).pull((True, True), residual, [mapped]) is None
+    assert function.vmap(2, (True, True)).pullback_at((True, True), residual) is None
 
 
-def test_gathered_functions_scatter_what_is_pulled():
+def test_gathered_functions_scatter_what_is_pulled_back():
     inner = CircuitFunction(circuit(), Adjoint())
     index, scale = np.array([1, 0]), np.array([[2.0], [-1.0]])
     blocks = (Block((Arrangement((2,), "vector"),)), Block((Arrangement((BATCH, 2), "leading"),), index, scale))
     function, (weights, data) = Gathered(inner, blocks), (inputs_of()[0], inputs_of()[1].T)
     outputs, residual = function.forward(weights, data)
     for needs in ((True, True), (True, False), (False, True)):
-        found = function.pull(needs, residual, outputs)
+        found = function.pullback_at(needs, residual)(*outputs)
         expected = function.pullback(needs)(weights, data, *outputs)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
     pullback = function.pullback((True, True))
-    assert pullback.pull((True,) * 3, None, (weights, data)) is None
+    assert pullback.pullback_at((True,) * 3, None) is None
 
 
 def test_angles_that_are_not_finite_are_refused():

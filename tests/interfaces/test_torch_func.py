@@ -1,0 +1,138 @@
+"""Levels of torch.func that nodes go through by themselves: the same as by PyTorch's own way for any function."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+
+import qhybrid
+from qhybrid.interfaces import torch as torch_interface
+from qhybrid_devices.statevector.engine import Layout
+from qhybrid_devices.statevector.executable import StateVectorExecutable
+
+MEMBERS, FEATURES = 4, 3
+
+
+@qhybrid.qnode(qhybrid.device("qhybrid.statevector", wires=3))
+def circuit(x, w):
+    for i in range(FEATURES):
+        qhybrid.RX(x[..., i] * 0.7, wires=i)
+        qhybrid.RY(w[i], wires=i)
+    qhybrid.CNOT([0, 1])
+    qhybrid.RZ(w[0] * w[1], wires=1)
+    qhybrid.CNOT([1, 2])
+    return qhybrid.expval(qhybrid.X(1) @ qhybrid.Z(2))
+
+
+@qhybrid.qnode(qhybrid.device("qhybrid.statevector", wires=2))
+def state(x, w):
+    qhybrid.RX(x[..., 0], wires=0)
+    qhybrid.CRY(w[1], wires=[0, 1])
+    qhybrid.RZ(x[..., 2] + w[0], wires=1)
+    return qhybrid.state(), qhybrid.probs(wires=1)
+
+
+def overlap(x, w):
+    """A real function of a complex state and of probabilities."""
+    amplitudes, probabilities = state(x, w)
+    return (amplitudes[..., 1] * amplitudes[..., 2].conj() * (1 + 2j)).real.sum() + (probabilities**2).sum()
+
+
+def pulled(f, x, w):
+    """The pullback of values, asked for twice, once outside of what made it."""
+    values, pull = vjp(f, x, w)
+    return pull(torch.ones_like(values))[0] + pull(2 * values)[0]
+
+
+TRANSFORMATIONS = {
+    "mapped weights": lambda f: lambda x, w: vmap(f, in_dims=(None, 0))(x[0], w),
+    "mapped data": lambda f: lambda x, w: vmap(f, in_dims=(0, None))(x, w[0]),
+    "another axis": lambda f: lambda x, w: vmap(f, in_dims=(1, -1))(x.mT, w.mT),
+    "in chunks": lambda f: lambda x, w: vmap(f, chunk_size=3)(x, w),
+    "neither": lambda f: lambda x, w: vmap(lambda t: t.sum() * f(x[0], w[0]))(x),
+    "twice": lambda f: lambda x, w: vmap(vmap(f, in_dims=(0, None)), in_dims=(None, 0))(x, w),
+    "gradients": lambda f: lambda x, w: vmap(grad(f, argnums=1))(x, w),
+    "gradient of a sum": lambda f: lambda x, w: grad(lambda v: vmap(f)(x, v).sin().sum())(w),
+    "gradients of gradients": lambda f: lambda x, w: vmap(grad(lambda a, b: grad(f)(a, b).sum(), argnums=1))(x, w),
+    "hessians": lambda f: lambda x, w: vmap(hessian(f))(x, w),
+    "reverse over reverse": lambda f: lambda x, w: jacrev(jacrev(f))(x[0], w[0]),
+    "reverse over forward": lambda f: lambda x, w: vmap(jacrev(jacfwd(f)))(x, w),
+    "tangents": lambda f: lambda x, w: vmap(lambda a, b: jvp(f, (a, b), (b, a))[1])(x, w),
+    "tangents of gradients": lambda f: lambda x, w: jvp(vmap(grad(f)), (x, w), (w, x))[1],
+    "pullbacks": lambda f: lambda x, w: vmap(lambda a, b: pulled(f, a, b))(x, w),
+    "a batch inside": lambda f: lambda x, w: vmap(lambda b: f(x, b).sum())(w),
+}
+
+
+def arguments(requires_grad=False):
+    generator = torch.Generator().manual_seed(5)
+    made = torch.rand(2, MEMBERS, FEATURES, generator=generator, dtype=torch.float64)
+    return [t.clone().requires_grad_(requires_grad) for t in made]
+
+
+def by_pytorch(monkeypatch):
+    """Send nodes through levels as PyTorch sends any function."""
+    monkeypatch.setattr(torch_interface, "_under_transforms", lambda call, xs: torch_interface._Node.apply(call, *xs))
+
+
+@pytest.mark.parametrize("function", [circuit, overlap], ids=["mean", "state"])
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_as_by_pytorch(monkeypatch, name, function):
+    made = TRANSFORMATIONS[name](function)
+    found = made(*arguments())
+    by_pytorch(monkeypatch)
+    torch.testing.assert_close(found, made(*arguments()), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mapped weights", "gradients", "gradient of a sum", "pullbacks"])
+def test_inside_an_ordinary_graph(monkeypatch, name):
+    made = TRANSFORMATIONS[name](circuit)
+
+    def gradients():
+        x, w = arguments(requires_grad=True)
+        return torch.autograd.grad((made(x, w) ** 2).sum(), [x, w], allow_unused=True, materialize_grads=True)
+
+    found = gradients()
+    by_pytorch(monkeypatch)
+    torch.testing.assert_close(found, gradients(), rtol=0, atol=1e-12)
+
+
+def test_maps_and_gradients_take_no_other_way(monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("PyTorch's own way was taken")
+
+    monkeypatch.setattr(torch_interface._Node, "apply", forbidden)
+    for name in ("mapped weights", "gradients", "gradient of a sum", "twice"):
+        TRANSFORMATIONS[name](circuit)(*arguments())
+    with pytest.raises(AssertionError, match="own way"):
+        TRANSFORMATIONS["tangents"](circuit)(*arguments())
+
+
+def test_pullbacks_outlive_their_level():
+    x, w = arguments(requires_grad=True)
+    value, pull = vjp(circuit, x[0], w[0])
+    (first, _) = pull(torch.ones_like(value))
+    plain = circuit(x[0], w[0])
+    (expected,) = torch.autograd.grad(plain, x, create_graph=True)
+    torch.testing.assert_close(first, expected[0], rtol=0, atol=1e-12)
+    second = torch.autograd.grad(first.sum(), w)[0]
+    torch.testing.assert_close(second, torch.autograd.grad(expected.sum(), w)[0], rtol=0, atol=1e-12)
+
+
+def test_forward_runs_are_not_repeated(monkeypatch):
+    """The pullback under vmap goes back from the final states of the evaluation under vmap."""
+    layouts, empty = [], Layout.empty
+    x, w = arguments()
+    gradients = vmap(grad(circuit))
+    gradients(x, w)
+    monkeypatch.setattr(Layout, "empty", lambda self: layouts.append(self.count) or empty(self))
+    run = StateVectorExecutable.run_with_residual
+    runs = []
+    monkeypatch.setattr(
+        StateVectorExecutable, "run_with_residual", lambda self, s, **k: runs.append(s.batch_size) or run(self, s, **k)
+    )
+    gradients(x, w)
+    assert runs == [MEMBERS]
+    assert layouts
+    assert set(layouts) == {MEMBERS}
