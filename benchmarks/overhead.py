@@ -30,6 +30,7 @@ from numba.core.registry import CPUDispatcher
 import qhybrid as qml
 from benchmarks._timing import Report, checked_difference, elapsed, verdict
 from qhybrid_devices.statevector.executable import StateVectorExecutable
+from qhybrid_devices.statevector.small import SmallRun
 
 #: Microseconds outside, forward.
 GOAL = 100.0
@@ -165,8 +166,8 @@ def named(owner: Any, *names: str) -> list[tuple[Any, str, Callable]]:
 
 
 def executable_methods() -> list[tuple[Any, str, Callable]]:
-    """What the gradient methods call: owner, name, function."""
-    return named(StateVectorExecutable, *METHODS)
+    """What the gradient methods call, and what functions of circuits call without them: owner, name, function."""
+    return named(StateVectorExecutable, *METHODS) + named(SmallRun, "run", "vjp")
 
 
 def compiled_kernels() -> list[tuple[Any, str, Callable]]:

@@ -12,6 +12,8 @@ from qhybrid.drawing.model import Graph
 
 #: What is repeated at least so often is drawn once.
 MIN_REPEATS = 3
+#: What becomes of a circuit's scalars, of several and of one.
+_TAKES_APART = frozenset({"unbind", "squeeze"})
 
 
 def merge_views(graph: Graph) -> None:
@@ -23,7 +25,7 @@ def merge_views(graph: Graph) -> None:
         (source,) = before
         after = list(graph.edges.successors(key))
         kind = graph.nodes[source].kind
-        if kind == "parameter" or (kind == "quantum" and graph.nodes[key].label == "unbind"):
+        if kind == "parameter" or (kind == "quantum" and graph.nodes[key].label in _TAKES_APART):
             graph.edges.add_edges_from((source, k) for k in after)
             graph.remove([key])
         elif graph.nodes[source].view and graph.edges.out_degree(source) == 1:

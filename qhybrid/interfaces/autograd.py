@@ -42,13 +42,18 @@ def _pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs:
     del ans, kwargs
     call, *inputs = args
     needs = tuple(k + 1 in argnums for k in range(len(inputs)))
-    pullback = call.function.pullback(needs, call.residual)
 
     def vjp(cotangents: Any) -> tuple:
         """Cotangents of the needed inputs, themselves nodes of the graph."""
         several = cotangents if isinstance(cotangents, tuple | SequenceBox) else (cotangents,)
         conjugated = [_conj(c) for c in several]
-        return tuple(_conj(g) for g in apply(pullback, *inputs, *conjugated))
+        traced = any(isinstance(x, Box) for x in (*inputs, *several))
+        pull = None if traced else call.function.pullback_at(needs, call.residual)
+        if pull is None:
+            found = apply(call.function.pullback(needs, call.residual), *inputs, *conjugated)
+        else:
+            found = pull(*conjugated)
+        return tuple(_conj(g) for g in found)
 
     return vjp
 
