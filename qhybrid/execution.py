@@ -288,7 +288,7 @@ class Function(ABC):
 
         Args:
             needs: for each input, whether its cotangent is wanted
-            residual: what :meth:`forward` of this very function gave there
+            residual: what :meth:`forward` gave there
 
         Returns:
             a function of the cotangents of the outputs alone; ``None`` where the residual does not hold enough for it

@@ -43,9 +43,9 @@ class _Kept(NamedTuple):
     Args:
         sizes: of the evaluation's mapped axes
         array_lanes: which arrays were in lanes
-        residual: what the gradient method keeps
-        direct: what ran it, if it was run without a record of slots, and
-        angles: at which angles
+        residual: what the gradient method keeps, or what ran it directly
+        direct: what ran it, if that was without a record of slots
+        angles: at which it ran, if it did so
     """
 
     sizes: tuple[int, ...]
@@ -177,7 +177,7 @@ class CircuitFunction(Function):
 
     def pullback_at(self, needs: tuple[bool, ...], residual: Any) -> Callable[..., tuple[NDArray, ...]] | None:
         """The pullback at inputs that were run without a record of slots; see :meth:`Function.pullback_at`."""
-        if residual is None or residual.direct is None:
+        if residual is None or residual.direct is None or not self._has_angles_only:
             return None
         _, _, kept, direct, angles = residual
         wanted = self._derived("pulled_back", needs)._signature.needs

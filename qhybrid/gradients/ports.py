@@ -138,7 +138,6 @@ class _Route(NamedTuple):
         flat: directions and lanes
         spread: values on their way back, directions first
         kept: what they have in the end
-        order, back: of the mapped axes, directions first, and the inverse
         summed: axes that are summed over on the way back
     """
 
@@ -150,8 +149,6 @@ class _Route(NamedTuple):
     flat: tuple[int, ...]
     spread: tuple[int, ...]
     kept: tuple[int, ...]
-    order: tuple[int, ...]
-    back: tuple[int, ...]
     summed: tuple[int, ...]
 
 
@@ -219,7 +216,9 @@ class LaneMap:
             return Slots(shared, batched, arrays, self.batch if self.program.is_batched else None)
         blocks = [(shared, self.program.num_shared), (batched, self.program.num_batched)]
         parts = [np.zeros((*front, self.count, n)) if x is None else x for x, n in blocks if n]
-        rows = np.swapaxes(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1), -1, -2)
+        if len(parts) != 1:
+            parts = [np.concatenate([np.zeros((*front, self.count, 0)), *parts], axis=-1)]
+        rows = np.swapaxes(parts[0], -1, -2)
         return Slots(np.empty((*front, 0)), np.ascontiguousarray(rows, dtype=float), arrays, self.count)
 
     def entry(self, slots: Slots, port: Port) -> NDArray:
@@ -241,22 +240,27 @@ class LaneMap:
         if route.full != route.given:
             value = np.broadcast_to(value, route.full + own)
         if self._is_reordered:
-            value = value.transpose(*route.order, *range(len(route.order), value.ndim))
+            value = value.transpose(*self.order, *range(len(self.order), value.ndim))
         return value.reshape(route.flat + own)
 
     def restore(self, value: NDArray, port: Port) -> NDArray:
         """The transpose of :meth:`flatten`: sum over the axes that the port does not carry."""
         route = self._route(port)
         own = value.shape[len(route.flat) :]
-        if not route.directed and self.directions > 1:
+        if not route.directed and self.directions != 1:
             value = np.broadcast_to(value, (self.directions, *value.shape))
         value = value.reshape(route.spread + own)
         if self._is_reordered:
-            value = value.transpose(*route.back, *range(len(route.back), value.ndim))
+            value = value.transpose(*self._back, *range(len(self._back), value.ndim))
         if route.summed:
             value = value.sum(axis=route.summed)
         value = value.reshape(route.kept + own)
         return np.swapaxes(value, route.carried, route.carried + 1) if route.laned and port.role == "batched" else value
+
+    @cached_property
+    def _back(self) -> tuple[int, ...]:
+        """The inverse of :attr:`order`."""
+        return tuple(np.argsort(self.order).tolist())
 
     @cached_property
     def _is_reordered(self) -> bool:
@@ -278,8 +282,8 @@ class LaneMap:
         axes = list(zip(self.sizes, self.lanes, port.carries, strict=True))
         front = tuple(n if (laned if lane else directed) else 1 for n, lane, _ in axes)
         lanes = self.lane_sizes if laned else (1,) * len(self.lane_sizes)
-        spread, back = (*self.direction_sizes, *lanes, *inner), tuple(np.argsort(self.order).tolist())
-        ordered = [*(spread[k] for k in back), *inner]
+        spread = (*self.direction_sizes, *lanes, *inner)
+        ordered = [*(spread[k] for k in self._back), *inner]
         carries = [*port.carries, *([port.batched] if laned else [])]
         return _Route(
             laned=laned,
@@ -290,7 +294,5 @@ class LaneMap:
             flat=(*((self.directions,) if directed else ()), *((self.count,) if laned else ())),
             spread=spread,
             kept=tuple(n for n, c in zip(ordered, carries, strict=True) if c),
-            order=self.order,
-            back=back,
-            summed=tuple(k for k, (n, c) in enumerate(zip(ordered, carries, strict=True)) if not c and n > 1),
+            summed=tuple(k for k, (n, c) in enumerate(zip(ordered, carries, strict=True)) if not c and n != 1),
         )

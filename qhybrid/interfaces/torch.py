@@ -1,9 +1,9 @@
-"""Functions as nodes of PyTorch's graph: one ``autograd.Function`` for all.
+"""Functions as nodes of PyTorch's graph: one ``autograd.Function`` for all, in three forms.
 
 Backward applies the same node to the function's pullback, and forward mode to its pushforward, so a derivative is
 differentiable as often as the function is, and everything that works on the node (``torch.func``, hooks on saved
-tensors, several threads) works on its derivatives. Complex gradients follow PyTorch's convention, which is that of
-:class:`~qhybrid.execution.Function`.
+tensors, several threads) works on its derivatives. Where no more than a value is asked for, backward makes no node.
+Complex gradients follow PyTorch's convention, which is that of :class:`~qhybrid.execution.Function`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
+from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Function
 from qhybrid.interfaces import torch_func
+
+#: Where PyTorch keeps what records operations for ``torch.fx``.
+_PROXY = torch._C._TorchDispatchModeKey.PROXY
 
 
 class _Call:
@@ -34,7 +38,7 @@ class _Call:
 
 
 class _Node(torch.autograd.Function):
-    """Evaluates ``call.function``; the tensors are its inputs. The form that ``torch.func`` transforms."""
+    """Evaluates ``call.function``; the tensors are its inputs. The form that any transformation of PyTorch's takes."""
 
     generate_vmap_rule = False
 
@@ -109,7 +113,7 @@ class _EagerNode(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """What :meth:`_Node.backward` gives, without a graph where none is wanted."""
-        found = None if _is_traced(cotangents) else _pulled(ctx, cotangents)
+        found = None if _is_traced(cotangents) else _pulled_without_graph(ctx, cotangents)
         return _Node.backward(ctx, *cotangents) if found is None else found
 
 
@@ -123,13 +127,13 @@ def _is_traced(tensors: Sequence[torch.Tensor]) -> bool:
     )
 
 
-def _pulled(ctx: Any, cotangents: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor | None, ...] | None:
+def _pulled_without_graph(ctx: Any, cotangents: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor | None, ...] | None:
     """The cotangents of the inputs from what their evaluation left, ``None`` where that does not suffice."""
     call, needs = ctx.call, ctx.needs_input_grad[1:]
     pull = call.function.pullback_at(needs, call.residual)
     if pull is None:
         return None
-    ctx.saved_tensors  # noqa: B018 - refuses inputs that were changed in place
+    ctx.saved_tensors  # noqa: B018 - refuses inputs that were changed in place, and a graph that is gone
     real, device = call.precision
     rest = iter([_to_torch(y, real, device) for y in pull(*map(_to_numpy, cotangents))])
     return (None, *[next(rest) if n else None for n in needs])
@@ -252,6 +256,11 @@ keep_out_of_graphs(
 
 
 def _evaluate(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    if torch._C._get_dispatch_mode(_PROXY) is not None:
+        raise DifferentiationError(
+            "A quantum circuit cannot be recorded by torch.fx, which torch.func.linearize and make_fx use: its kernels "
+            "are none of PyTorch's. Use torch.func.jvp in place of linearize, or torch.compile."
+        )
     arrays = [_to_numpy(t) for t in tensors]
     if call.wants_residual:
         outputs, call.residual = call.function.forward(*arrays)

@@ -102,6 +102,10 @@ def test_derived_functions_take_their_own_way():
     (mapped,), residual = function.vmap(2, (True, True)).forward(*pairs)
     np.testing.assert_allclose(mapped[1], outputs[0], atol=1e-12)
     assert function.vmap(2, (True, True)).pullback_at((True, True), residual) is None
+    one = function.vmap(1, (True, True))
+    (mapped,), residual = one.forward(*[x[None] for x in inputs])
+    np.testing.assert_array_equal(mapped[0], outputs[0])
+    assert one.pullback_at((True, True), residual) is None
 
 
 def test_gathered_functions_scatter_what_is_pulled_back():

@@ -7,6 +7,7 @@ import torch
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import qhybrid
+from qhybrid.errors import DifferentiationError
 from qhybrid.interfaces import torch as torch_interface
 from qhybrid_devices.statevector.engine import Layout
 from qhybrid_devices.statevector.executable import StateVectorExecutable
@@ -45,11 +46,21 @@ def pulled(f, x, w):
     return pull(torch.ones_like(values))[0] + pull(2 * values)[0]
 
 
+@qhybrid.qnode(qhybrid.device("qhybrid.statevector", wires=1))
+def prepared(v):
+    qhybrid.StatePrep(v / v.norm(), wires=0)
+    return qhybrid.expval(qhybrid.Z(0))
+
+
 TRANSFORMATIONS = {
     "mapped weights": lambda f: lambda x, w: vmap(f, in_dims=(None, 0))(x[0], w),
     "mapped data": lambda f: lambda x, w: vmap(f, in_dims=(0, None))(x, w[0]),
     "another axis": lambda f: lambda x, w: vmap(f, in_dims=(1, -1))(x.mT, w.mT),
-    "in chunks": lambda f: lambda x, w: vmap(f, chunk_size=3)(x, w),
+    "in chunks": lambda f: lambda x, w: vmap(f, in_dims=(0, None), chunk_size=3)(x, w[0]),
+    "one element": lambda f: lambda x, w: vmap(f, in_dims=(None, 0))(x[0], w[:1]),
+    "one element of gradients": lambda f: lambda x, w: vmap(grad(f))(x[:1], w[:1]),
+    "no element": lambda f: lambda x, w: vmap(grad(lambda b: f(x[:0], b).sum()))(w),
+    "no angles": lambda f: lambda x, w: vmap(prepared)(x[:, :2]) + vmap(grad(prepared))(w[:, :2]).sum(),
     "neither": lambda f: lambda x, w: vmap(lambda t: t.sum() * f(x[0], w[0]))(x),
     "twice": lambda f: lambda x, w: vmap(vmap(f, in_dims=(0, None)), in_dims=(None, 0))(x, w),
     "gradients": lambda f: lambda x, w: vmap(grad(f, argnums=1))(x, w),
@@ -85,7 +96,9 @@ def test_as_by_pytorch(monkeypatch, name, function):
     torch.testing.assert_close(found, made(*arguments()), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["mapped weights", "gradients", "gradient of a sum", "pullbacks"])
+@pytest.mark.parametrize(
+    "name", ["mapped weights", "in chunks", "one element", "gradients", "gradient of a sum", "pullbacks"]
+)
 def test_inside_an_ordinary_graph(monkeypatch, name):
     made = TRANSFORMATIONS[name](circuit)
 
@@ -136,3 +149,10 @@ def test_forward_runs_are_not_repeated(monkeypatch):
     assert runs == [MEMBERS]
     assert layouts
     assert set(layouts) == {MEMBERS}
+
+
+def test_what_torch_fx_records_is_refused():
+    """Its kernels would be constants in the record."""
+    x, w = arguments()
+    with pytest.raises(DifferentiationError, match=r"Use torch\.func\.jvp"):
+        torch.func.linearize(lambda v: circuit(x[0], v), w[0])

@@ -23,6 +23,8 @@ class Residual:
 
     A small state is copied for each of them. A large one goes to the first, so that no more than psi and lambda are in
     memory; a later derivative of the same run finds nothing and runs the circuit again.
+
+    ``layout`` is that of the state.
     """
 
     def __init__(self, final: Final, copied_bytes: int) -> None:
