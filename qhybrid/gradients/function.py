@@ -137,7 +137,7 @@ class CircuitFunction(Function):
 
     def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
         """The outputs at ``inputs``; see the class for what they are."""
-        sig, found = self._signature, self._direct(inputs) if self._has_angles_only else None
+        sig, found = self._signature, self._direct(inputs)
         if found is not None:
             direct, angles = found
             return (direct.run(*angles)[0],)
@@ -157,7 +157,7 @@ class CircuitFunction(Function):
 
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
         """The outputs and, of the results themselves, what the gradient method keeps for the derivative."""
-        sig, found = self._signature, self._direct(inputs) if self._has_angles_only else None
+        sig, found = self._signature, self._direct(inputs)
         if found is not None:
             direct, angles = found
             scalars, residual = direct.run(*angles)
@@ -197,7 +197,9 @@ class CircuitFunction(Function):
         return values and circuit.shots is None and len(sig.inputs) > 0 and not circuit.program.arrays
 
     def _direct(self, inputs: Sequence[NDArray]) -> tuple[Direct, tuple[NDArray, NDArray]] | None:
-        """What runs these inputs without a record of slots, and the angles as it takes them."""
+        """What runs these inputs without a record of slots, if anything does, and the angles as it takes them."""
+        if not self._has_angles_only:
+            return None
         program = self.circuit.program
         samples = inputs[-1].shape[1] if program.num_batched else 1
         direct = self.circuit.executable.direct(samples)

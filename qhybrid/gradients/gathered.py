@@ -209,7 +209,7 @@ class _Wiring:
     outs: tuple[Group, ...] | None = None
     num_outputs: int = 0
     sizes: tuple[int, ...] = ()
-    _derived: dict[Any, tuple[tuple[bool, ...], _Wiring]] = field(default_factory=dict, repr=False)
+    _derived: dict[Any, tuple[tuple[bool, ...], _Wiring]] = field(default_factory=dict, init=False, repr=False)
 
     def derived(self, how: str, *arguments: Any) -> tuple[tuple[bool, ...], _Wiring]:
         """What another method gives, kept for the next time that it is asked for.
@@ -278,17 +278,14 @@ class _Wiring:
         places, ins = {k: len(moving) + place for k, place in _places(moving).items()}, self.inputs(len(moving))
         moved = tuple([g.has(moving) for g in ins])
         tangents = [g.placed(places) for g, m in zip(ins, moved, strict=True) if m]
-        return moved, self._with(ins=(*ins, *tangents), given=len(moving) + len(places))
+        return moved, replace(self, ins=(*ins, *tangents), given=len(moving) + len(places))
 
     def vmapped(self, size: int, mapped: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
         """The inputs that have one more mapped axis, and the wiring with it."""
         outs = None if self.outs is None else tuple([g.mapped(None) for g in self.outs])
         ins = tuple([g.mapped(mapped) for g in self.ins])
         own = tuple([g.has(mapped) for g in self.inputs(len(mapped))])
-        return own, self._with(ins=ins, outs=outs, sizes=(size, *self.sizes))
-
-    def _with(self, **changes: Any) -> _Wiring:
-        return replace(self, _derived={}, **changes)
+        return own, replace(self, ins=ins, outs=outs, sizes=(size, *self.sizes))
 
 
 class Gathered(Function):

@@ -135,8 +135,8 @@ def _pulled_without_graph(ctx: Any, cotangents: tuple[torch.Tensor, ...]) -> tup
         return None
     ctx.saved_tensors  # noqa: B018 - refuses inputs that were changed in place, and a graph that is gone
     real, device = call.precision
-    rest = iter([_to_torch(y, real, device) for y in pull(*map(_to_numpy, cotangents))])
-    return (None, *[next(rest) if n else None for n in needs])
+    found = [_to_torch(y, real, device) for y in pull(*map(_to_numpy, cotangents))]
+    return (None, *_in_place_of(needs, found))
 
 
 def _pulled_back(
@@ -148,6 +148,11 @@ def _pulled_back(
         found = _apply_to_batched(pullback, ctx.saved_tensors, cotangents)
     else:
         found = apply(pullback, *ctx.saved_tensors, *cotangents)
+    return _in_place_of(needs, found)
+
+
+def _in_place_of(needs: tuple[bool, ...], found: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+    """One cotangent for each input, ``None`` for those that are not needed."""
     rest = iter(found)
     return found if all(needs) else [next(rest) if n else None for n in needs]
 

@@ -9,8 +9,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 import qhybrid
 from qhybrid.errors import DifferentiationError
 from qhybrid.interfaces import torch as torch_interface
-from qhybrid_devices.statevector.engine import Layout
-from qhybrid_devices.statevector.executable import StateVectorExecutable
+from qhybrid_devices.statevector.small import SmallRun
 
 MEMBERS, FEATURES = 4, 3
 
@@ -135,20 +134,15 @@ def test_pullbacks_outlive_their_level():
 
 def test_forward_runs_are_not_repeated(monkeypatch):
     """The pullback under vmap goes back from the final states of the evaluation under vmap."""
-    layouts, empty = [], Layout.empty
+    samples, final = [], SmallRun._final
     x, w = arguments()
     gradients = vmap(grad(circuit))
     gradients(x, w)
-    monkeypatch.setattr(Layout, "empty", lambda self: layouts.append(self.count) or empty(self))
-    run = StateVectorExecutable.run_with_residual
-    runs = []
     monkeypatch.setattr(
-        StateVectorExecutable, "run_with_residual", lambda self, s, **k: runs.append(s.batch_size) or run(self, s, **k)
+        SmallRun, "_final", lambda self, values: samples.append(self.layout.count) or final(self, values)
     )
     gradients(x, w)
-    assert runs == [MEMBERS]
-    assert layouts
-    assert set(layouts) == {MEMBERS}
+    assert samples == [MEMBERS]
 
 
 def test_what_torch_fx_records_is_refused():

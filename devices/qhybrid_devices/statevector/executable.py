@@ -114,13 +114,13 @@ class StateVectorExecutable(Executable):
             residual: from :meth:`run_with_residual` on the same slots; saves the forward run, once if it is large
         """
         values, count = Values.of(self.program, slots)
-        small, total = self.direct(count), _zeros_like(values)
+        small = self.direct(count)
         if small is not None and (residual is None or residual.layout is small.layout):
             found = small.vjp(values.shared, values.batched, cotangents[0], needs, residual)
-            return self._cotangents(total._replace(shared=found[0], batched=found[1]), slots, needs)
+            return self._cotangents(Values(*found, ()), slots, needs)
         if not self.program.is_batched:
             cotangents = tuple([np.asarray(c)[None] for c in cotangents])
-        final = residual.take() if residual else None
+        total, final = _zeros_like(values), residual.take() if residual else None
         for start, stop in self._groups(count, 2 + self._scratch_states):
             part, into = values.part(self.program, start, stop), total.part(self.program, start, stop)
             self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, final, into)

@@ -45,7 +45,7 @@ class SmallRun(Direct):
         others = len(m.variances.scalars) or m.matrix_means or m.general_variances or m.tensors
         if others or m.means.matrix is None or not len(m.table):
             return None
-        if plan.externals or compiled.program.preparation is not None:
+        if plan.externals or compiled.program.arrays:
             return None
         if not compiled.is_one_tile(register_lanes(layout.dtype)):
             return None
