@@ -11,7 +11,7 @@ JAX pairs a cotangent with ``dz`` as ``Re(c dz)``, so its complex cotangents are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,32 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from qhybrid.execution import Function
+from qhybrid.interfaces import jax_ffi
+
+
+class _Residual:
+    """What the last evaluation of a function left for its pullback, which takes it at the very same inputs.
+
+    Args:
+        is_wanted: whether there is a pullback; in compiled programs that is known when all of it is recorded
+    """
+
+    def __init__(self, is_wanted: bool) -> None:
+        self.is_wanted = is_wanted
+        self._left: tuple[Any, Any] = None, None
+
+    def leave(self, inputs: Sequence[np.ndarray], residual: Any) -> None:
+        """Keep the residual of an evaluation in place of that of the one before."""
+        self._left = _contents(inputs), residual
+
+    def take(self, inputs: Sequence[np.ndarray]) -> Any | None:
+        """The residual of an evaluation at these inputs, if it is still there; it is not kept any longer."""
+        (known, residual), self._left = self._left, (None, None)
+        return residual if known is not None and known == _contents(inputs) else None
+
+
+def _contents(arrays: Sequence[np.ndarray]) -> list[tuple[tuple[int, ...], bytes]]:
+    return [(a.shape, a.tobytes()) for a in arrays]
 
 
 @dataclass(frozen=True)
@@ -31,22 +57,45 @@ class _Node:
     Args:
         function: without these axes
         axes: size of each, outermost first, and which inputs have it (in front); every output does
+        residual: where evaluations leave what the pullback can use, and where that finds it
+        wanted: of the pullback of ``function``, in place of that itself, the inputs whose cotangents are wanted
     """
 
     function: Function
     axes: tuple[tuple[int, tuple[bool, ...]], ...] = ()
+    residual: _Residual | None = None
+    wanted: tuple[bool, ...] | None = None
 
     @cached_property
     def mapped(self) -> Function:
-        """The function with its axes."""
-        function = self.function
+        """The function, or its pullback, with its axes."""
+        return self._mapped(self.function if self.wanted is None else self.function.pullback(self.wanted))
+
+    def _mapped(self, function: Function) -> Function:
         for size, mapped in reversed(self.axes):
             function = function.vmap(size, mapped)
         return function
 
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> _Node:
         """The node over one more axis."""
-        return _Node(self.function, ((size, mapped), *self.axes))
+        return replace(self, axes=((size, mapped), *self.axes))
+
+    def __call__(self, *inputs: Any) -> tuple[np.ndarray, ...]:
+        """The outputs at ``inputs``, as NumPy arrays."""
+        arrays = [np.asarray(x) for x in inputs]
+        if self.residual is None or not self.residual.is_wanted:
+            return self.mapped(*arrays)
+        if self.wanted is None:
+            outputs, residual = self.mapped.forward(*arrays)
+            self.residual.leave(arrays, residual)
+            return outputs
+        residual = self.residual.take(arrays[: len(self.wanted)])
+        if residual is None:
+            return self.mapped(*arrays)
+        pull = None if self.axes else self.function.pullback_at(self.wanted, residual)
+        if pull is not None:
+            return pull(*arrays[len(self.wanted) :])
+        return self._mapped(self.function.pullback(self.wanted, residual))(*arrays)
 
     def outputs(self, inputs: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
         """What the outputs will be: in the promoted precision of ``inputs``."""
@@ -106,15 +155,9 @@ _evaluate = Primitive("qhybrid_evaluate")
 _evaluate.multiple_results = True
 
 
-def _run(node: _Node, inputs: Sequence[Any], types: Sequence[jax.ShapeDtypeStruct]) -> tuple[np.ndarray, ...]:
-    """The outputs as NumPy arrays of the announced types."""
-    values = node.mapped(*map(np.asarray, inputs))
-    return tuple(np.asarray(v, dtype=t.dtype) for v, t in zip(values, types, strict=True))
-
-
 @_evaluate.def_impl
 def _evaluate_now(*inputs: Any, node: _Node) -> list[Any]:
-    return [jnp.asarray(v) for v in _run(node, inputs, node.outputs(inputs))]
+    return [jnp.asarray(v, t.dtype) for v, t in zip(node(*inputs), node.outputs(inputs), strict=True)]
 
 
 @_evaluate.def_abstract_eval
@@ -123,9 +166,13 @@ def _evaluate_types(*inputs: Any, node: _Node) -> list[Any]:
 
 
 def _evaluate_later(*inputs: Any, node: _Node) -> Any:
-    """In compiled code: a callback."""
+    """In programs that are compiled for anything but a CPU: a callback, for which JAX moves all numbers."""
     types = tuple(node.outputs(inputs))
-    return jax.pure_callback(lambda *xs: _run(node, xs, types), types, *inputs, vmap_method="sequential")
+
+    def run(*xs: Any) -> tuple[np.ndarray, ...]:
+        return tuple(np.asarray(v, dtype=t.dtype) for v, t in zip(node(*xs), types, strict=True))
+
+    return jax.pure_callback(run, types, *inputs, vmap_method="sequential")
 
 
 def _evaluate_batch(inputs: Sequence[Any], dims: Sequence[Any], *, node: _Node) -> tuple[list[Any], list[int]]:
@@ -135,6 +182,7 @@ def _evaluate_batch(inputs: Sequence[Any], dims: Sequence[Any], *, node: _Node) 
 
 
 def _evaluate_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, node: _Node) -> tuple[list[Any], list[Any]]:
+    node = replace(node, residual=_Residual(is_wanted=not is_compiling(*primals)))
     outputs = _evaluate.bind(*primals, node=node)
     needs = tuple(not isinstance(t, ad.Zero) for t in tangents)
     moving = iter(_push.bind(*primals, *(t for t, n in zip(tangents, needs, strict=True) if n), node=node, needs=needs))
@@ -144,6 +192,7 @@ def _evaluate_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, node: _Nod
 
 
 mlir.register_lowering(_evaluate, mlir.lower_fun(_evaluate_later, multiple_results=True))
+mlir.register_lowering(_evaluate, jax_ffi.lowering(lambda node: node), platform="cpu")
 batching.primitive_batchers[_evaluate] = _evaluate_batch
 ad.primitive_jvps[_evaluate] = _evaluate_jvp
 
@@ -190,7 +239,10 @@ def _push_transpose(cotangents: Sequence[Any], *operands: Any, node: _Node, need
     ]
     linear = iter([ad.is_undefined_primal(t) for t in tangents])
     wanted = tuple(n and next(linear) for n in needs)
-    found = iter(apply(node.mapped.pullback(wanted), *primals, *full))
+    if node.residual is not None:
+        node.residual.is_wanted = True
+    pullback = _Node(node.mapped, residual=node.residual, wanted=wanted)
+    found = iter(_evaluate.bind(*primals, *full, node=pullback))
     return [None] * len(primals) + [
         jnp.conj(next(found)).astype(t.aval.dtype) if ad.is_undefined_primal(t) else None for t in tangents
     ]
