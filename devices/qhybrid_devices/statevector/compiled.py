@@ -79,10 +79,10 @@ class Compiled:
     @cached_property
     def commuting(self) -> NDArray:
         """For each operation the first later one that it does not commute with; their number if there is none."""
-        operations = self.plan.operations
-        pairs = ((op, enumerate(operations[i + 1 :], i + 1)) for i, op in enumerate(operations))
-        stops = (next((j for j, other in later if not commute(op, other)), len(operations)) for op, later in pairs)
-        return np.fromiter(stops, np.int64, len(operations))
+        generators = [op.generators for op in self.plan.operations]
+        pairs = ((own, enumerate(generators[i + 1 :], i + 1)) for i, own in enumerate(generators))
+        stops = (next((j for j, other in later if not commute(own, other)), len(generators)) for own, later in pairs)
+        return np.fromiter(stops, np.int64, len(generators))
 
     def request(self, needs: Needs) -> Request:
         """What ``needs`` means for the operations of the plan."""

@@ -22,6 +22,7 @@ from qhybrid_devices.statevector.angle_tangents import (
 from qhybrid_devices.statevector.directions import Pass
 from qhybrid_devices.statevector.duals import DualState
 from qhybrid_devices.statevector.engine import Coefficients, CoefficientTangents, Layout, coefficients, lane_signs
+from qhybrid_devices.statevector.idle_angles import idle_angles
 from qhybrid_devices.statevector.measurement_tangents import result_tangents, seed_tangents
 from qhybrid_devices.statevector.measurements import seed
 from qhybrid_devices.statevector.plan import Plan
@@ -82,6 +83,8 @@ def _real_rows(x: NDArray) -> NDArray:
 class GateAngles:
     """The shared angles of a program that :func:`curvature` may go along, and those that it may not.
 
+    Those that no result depends on are among neither.
+
     Args:
         ordered: those of one gate ``exp(theta A)``, with a constant ``A``, each; in the order of the gates
         others: those of several gates, of evolutions and of observables
@@ -98,7 +101,8 @@ class GateAngles:
         others = {a.index for a in (*terms, *chain(*elsewhere)) if isinstance(a, Angle) and not a.batched}
         met = [a.index for g in program.gates for a in g.angles if not a.batched]
         others |= {i for i, count in Counter(met).items() if count > 1}
-        return cls(np.array([i for i in met if i not in others], np.int64), frozenset(others))
+        left_out = others | idle_angles(program)
+        return cls(np.array([i for i in met if i not in left_out], np.int64), frozenset(others))
 
     def angles_for(self, values: Values, directions: Directions, needs: Needs) -> NDArray | None:
         """The angles of which all second derivatives are found sooner than those along the directions.

@@ -43,6 +43,8 @@ PAULI_MATRICES = {
 }
 _SWAP = np.eye(4)[[0, 2, 1, 3]]
 _TINY = 1e-15
+#: A Pauli word up to its phase: the bits that it flips, and those whose parity gives its sign.
+Pauli = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,26 @@ class Operation:
         return () if self.kind == DIAGONAL else tuple(1 << b for b in self.targets)
 
     @property
-    def generators(self) -> list[tuple[int, int]]:
-        """Paulis ``(x, z)`` that generate all that it may do: what commutes with them commutes with it."""
-        controls = [(0, 1 << b) for b in _bits_of(self.cmask)]
+    def generators(self) -> list[Pauli]:
+        """Paulis that generate all that it may do: what commutes with them commutes with it."""
         if self.kind == PAULI:
-            return [(self.xmask, self.zmask), *controls]
+            return [(self.xmask, self.zmask), *self.controls]
         reads = [self.zmask] if self.kind == U2 else [] if self.kind == FLIP else [1 << b for b in self.targets]
-        return [*((x, 0) for x in self.flips), *((0, z) for z in reads), *controls]
+        return [*((x, 0) for x in self.flips), *((0, z) for z in reads), *self.controls]
+
+    def generators_of(self, factors: Sequence[Factor]) -> list[Pauli]:
+        """The same of some of its factors."""
+        found = self.controls if factors else []
+        for factor in factors:
+            if not factor.word or len(self.targets) != 1:
+                return self.generators
+            found.append((self.xmask if factor.word in "XY" else 0, self.zmask if factor.word in "YZ" else 0))
+        return found
+
+    @property
+    def controls(self) -> list[Pauli]:
+        """Z on each of its controls."""
+        return [(0, 1 << b) for b in _bits_of(self.cmask)]
 
     @property
     def support(self) -> int:
@@ -129,10 +144,9 @@ class Operation:
         return 2 ** len(self.targets) if self.kind == DIAGONAL else 4 ** len(self.targets)
 
 
-def commute(a: Operation, b: Operation) -> bool:
-    """Whether all that one may do commutes with all that the other may do: ``|x1 & z2| + |z1 & x2|`` is even."""
-    pairs = product(a.generators, b.generators)
-    return not any(((x1 & z2).bit_count() + (z1 & x2).bit_count()) & 1 for (x1, z1), (x2, z2) in pairs)
+def commute(a: Iterable[Pauli], b: Sequence[Pauli]) -> bool:
+    """Whether each of some Paulis commutes with each of some others: ``|x1 & z2| + |z1 & x2|`` is even."""
+    return not any(((x1 & z2).bit_count() + (z1 & x2).bit_count()) & 1 for (x1, z1), (x2, z2) in product(a, b))
 
 
 @dataclass(frozen=True)
