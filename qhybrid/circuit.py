@@ -140,13 +140,24 @@ def run_tape(
     return run_lowered(lowered, assemble(lowered), tape.shots, device, choose)
 
 
-def lowered_tape(tape: QuantumScript, device: CompilingDevice) -> Lowered:
+def lowered_tape(tape: QuantumScript, device: CompilingDevice, is_staged: bool = False) -> Lowered:
     """A recorded circuit as a program and the values of its slots, tensors of any host.
+
+    Args:
+        tape: the circuit
+        device: what runs it
+        is_staged: whether the host makes a program of it: numbers that are no tensors are then the same in every run,
+            while otherwise the next recording may have others in their place
 
     Raises:
         CaptureError: the circuit cannot be lowered
     """
-    return lower(tape, device, varies=lambda value: True, trainable=math.requires_grad)
+    varies = _is_no_number if is_staged else lambda value: True
+    return lower(tape, device, varies, trainable=math.requires_grad)
+
+
+def _is_no_number(value: Any) -> bool:
+    return not isinstance(value, int | float | np.number)
 
 
 def run_lowered(

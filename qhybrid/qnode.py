@@ -311,7 +311,7 @@ class QNode(qml.QNode):
         made: list[tuple[Recording, Lowered, SlotValues]] = []
 
         def slots(args: tuple, kwargs: dict[str, Any]) -> tuple[Any, ...]:
-            made.append(self._record(args, kwargs))
+            made.append(self._record(args, kwargs, is_staged=True))
             return made[0][2].tensors
 
         tensors = importlib.import_module("qhybrid.interfaces.jax_moves").rearranged(slots, args, kwargs)
@@ -320,11 +320,13 @@ class QNode(qml.QNode):
             values = values._replace(tensors=tuple(tensors))
         return self._run_recording(recording, lowered, values)
 
-    def _record(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Recording, Lowered, SlotValues]:
+    def _record(
+        self, args: tuple, kwargs: dict[str, Any], is_staged: bool = False
+    ) -> tuple[Recording, Lowered, SlotValues]:
         """One run of the function, its circuit, and the values of the circuit's slots."""
         recording = record(self.func, args, kwargs, self._shots)
         self._check_mid_circuit(MidCircuit.of(recording.tape))
-        lowered = lowered_tape(recording.tape, self._backend)
+        lowered = lowered_tape(recording.tape, self._backend, is_staged)
         return recording, lowered, assemble(lowered)
 
     def _run_recording(self, recording: Recording, lowered: Lowered, values: SlotValues) -> Any:

@@ -98,7 +98,9 @@ def _finish(product: _Product, obs: Any, slots: SlotTable) -> Term:
             )
         coefficient = math.real(coefficient)
     matrices = tuple((wires, _matrix_entry(matrix, len(wires), slots)) for wires, matrix in product.matrices)
-    return Term(slots.angle(coefficient), product.word, matrices)
+    # That of a word which nobody has scaled does not change, even where nothing is known of what does.
+    is_unit = isinstance(coefficient, int | float) and coefficient == 1
+    return Term(1.0 if is_unit else slots.angle(coefficient), product.word, matrices)
 
 
 def _matrix_entry(matrix: Any, num_wires: int, slots: SlotTable) -> Constant | ArrayRef:

@@ -3,6 +3,7 @@
 import warnings
 from contextlib import nullcontext
 from functools import partial
+from unittest import mock
 
 import autograd
 import autograd.numpy as anp
@@ -13,6 +14,7 @@ import pytest
 from qhybrid import QNode, interfaces
 from qhybrid.errors import DifferentiationError, FallbackWarning, NotFiniteError
 from qhybrid.gradients import Adjoint, ParameterShift
+from qhybrid_devices.statevector.small import SmallRun
 from tests.gradients.circuits import ANGLES, ARRAYS, compile_fast, function, random_inputs
 
 jax = pytest.importorskip("jax")
@@ -236,3 +238,19 @@ def test_samples(transform):
     np.testing.assert_array_equal(samples, [[1, 0]] * 20)
     assert z == -1
     np.testing.assert_allclose(transform(jax.grad(lambda x: circuit(x)[1]))(jnp.array(np.pi / 2)), -1.0, atol=1e-9)
+
+
+def test_numbers_are_constants_of_a_compiled_program():
+    """So that a circuit whose words have no coefficients, or known ones, runs there as it does on other hosts."""
+
+    def turned(x):
+        qml.RX(x, wires=0)
+        qml.RY(0.3, wires=0)
+        qml.CNOT([0, 1])
+        return qml.expval(2.0 * qml.Z(1)), qml.expval(qml.X(0) @ qml.X(1))
+
+    circuit = QNode(turned, qml.device("qhybrid.statevector", wires=2))
+    with mock.patch.object(SmallRun, "run", autospec=True, side_effect=SmallRun.run) as run:
+        found = jax.jit(circuit)(jnp.array(X))
+    run.assert_called_once()
+    np.testing.assert_allclose(found, qml.QNode(turned, qml.device("default.qubit", wires=2))(X), atol=1e-12)

@@ -3,6 +3,10 @@
 States on the way are kept in one run. Each tangent then goes alone through what is left of the circuit, by the kernels
 of plain states and in the first-level cache if it fits. It begins where the first operation comes that does not commute
 with its own: there its own is undone and its derivative is applied instead.
+
+A table says what is done, one row a tangent: where it is written; which state it begins with, and the place of that
+among those kept; its angle, and the operation of that, -1 for a tangent that goes on from where it is; and the first
+operation that is applied, and the one before which it ends.
 """
 
 from __future__ import annotations
@@ -13,6 +17,9 @@ from qhybrid_devices.statevector.lane_kernels import is_met, lane_controls, walk
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat
 from qhybrid_devices.statevector.sweeps import apply_one, copy, sweep_one
 from qhybrid_devices.statevector.table import CMASK, CVAL, FORM, LANE_CMASK, LANES
+
+#: Columns of the table.
+ROW, STATE, PLACE, ANGLE, MOVER, FIRST, LAST = range(7)
 
 
 @row_kernel
@@ -60,28 +67,29 @@ def keep_states(psi, kept, places, c0, c1, order, ops, bits, ms, ml, undo, buffe
 
 
 @kernel
-def grow_tangents(kept, places, movers, starts, out, i0, i1, ops, bits, ms, ml, dms, dml, buffer):
-    """The tangents ``i0 .. i1 - 1`` of the end of the circuit, each along an angle of one operation.
+def grow_tangents(kept, out, table, i0, i1, ops, bits, ms, ml, dms, dml, buffer):
+    """Tangents along angles of one operation each, on their way to the end of the circuit.
 
     Args:
-        kept, places: of two states, ``(2, S, C, 2, N, L)``; see :func:`keep_states`
-        movers: the operation of each angle
-        starts: of each the first later operation that does not commute with it, the number of operations without any
-        out: receives the tangents ``(2, k, C, 2, N, L)``; item ``(s * k + d) * C + c`` is that of chunk ``c`` of state
-            ``s`` along angle ``d``
+        kept: of two states, ``(2, S, C, 2, N, L)``; see :func:`keep_states`
+        out: receives the tangents ``(K, C, 2, N, L)``
+        table: what is done
+        i0, i1: which items; item ``r * C + c`` is chunk ``c`` of row ``r`` of the table
         dms, dml: derivatives of coefficients ``(k, K)`` and ``(k, C, K, L)``
         others: as for ``forward``
     """
     kept, out, ops, ms, ml = borrowed(kept), borrowed(out), borrowed(ops), borrowed(ms), borrowed(ml)
-    dms, dml = borrowed(dms), borrowed(dml)
-    k, chunks, n, lanes = out.shape[1], out.shape[2], out.shape[4], out.shape[5]
+    dms, dml, table = borrowed(dms), borrowed(dml), borrowed(table)
+    chunks, n, lanes = out.shape[1], out.shape[3], out.shape[4]
     for item in range(i0, i1):
-        s, d, c = item // (k * chunks), item // chunks % k, item % chunks
-        fr, fi = flat(out[s, d, c, 0]), flat(out[s, d, c, 1])
-        copy(flat(kept[s, places[starts[d]], c]), flat(out[s, d, c]))
-        for t in range(starts[d] - 2, ops.shape[0]):
-            undoing, moving = t == starts[d] - 2, t == starts[d] - 1
-            i = movers[d] if undoing or moving else t
+        row, c = table[item // chunks], item % chunks
+        d, first = row[ANGLE], row[FIRST]
+        fr, fi = flat(out[row[ROW], c, 0]), flat(out[row[ROW], c, 1])
+        if d >= 0:
+            copy(flat(kept[row[STATE], row[PLACE], c]), flat(out[row[ROW], c]))
+        for t in range(first - 2 if d >= 0 else first, row[LAST]):
+            undoing, moving = t == first - 2, t == first - 1
+            i = row[MOVER] if undoing or moving else t
             m, own = (dms[d], flat(dml[d, c])) if moving else (ms, flat(ml[c]))
             apply_one(ops[i], bits, fr, fi, n, lanes, ops[i, FORM] != LANES, m, own, buffer, undoing)
             if moving and ops[i, CMASK] != 0:
@@ -118,20 +126,20 @@ def sweep_keep_states(psi, kept, places, c0, c1, order, ops, bits, rows, lanes, 
 
 
 @kernel
-def sweep_grow_tangents(
-    kept, places, movers, starts, out, i0, i1, ops, bits, rows, lanes, signs, ms, ml, dms, dml, buffer
-):
+def sweep_grow_tangents(kept, out, table, i0, i1, ops, bits, rows, lanes, signs, ms, ml, dms, dml, buffer):
     """:func:`grow_tangents` where a state is one tile; others as for ``sweep_forward``."""
     kept, out, ops, ms, ml = borrowed(kept), borrowed(out), borrowed(ops), borrowed(ms), borrowed(ml)
-    dms, dml = borrowed(dms), borrowed(dml)
-    k, chunks, n = out.shape[1], out.shape[2], rows.shape[0]
+    dms, dml, table = borrowed(dms), borrowed(dml), borrowed(table)
+    chunks, n = out.shape[1], rows.shape[0]
     for item in range(i0, i1):
-        s, d, c = item // (k * chunks), item // chunks % k, item % chunks
-        fr, fi = flat(out[s, d, c, 0]), flat(out[s, d, c, 1])
-        copy(flat(kept[s, places[starts[d]], c]), flat(out[s, d, c]))
-        for t in range(starts[d] - 2, ops.shape[0]):
-            undoing, moving = t == starts[d] - 2, t == starts[d] - 1
-            i = movers[d] if undoing or moving else t
+        row, c = table[item // chunks], item % chunks
+        d, first = row[ANGLE], row[FIRST]
+        fr, fi = flat(out[row[ROW], c, 0]), flat(out[row[ROW], c, 1])
+        if d >= 0:
+            copy(flat(kept[row[STATE], row[PLACE], c]), flat(out[row[ROW], c]))
+        for t in range(first - 2 if d >= 0 else first, row[LAST]):
+            undoing, moving = t == first - 2, t == first - 1
+            i = row[MOVER] if undoing or moving else t
             mine = ops[i, FORM] == LANES
             if moving:
                 m = flat(dml[d, c]) if mine else dms[d]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Everything about one program in one mode."""
+    """Everything about one program in one mode.
+
+    Args:
+        plan: the gates
+        frame: what the bits mean after them
+        measurements: the measurements
+        program: all of them
+        options: sizes of tiles where lanes are amplitudes; ``None`` where they are samples
+        requests: what each way to ask for derivatives means, once it was asked for
+        schedules: how second derivatives by some angles are found, by the bytes of these
+    """
 
     plan: Plan
     frame: Frame
@@ -44,6 +55,7 @@ class Compiled:
     program: Program
     options: PlanOptions | None
     requests: dict[Needs, Request] = field(default_factory=dict)
+    schedules: dict[bytes, Any] = field(default_factory=dict)
 
     @cached_property
     def sampling(self) -> SamplingPlan:

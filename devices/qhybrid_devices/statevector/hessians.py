@@ -14,11 +14,14 @@ from qhybrid.execution import Needs
 from qhybrid.program import Angle, Evolution, Program
 from qhybrid_devices.externals import Directions, Values
 from qhybrid_devices.statevector.angle_tangents import (
+    FIRST,
+    LAST,
     grow_tangents,
     keep_states,
     sweep_grow_tangents,
     sweep_keep_states,
 )
+from qhybrid_devices.statevector.compiled import Compiled
 from qhybrid_devices.statevector.directions import Pass
 from qhybrid_devices.statevector.duals import DualState
 from qhybrid_devices.statevector.engine import Coefficients, CoefficientTangents, Layout, coefficients, lane_signs
@@ -30,7 +33,7 @@ from qhybrid_devices.statevector.preparation import initial_state
 from qhybrid_devices.statevector.row_products import row_products
 from qhybrid_devices.statevector.simd import register_array, register_lanes
 from qhybrid_devices.statevector.tangents import coefficient_tangents
-from qhybrid_devices.statevector.threads import Part, parallel
+from qhybrid_devices.statevector.threads import Part, num_parts, parallel
 
 #: Angles of which all second derivatives take as long as those along one direction.
 ANGLES_OF_DIRECTION = 4
@@ -69,7 +72,7 @@ def products(a: NDArray, b: NDArray) -> NDArray:
     f, g = (np.zeros((len(x), x.shape[1] + -x.shape[1] % step)) for x in (a, b))
     f[:, : a.shape[1]], g[:, : b.shape[1]] = a, b
     out = np.zeros((len(a), len(b)))
-    row_products(f, g, 0, -(-len(a) // 4), False, out)
+    row_products(f, g, 0, f.shape[1], False, out)
     return out
 
 
@@ -149,46 +152,113 @@ def curvature(p: Pass, angles: NDArray, cotangents: Sequence[NDArray]) -> Curvat
     nowhere, still = Directions.zeros(k, p.values), [np.zeros((k, *c.shape), c.dtype) for c in cotangents]
     lam = seed(p.compiled.measurements, layout, p.values, psi, cotangents, nowhere.one(0), want_observables=False)
     job.keep(np.negative(lam, out=lam), 1)
-    moved, negative = job.grown()
-    given = (p.compiled.measurements, layout, p.values, p.directions, DualState(psi, moved))
-    kets = DualState(lam, negative)
+    # Row j is the tangent of psi along angle j, row k + j what is to meet it: the tangent of -lambda at first.
+    states, hessian, early = job.tangents(), np.zeros((k, k)), job.schedule.early
+    if early:
+        job.grow(states, job.schedule.before)
+        hessian[:early, :early] = _overlaps(layout, states[:early], states[k : k + early])
+        states[k : k + early] = 0
+    job.grow(states, job.schedule.after)
+    given = (p.compiled.measurements, layout, p.values, p.directions, DualState(psi, states[:k]))
+    kets = DualState(lam, states[k:])
     seed_tangents(*given, cotangents, still, nowhere.one(0), nowhere, want_observables=False, out=kets)
-    return Curvature(result_tangents(*given), 2 * _overlaps(layout, moved, kets.tangents))
+    hessian += _overlaps(layout, *np.split(states, 2))
+    return Curvature(result_tangents(*given), 2 * hessian)
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """How the tangents along some angles go through a circuit.
+
+    Those of lambda along the ``early`` angles end in the middle: what they say of pairs of early angles is seen there
+    already, and what they say of an early and a later one is said by the later one's.
+
+    Args:
+        movers: the operation of each angle
+        moving: of each operation whether it is one of them
+        places: where to keep the state before each operation and after the last one, -1 not to
+        num_places: how many are kept
+        first: the first operation that any tangent meets
+        early: number of those angles
+        before, after: tables of ``grow_tangents``, up to the middle and from there on
+    """
+
+    movers: NDArray
+    moving: NDArray
+    places: NDArray
+    num_places: int
+    first: int
+    early: int
+    before: NDArray
+    after: NDArray
+
+    @classmethod
+    def of(cls, compiled: Compiled, angles: NDArray) -> _Schedule:
+        """The schedule of ``angles``, in the order of their gates."""
+        movers = np.array([compiled.movers[i] for i in angles.tolist()], np.int64)
+        starts, count = compiled.commuting[movers], len(compiled.anywhere.operations)
+        moving = np.zeros(count, np.bool_)
+        moving[movers] = True
+        met, places = np.unique(starts), np.full(count + 1, -1)
+        places[met] = np.arange(len(met))
+        early, middle = _split(starts, count)
+        rows = np.arange(len(movers))
+
+        def born(rows: NDArray, state: int, last: int) -> NDArray:
+            """Tangents of a state from where they begin."""
+            given = (rows + state * len(movers), state, places[starts[rows]], rows, movers[rows], starts[rows], last)
+            return np.stack(np.broadcast_arrays(*given), 1)
+
+        on = np.stack(np.broadcast_arrays(rows[:early], 0, -1, -1, -1, middle, count), 1)
+        before = np.concatenate([born(rows[:early], 0, middle), born(rows[:early], 1, middle)])
+        after = np.concatenate([on, born(rows[early:], 0, count), born(rows[early:], 1, count)])
+        return cls(movers, moving, places, len(met), int(met[0]), early, _longest_first(before), _longest_first(after))
+
+
+def _split(starts: NDArray, count: int) -> tuple[int, int]:
+    """How many angles are early, and the operation before which that is seen.
+
+    One operation on a tangent takes as long as four overlaps with others.
+    """
+    numbers, middles = np.arange(1, len(starts) + 1), np.maximum.accumulate(starts)
+    gains = numbers * (4 * (count - middles) - (numbers + 1) / 2)
+    best = int(np.argmax(gains))
+    return (best + 1, int(middles[best])) if gains[best] > 0 else (0, 0)
+
+
+def _longest_first(table: NDArray) -> NDArray:
+    """The rows in an order in which threads that take some of them at a time end together."""
+    return np.ascontiguousarray(table[np.argsort(table[:, FIRST] - table[:, LAST], kind="stable")])
 
 
 @dataclass(frozen=True)
 class _Tangents:
-    """Tangents of psi and of lambda at the end of the circuit, both taken from its beginning.
+    """Tangents of psi and of lambda on their way through the circuit, both taken from its beginning.
 
     Args:
         plan, layout: the operations, and where states are
         coef, dcoef: coefficients, and their derivatives along the angles
-        movers: the operation of each angle
-        starts: where each tangent begins, as for ``grow_tangents``
-        places: where in ``kept`` the states are before each operation and after the last one, -1 if nowhere
-        kept: of psi and of lambda, ``(2, S, *layout.shape)``
+        schedule: what is done
+        kept: states of psi and of lambda, ``(2, S, *layout.shape)``
     """
 
     plan: Plan
     layout: Layout
     coef: Coefficients
     dcoef: CoefficientTangents
-    movers: NDArray
-    starts: NDArray
-    places: NDArray
+    schedule: _Schedule
     kept: NDArray
 
     @classmethod
     def of(cls, p: Pass, angles: NDArray) -> _Tangents:
         """With nothing kept yet."""
-        plan, movers = p.compiled.anywhere, np.array([p.compiled.movers[i] for i in angles.tolist()], np.int64)
-        starts, moving = p.compiled.commuting[movers], np.zeros(len(plan.operations), np.bool_)
-        moving[movers] = True
-        met, places = np.unique(starts), np.full(len(moving) + 1, -1)
-        places[met] = np.arange(len(met))
-        dcoef = coefficient_tangents(plan, p.layout, p.values, p.directions, moving)
-        kept = register_array((2, len(met), *p.layout.shape), p.layout.dtype)
-        return cls(plan, p.layout, coefficients(plan, p.layout, p.values), dcoef, movers, starts, places, kept)
+        plan, key = p.compiled.anywhere, angles.tobytes()
+        schedule = p.compiled.schedules.get(key)
+        if schedule is None:
+            schedule = p.compiled.schedules[key] = _Schedule.of(p.compiled, angles)
+        dcoef = coefficient_tangents(plan, p.layout, p.values, p.directions, schedule.moving)
+        kept = register_array((2, schedule.num_places, *p.layout.shape), p.layout.dtype)
+        return cls(plan, p.layout, coefficients(plan, p.layout, p.values), dcoef, schedule, kept)
 
     @property
     def _tables(self) -> tuple:
@@ -204,41 +274,45 @@ class _Tangents:
     def keep(self, state: NDArray, number: int) -> None:
         """Take psi (0) forward to the end, or lambda (1) back as far as operations move."""
         (sweep,), undo = self.plan.sweeps, number == 1
-        order = sweep.backwards[: len(sweep.order) - int(self.starts.min())] if undo else sweep.order
+        order = sweep.backwards[: len(sweep.order) - self.schedule.first] if undo else sweep.order
         kernel: Callable[..., None] = keep_states if self.layout.tile else sweep_keep_states
 
         def task(part: Part) -> None:
             kernel(
-                state, self.kept[number], self.places, part.start, part.stop, order, *self._tables, *self.coef, undo,
-                self._registers(),
+                state, self.kept[number], self.schedule.places, part.start, part.stop, order, *self._tables, *self.coef,
+                undo, self._registers(),
             )  # fmt: skip
 
         parallel(task, self.layout.chunks, self.layout.workers(len(order)))
 
-    def grown(self) -> NDArray:
-        """The tangents of psi and of lambda, ``(2, k, *layout.shape)``."""
-        out = register_array((2, len(self.movers), *self.layout.shape), self.layout.dtype)
+    def tangents(self) -> NDArray:
+        """Room for the tangents of psi and of lambda, ``(2 k, *layout.shape)``."""
+        return register_array((2 * len(self.schedule.movers), *self.layout.shape), self.layout.dtype)
+
+    def grow(self, out: NDArray, table: NDArray) -> None:
+        """Take tangents through a part of the circuit."""
         kernel: Callable[..., None] = grow_tangents if self.layout.tile else sweep_grow_tangents
 
         def task(part: Part) -> None:
             kernel(
-                self.kept, self.places, self.movers, self.starts, out, part.start, part.stop, *self._tables, *self.coef,
-                *self.dcoef, self._registers(),
-            )  # fmt: skip
+                self.kept, out, table, part.start, part.stop, *self._tables, *self.coef, *self.dcoef, self._registers()
+            )
 
-        steps = 2 * int(np.sum(len(self.places) + 1 - self.starts))
-        parallel(task, 2 * len(self.movers) * self.layout.chunks, self.layout.workers(steps))
-        return out
+        steps = int(np.sum(table[:, LAST] - table[:, FIRST])) + 2 * len(table)
+        parallel(task, len(table) * self.layout.chunks, self.layout.workers(steps))
 
 
 def _overlaps(layout: Layout, bras: NDArray, kets: NDArray) -> NDArray:
     """The symmetric matrix of ``Re <bra_a|ket_b>`` for ``a <= b``, summed over samples."""
-    k = len(bras)
-    f, g, out = bras.reshape(k, -1), kets.reshape(k, -1), np.zeros((k, k))
+    k, unit = len(bras), register_lanes(layout.dtype)
+    f, g, workers = bras.reshape(k, -1), kets.reshape(k, -1), layout.workers(k * k // 32)
+    # A thread takes a part of all states, which is less to read than all of some.
+    registers = f.shape[1] // unit
+    out = np.zeros((num_parts(registers, workers), k, k))
 
     def task(part: Part) -> None:
-        row_products(f, g, part.start, part.stop, True, out)
+        row_products(f, g, unit * part.start, unit * part.stop, True, out[part.index])
 
-    parallel(task, -(-k // 4), layout.workers(k * k // 32))
-    numbers = np.arange(k)
-    return np.where(numbers[:, None] <= numbers, out, out.T)
+    parallel(task, registers, workers)
+    total, numbers = out.sum(0), np.arange(k)
+    return np.where(numbers[:, None] <= numbers, total, total.T)

@@ -14,23 +14,23 @@ BLOCK = 1 << 9
 
 @kernel
 def row_products(bras, kets, first, last, later, out):
-    """``sum_i bras[a, i] kets[b, i]`` for the rows ``4 first <= a < 4 last`` and all ``b``, added to ``out[a, b]``.
+    """``sum_i bras[a, i] kets[b, i]`` over the numbers ``first <= i < last`` of rows, added to ``out[a, b]``.
 
     Four rows of ``out`` by four columns at a time, whose sums stay in registers. For small matrices a BLAS is no
     faster, and its threads stay awake in the way of others.
 
     Args:
         bras, kets: ``(n, R)`` and ``(m, R)``, a whole number of registers a row
-        first, last: which rows
+        first, last: which numbers, from a whole register to another
         later: whether only ``b >= a`` are wanted; some of the others are written too
         out: double precision ``(n, m)``
     """
     bras, kets = borrowed(bras), borrowed(kets)
     n, m, size = bras.shape[0], kets.shape[0], bras.shape[1]
     f, g, block = flat(bras), flat(kets), np.empty((4, 4), out.dtype)
-    for start in range(0, size, BLOCK):
-        stop = min(start + BLOCK, size)
-        for a in range(4 * first, min(4 * last, n), 4):
+    for start in range(first, last, BLOCK):
+        stop = min(start + BLOCK, last)
+        for a in range(0, n, 4):
             for b in range(a if later else 0, m, 4):
                 product_block(f, g, n, m, size, start, stop, a, b, block)
                 for i in range(a, min(a + 4, n)):

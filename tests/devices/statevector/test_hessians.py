@@ -20,6 +20,7 @@ from qhybrid.program import (
     Variance,
 )
 from qhybrid_devices.statevector import executable as module
+from qhybrid_devices.statevector.angle_tangents import STATE
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.hessians import ANGLES_OF_DIRECTION, GateAngles, products
 from qhybrid_devices.statevector.idle_angles import idle_angles
@@ -222,6 +223,29 @@ def test_angles_in_the_order_of_their_gates(rng, build):
     found = GateAngles.of(builder.program((Expectation(XYZ),)))
     assert found.ordered.tolist() == [third.index, second.index]
     assert found.others == {first.index, time.index}
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_tangents_that_end_in_the_middle(rng, build, options, used, monkeypatch, layers):
+    """In deep circuits those of lambda along the first angles do; it is the same Hessian."""
+    builder = build(rng, 5, None)
+    for _ in range(layers):
+        builder.mix()
+        for wire in range(5):
+            builder.gates.append(Gate("pauli", (wire,), builder.operator("pauli", 1, False)))
+    if layers > 1:
+        builder.mix()
+    program, slots = builder.program((Expectation(XYZ),)), builder.values()
+    executable, k = StateVectorExecutable(program, options=options), len(GateAngles.of(program).ordered)
+    assert_same(executable, slots, directions_of(rng, slots, 5 * layers), Needs(batched=False), monkeypatch, 1e-12)
+    assert used == [k, k]
+    (compiled,) = [c for c in executable._compiled.values() if c.schedules]
+    (schedule,) = compiled.schedules.values()
+    assert (schedule.early > 0) == (layers > 1)
+    assert schedule.early < k
+    spared = (schedule.before[:, STATE] == 1).sum()
+    assert spared == schedule.early
+    assert len(schedule.after) == 2 * k - spared
 
 
 def test_default_options(rng, build, used, monkeypatch):
