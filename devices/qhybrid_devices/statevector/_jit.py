@@ -21,8 +21,8 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 #: Modules whose code ends up in compiled kernels.
 _KERNEL_SOURCES = (
-    "_jit", "angle_tangents", "complex_simd", "kernels", "lane_kernels", "matrices", "matrix_tangents", "measure",
-    "product", "product_tangents", "row_products", "simd", "sweeps", "table", "tangent_kernels",
+    "_jit", "angle_tangents", "complex_simd", "in_parts", "kernels", "lane_kernels", "matrices", "matrix_tangents",
+    "measure", "product", "product_tangents", "row_products", "simd", "sweeps", "table", "tangent_kernels",
     "tangent_lane_kernels", "tangent_sweeps",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ operation that is applied, and the one before which it ends.
 from __future__ import annotations
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector.in_parts import in_parts
 from qhybrid_devices.statevector.kernels import flat
 from qhybrid_devices.statevector.lane_kernels import is_met, lane_controls, walk_of
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat
@@ -67,28 +68,36 @@ def keep_states(psi, kept, places, c0, c1, order, ops, bits, ms, ml, undo, buffe
 
 
 @kernel
-def grow_tangents(kept, out, table, i0, i1, ops, bits, ms, ml, dms, dml, buffer):
+def grow_tangents(team, first, last, kept, out, table, ops, bits, ms, ml, dms, dml, buffers):
     """Tangents along angles of one operation each, on their way to the end of the circuit.
 
     Args:
+        team: as for ``in_parts``
+        first, last: which items; item ``r * C + c`` is chunk ``c`` of row ``r`` of the table
         kept: of two states, ``(2, S, C, 2, N, L)``; see :func:`keep_states`
         out: receives the tangents ``(K, C, 2, N, L)``
         table: what is done
-        i0, i1: which items; item ``r * C + c`` is chunk ``c`` of row ``r`` of the table
         dms, dml: derivatives of coefficients ``(k, K)`` and ``(k, C, K, L)``
+        buffers: the registers that each thread works in
         others: as for ``forward``
     """
-    kept, out, ops, ms, ml = borrowed(kept), borrowed(out), borrowed(ops), borrowed(ms), borrowed(ml)
-    dms, dml, table = borrowed(dms), borrowed(dml), borrowed(table)
-    chunks, n, lanes = out.shape[1], out.shape[3], out.shape[4]
-    for item in range(i0, i1):
+    tables = borrowed(table), borrowed(ops), borrowed(bits)
+    numbers = borrowed(ms), borrowed(ml), borrowed(dms), borrowed(dml), borrowed(buffers)
+    in_parts(team, first, last, grow_some, (borrowed(kept), borrowed(out), *tables, *numbers))
+
+
+@row_kernel
+def grow_some(worker, part, first, last, kept, out, table, ops, bits, ms, ml, dms, dml, buffers):
+    """:func:`grow_tangents` on one thread."""
+    chunks, n, lanes, buffer = out.shape[1], out.shape[3], out.shape[4], buffers[worker]
+    for item in range(first, last):
         row, c = table[item // chunks], item % chunks
-        d, first = row[ANGLE], row[FIRST]
+        d, begin = row[ANGLE], row[FIRST]
         fr, fi = flat(out[row[ROW], c, 0]), flat(out[row[ROW], c, 1])
         if d >= 0:
             copy(flat(kept[row[STATE], row[PLACE], c]), flat(out[row[ROW], c]))
-        for t in range(first - 2 if d >= 0 else first, row[LAST]):
-            undoing, moving = t == first - 2, t == first - 1
+        for t in range(begin - 2 if d >= 0 else begin, row[LAST]):
+            undoing, moving = t == begin - 2, t == begin - 1
             i = row[MOVER] if undoing or moving else t
             m, own = (dms[d], flat(dml[d, c])) if moving else (ms, flat(ml[c]))
             apply_one(ops[i], bits, fr, fi, n, lanes, ops[i, FORM] != LANES, m, own, buffer, undoing)
@@ -126,19 +135,27 @@ def sweep_keep_states(psi, kept, places, c0, c1, order, ops, bits, rows, lanes, 
 
 
 @kernel
-def sweep_grow_tangents(kept, out, table, i0, i1, ops, bits, rows, lanes, signs, ms, ml, dms, dml, buffer):
+def sweep_grow_tangents(team, first, last, kept, out, table, ops, bits, rows, lanes, signs, ms, ml, dms, dml, buffers):
     """:func:`grow_tangents` where a state is one tile; others as for ``sweep_forward``."""
-    kept, out, ops, ms, ml = borrowed(kept), borrowed(out), borrowed(ops), borrowed(ms), borrowed(ml)
-    dms, dml, table = borrowed(dms), borrowed(dml), borrowed(table)
-    chunks, n = out.shape[1], rows.shape[0]
-    for item in range(i0, i1):
+    tables = borrowed(table), borrowed(ops), borrowed(bits), borrowed(rows), borrowed(lanes), borrowed(signs)
+    numbers = borrowed(ms), borrowed(ml), borrowed(dms), borrowed(dml), borrowed(buffers)
+    in_parts(team, first, last, sweep_grow_some, (borrowed(kept), borrowed(out), *tables, *numbers))
+
+
+@row_kernel
+def sweep_grow_some(
+    worker, part, first, last, kept, out, table, ops, bits, rows, lanes, signs, ms, ml, dms, dml, buffers
+):
+    """:func:`sweep_grow_tangents` on one thread."""
+    chunks, n, buffer = out.shape[1], rows.shape[0], buffers[worker]
+    for item in range(first, last):
         row, c = table[item // chunks], item % chunks
-        d, first = row[ANGLE], row[FIRST]
+        d, begin = row[ANGLE], row[FIRST]
         fr, fi = flat(out[row[ROW], c, 0]), flat(out[row[ROW], c, 1])
         if d >= 0:
             copy(flat(kept[row[STATE], row[PLACE], c]), flat(out[row[ROW], c]))
-        for t in range(first - 2 if d >= 0 else first, row[LAST]):
-            undoing, moving = t == first - 2, t == first - 1
+        for t in range(begin - 2 if d >= 0 else begin, row[LAST]):
+            undoing, moving = t == begin - 2, t == begin - 1
             i = row[MOVER] if undoing or moving else t
             mine = ops[i, FORM] == LANES
             if moving:

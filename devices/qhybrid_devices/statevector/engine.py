@@ -26,7 +26,7 @@ from qhybrid_devices.statevector.tangent_sweeps import (
     tangent_sweep_backward,
     tangent_sweep_forward,
 )
-from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel
+from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel, run_kernel
 from qhybrid_devices.statevector.tilings import Tiling
 
 #: Operations times lanes below which one thread composes coefficients faster.
@@ -134,40 +134,21 @@ def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, rev
     Product operations overwrite ``psi``, whatever was in it.
     """
     workers = layout.workers(len(plan.operations))
-    scratch = [_Scratch.of_plan(plan, layout) for _ in range(workers)]
+    memory = _Memory.of_plan(plan, layout, workers)
     for sweep in reversed(plan.sweeps) if reverse else plan.sweeps:
         order = sweep.backwards if reverse else sweep.order
-        if len(order) or len(plan.product_bits):
-            step = _on_samples if layout.tile else _on_tiles
-            task = step(plan, sweep, order, psi, coef, reverse, scratch)
-            parallel(task, layout.items(sweep), workers)
-
-
-def _on_samples(
-    plan: Plan, _sweep: Sweep, order: NDArray, psi: NDArray, coef: Coefficients, undo: bool, scratch: list[_Scratch]
-) -> Callable[[Part], None]:
-    def task(part: Part) -> None:
-        forward(
-            psi, part.start, part.stop, plan.ops, plan.product_bits, order, plan.bits, coef.shared, coef.lanes, undo,
-            scratch[part.worker].registers,
-        )  # fmt: skip
-
-    return task
-
-
-def _on_tiles(
-    plan: Plan, sweep: Sweep, order: NDArray, psi: NDArray, coef: Coefficients, undo: bool, scratch: list[_Scratch]
-) -> Callable[[Part], None]:
-    tiling, signs, width = sweep.tiling, lane_signs(psi.dtype), register_lanes(psi.dtype)
-
-    def task(part: Part) -> None:
-        own = scratch[part.worker]
-        sweep_forward(
-            psi, part.start, part.stop, plan.ops, order, plan.bits, tiling.rows, tiling.lanes, tiling.tiles, signs,
-            coef.shared, coef.lanes, undo, tiling.is_state(width), own.for_tiles(tiling), own.registers,
-        )  # fmt: skip
-
-    return task
+        if not len(order) and not len(plan.product_bits):
+            continue
+        if layout.tile:
+            run_kernel(
+                forward, layout.chunks, workers, psi, plan.ops, plan.product_bits, order, plan.bits, *coef, reverse,
+                memory.registers,
+            )  # fmt: skip
+        else:
+            run_kernel(
+                sweep_forward, layout.items(sweep), workers, psi, plan.ops, order, plan.bits,
+                *tables_of(sweep.tiling, layout.dtype), *coef, reverse, *memory.for_tiles(sweep.tiling),
+            )  # fmt: skip
 
 
 @functools.cache
@@ -177,26 +158,33 @@ def lane_signs(dtype: np.dtype) -> NDArray:
     return np.where(np.bitwise_count(t & t[:, None]) & 1, -1, 1).astype(dtype).reshape(-1)
 
 
+def tables_of(tiling: Tiling, dtype: np.dtype) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Where amplitudes are in tiles, as kernels take it."""
+    return tiling.rows, tiling.lanes, tiling.tiles, lane_signs(dtype)
+
+
 @dataclass
-class _Scratch:
-    """The memory that one thread works in: four planes of a tile, and registers."""
+class _Memory:
+    """The memory that threads work in: of each, four planes of a tile ``(threads, 4, R)``, and registers."""
 
     tiles: NDArray
     registers: NDArray
 
     @classmethod
-    def of_plan(cls, plan: Plan, layout: Layout) -> _Scratch:
+    def of_plan(cls, plan: Plan, layout: Layout, workers: int) -> _Memory:
         """Enough for each sweep of a plan."""
         width, rows = register_lanes(layout.dtype), 0
         if not layout.tile:
             rows = max((len(s.tiling.rows) for s in plan.sweeps if not s.tiling.is_state(width)), default=0)
-        return cls(register_array((4, rows * width), layout.dtype), np.empty(plan.buffer_rows * width, layout.dtype))
+        tiles = register_array((workers, 4, rows * width), layout.dtype)
+        return cls(tiles, np.empty((workers, plan.buffer_rows * width), layout.dtype))
 
-    def for_tiles(self, tiling: Tiling) -> NDArray:
-        """The planes, zero in lanes that a tile does not fill."""
-        if len(tiling.lanes) < register_lanes(self.tiles.dtype):
-            self.tiles[:] = 0
-        return self.tiles
+    def for_tiles(self, tiling: Tiling) -> tuple[bool, NDArray, NDArray]:
+        """Whether the tile is a state, the planes, zero in lanes that a tile does not fill, and the registers."""
+        width = register_lanes(self.tiles.dtype)
+        if len(tiling.lanes) < width:
+            self.tiles[...] = 0
+        return tiling.is_state(width), self.tiles, self.registers
 
 
 class MatrixCotangents(NamedTuple):
@@ -211,54 +199,42 @@ def reverse_plan(
 ) -> MatrixCotangents:
     """Un-compute both states down to operation ``stop``, in place, and collect the wanted matrix cotangents."""
     workers = layout.workers(3 * (len(plan.operations) - stop))
-    scratch = [_Scratch.of_plan(plan, layout) for _ in range(workers)]
+    memory = _Memory.of_plan(plan, layout, workers)
     run = _reverse_samples if layout.tile else _reverse_tiles
-    return run(plan, layout, psi, lam, coef, want, stop, workers, scratch)
+    return run(plan, layout, psi, lam, coef, want, stop, workers, memory)
 
 
 def _reverse_samples(
     plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, coef: Coefficients,
-    want: NDArray, stop: int, workers: int, scratch: list[_Scratch],
+    want: NDArray, stop: int, workers: int, memory: _Memory,
 ) -> MatrixCotangents:  # fmt: skip
     (sweep,) = plan.sweeps
     order = sweep.undone(stop)
     product = plan.products_undone(stop)
     gs = np.zeros((num_parts(layout.chunks, workers), plan.num_shared_cotangents))
     gl = np.zeros((layout.chunks, plan.num_lane_cotangents, layout.lanes), layout.dtype)
-
-    def task(part: Part) -> None:
-        backward(
-            psi, lam, part.start, part.stop, plan.ops, product, order, want, plan.bits, coef.shared, coef.lanes,
-            gs[part.index], gl, scratch[part.worker].registers,
-        )  # fmt: skip
-
     if len(order) or len(product):
-        parallel(task, layout.chunks, workers)
+        run_kernel(
+            backward, layout.chunks, workers, psi, lam, plan.ops, product, order, want, plan.bits, *coef, gs, gl,
+            memory.registers,
+        )  # fmt: skip
     return MatrixCotangents(_total(gs), gl)
 
 
 def _reverse_tiles(
     plan: Plan, layout: Layout, psi: NDArray, lam: NDArray, coef: Coefficients,
-    want: NDArray, stop: int, workers: int, scratch: list[_Scratch],
+    want: NDArray, stop: int, workers: int, memory: _Memory,
 ) -> MatrixCotangents:  # fmt: skip
     parts = max(num_parts(layout.items(sweep), workers) for sweep in plan.sweeps)
     gs = np.zeros((parts, plan.num_shared_cotangents))
     gc = np.zeros((parts, layout.chunks, plan.num_lane_cotangents))
-    signs, width = lane_signs(layout.dtype), register_lanes(layout.dtype)
     for sweep in reversed(plan.sweeps):
-        order, tiling = sweep.undone(stop), sweep.tiling
-        if not len(order):
-            continue
-
-        def task(part: Part, order: NDArray = order, tiling: Tiling = tiling) -> None:
-            own = scratch[part.worker]
-            sweep_backward(
-                psi, lam, part.start, part.stop, plan.ops, order, want, plan.bits,
-                tiling.rows, tiling.lanes, tiling.tiles, signs, coef.shared, coef.lanes,
-                gs[part.index], gc[part.index], tiling.is_state(width), own.for_tiles(tiling), own.registers,
+        order = sweep.undone(stop)
+        if len(order):
+            run_kernel(
+                sweep_backward, layout.items(sweep), workers, psi, lam, plan.ops, order, want, plan.bits,
+                *tables_of(sweep.tiling, layout.dtype), *coef, gs, gc, *memory.for_tiles(sweep.tiling),
             )  # fmt: skip
-
-        parallel(task, layout.items(sweep), workers)
     return MatrixCotangents(_total(gs), _total(gc)[..., None])
 
 

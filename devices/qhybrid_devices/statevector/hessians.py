@@ -33,10 +33,12 @@ from qhybrid_devices.statevector.preparation import initial_state
 from qhybrid_devices.statevector.row_products import row_products
 from qhybrid_devices.statevector.simd import register_array, register_lanes
 from qhybrid_devices.statevector.tangents import coefficient_tangents
-from qhybrid_devices.statevector.threads import Part, num_parts, parallel
+from qhybrid_devices.statevector.threads import ALONE, PARTS_PER_WORKER, Part, parallel, run_kernel
 
 #: Angles of which all second derivatives take as long as those along one direction.
 ANGLES_OF_DIRECTION = 4
+#: How much less work is worth other threads here than in a circuit, since items are many and nobody waits for another.
+SPREAD = 8
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ def products(a: NDArray, b: NDArray) -> NDArray:
     step = register_lanes(np.dtype(float))
     f, g = (np.zeros((len(x), x.shape[1] + -x.shape[1] % step)) for x in (a, b))
     f[:, : a.shape[1]], g[:, : b.shape[1]] = a, b
-    out = np.zeros((len(a), len(b)))
-    row_products(f, g, 0, f.shape[1], False, out)
-    return out
+    out = np.zeros((1, len(a), len(b)))
+    row_products(ALONE, 0, 1, f, g, False, out)
+    return out[0]
 
 
 def _real_rows(x: NDArray) -> NDArray:
@@ -293,26 +295,20 @@ class _Tangents:
         """Take tangents through a part of the circuit."""
         kernel: Callable[..., None] = grow_tangents if self.layout.tile else sweep_grow_tangents
 
-        def task(part: Part) -> None:
-            kernel(
-                self.kept, out, table, part.start, part.stop, *self._tables, *self.coef, *self.dcoef, self._registers()
-            )
-
         steps = int(np.sum(table[:, LAST] - table[:, FIRST])) + 2 * len(table)
-        parallel(task, len(table) * self.layout.chunks, self.layout.workers(steps))
+        workers = self.layout.workers(SPREAD * steps)
+        registers = np.empty((workers, len(self._registers())), self.layout.dtype)
+        run_kernel(
+            kernel, len(table) * self.layout.chunks, workers, self.kept, out, table, *self._tables, *self.coef,
+            *self.dcoef, registers,
+        )  # fmt: skip
 
 
 def _overlaps(layout: Layout, bras: NDArray, kets: NDArray) -> NDArray:
     """The symmetric matrix of ``Re <bra_a|ket_b>`` for ``a <= b``, summed over samples."""
-    k, unit = len(bras), register_lanes(layout.dtype)
-    f, g, workers = bras.reshape(k, -1), kets.reshape(k, -1), layout.workers(k * k // 32)
+    k, workers = len(bras), layout.workers(SPREAD * len(bras) ** 2 // 32)
     # A thread takes a part of all states, which is less to read than all of some.
-    registers = f.shape[1] // unit
-    out = np.zeros((num_parts(registers, workers), k, k))
-
-    def task(part: Part) -> None:
-        row_products(f, g, unit * part.start, unit * part.stop, True, out[part.index])
-
-    parallel(task, registers, workers)
-    total, numbers = out.sum(0), np.arange(k)
+    parts = np.zeros((workers * PARTS_PER_WORKER if workers > 1 else 1, k, k))
+    run_kernel(row_products, len(parts), workers, bras.reshape(k, -1), kets.reshape(k, -1), True, parts)
+    total, numbers = parts.sum(0), np.arange(k)
     return np.where(numbers[:, None] <= numbers, total, total.T)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector.in_parts import in_parts
 from qhybrid_devices.statevector.kernels import flat
 from qhybrid_devices.statevector.simd import borrowed, load, splat, total
 
@@ -13,29 +14,37 @@ BLOCK = 1 << 9
 
 
 @kernel
-def row_products(bras, kets, first, last, later, out):
-    """``sum_i bras[a, i] kets[b, i]`` over the numbers ``first <= i < last`` of rows, added to ``out[a, b]``.
+def row_products(team, first, last, bras, kets, later, out):
+    """``sum_i bras[a, i] kets[b, i]``, added to ``out[:, a, b]``: what each of some parts of the numbers gives.
 
-    Four rows of ``out`` by four columns at a time, whose sums stay in registers. For small matrices a BLAS is no
-    faster, and its threads stay awake in the way of others.
+    Four rows by four columns at a time, whose sums stay in registers. For small matrices a BLAS is no faster, and its
+    threads stay awake in the way of others.
 
     Args:
+        team: as for ``in_parts``
+        first, last: which parts
         bras, kets: ``(n, R)`` and ``(m, R)``, a whole number of registers a row
-        first, last: which numbers, from a whole register to another
         later: whether only ``b >= a`` are wanted; some of the others are written too
-        out: double precision ``(n, m)``
+        out: double precision ``(parts, n, m)``
     """
-    bras, kets = borrowed(bras), borrowed(kets)
+    in_parts(team, first, last, products_of_parts, (borrowed(bras), borrowed(kets), later, borrowed(out)))
+
+
+@row_kernel
+def products_of_parts(worker, part, first, last, bras, kets, later, out):
+    """:func:`row_products` on one thread."""
     n, m, size = bras.shape[0], kets.shape[0], bras.shape[1]
-    f, g, block = flat(bras), flat(kets), np.empty((4, 4), out.dtype)
-    for start in range(first, last, BLOCK):
-        stop = min(start + BLOCK, last)
-        for a in range(0, n, 4):
-            for b in range(a if later else 0, m, 4):
-                product_block(f, g, n, m, size, start, stop, a, b, block)
-                for i in range(a, min(a + 4, n)):
-                    for j in range(b, min(b + 4, m)):
-                        out[i, j] += block[i - a, j - b]
+    f, g, block, unit = flat(bras), flat(kets), np.empty((4, 4), out.dtype), 64 // bras.itemsize
+    for p in range(first, last):
+        begin, end = unit * (size // unit * p // out.shape[0]), unit * (size // unit * (p + 1) // out.shape[0])
+        for start in range(begin, end, BLOCK):
+            stop = min(start + BLOCK, end)
+            for a in range(0, n, 4):
+                for b in range(a if later else 0, m, 4):
+                    product_block(f, g, n, m, size, start, stop, a, b, block)
+                    for i in range(a, min(a + 4, n)):
+                        for j in range(b, min(b + 4, m)):
+                            out[p, i, j] += block[i - a, j - b]
 
 
 @row_kernel

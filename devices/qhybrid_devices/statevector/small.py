@@ -20,6 +20,7 @@ from qhybrid_devices.statevector.measure import amplitude_moments, apply_words, 
 from qhybrid_devices.statevector.preparation import initial_state
 from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward, sweep_backward, sweep_forward
+from qhybrid_devices.statevector.threads import ALONE
 
 #: Beyond so many amplitudes of all samples, deciding takes no time to speak of.
 MOST_AMPLITUDES = 1 << 15
@@ -77,34 +78,34 @@ class SmallRun(Direct):
         psi = layout.empty() if len(plan.product_bits) else initial_state(self.compiled.program, layout, values)
         if layout.tile:
             forward(
-                psi, 0, layout.chunks, plan.ops, plan.product_bits, plan.sweeps[0].order, plan.bits, *coef, False,
-                self._registers(),
+                ALONE, 0, layout.chunks, psi, plan.ops, plan.product_bits, plan.sweeps[0].order, plan.bits, *coef,
+                False, self._registers(),
             )  # fmt: skip
         else:
             sweep_forward(
-                psi, 0, layout.chunks, plan.ops, plan.sweeps[0].order, plan.bits, *self._geometry, *coef, False, True,
-                self._no_tiles, self._registers(),
+                ALONE, 0, layout.chunks, psi, plan.ops, plan.sweeps[0].order, plan.bits, *self._geometry, *coef,
+                False, True, self._no_tiles, self._registers(),
             )  # fmt: skip
         return Final(layout, psi, coef)
 
     def _reverse(self, values: Values, final: Final, cotangents: NDArray, request: Request, into: Values) -> None:
         plan, layout = self.compiled.plan, self.layout
         psi, order = final.psi, plan.sweeps[0].undone(request.stop)
-        lam, g_shared = self._lambda(values, psi, cotangents), np.zeros(plan.num_shared_cotangents)
+        lam, g_shared = self._lambda(values, psi, cotangents), np.zeros((1, plan.num_shared_cotangents))
         if layout.tile:
             g_lanes = np.zeros((layout.chunks, plan.num_lane_cotangents, layout.lanes), layout.dtype)
             backward(
-                psi, lam, 0, layout.chunks, plan.ops, plan.products_undone(request.stop), order, request.want,
+                ALONE, 0, layout.chunks, psi, lam, plan.ops, plan.products_undone(request.stop), order, request.want,
                 plan.bits, *final.coef, g_shared, g_lanes, self._registers(),
             )  # fmt: skip
         else:
-            per_chunk = np.zeros((layout.chunks, plan.num_lane_cotangents))
+            per_chunk = np.zeros((1, layout.chunks, plan.num_lane_cotangents))
             sweep_backward(
-                psi, lam, 0, layout.chunks, plan.ops, order, request.want, plan.bits, *self._geometry, *final.coef,
-                g_shared, per_chunk, True, self._no_tiles, self._registers(),
+                ALONE, 0, layout.chunks, psi, lam, plan.ops, order, request.want, plan.bits, *self._geometry,
+                *final.coef, g_shared, per_chunk, True, self._no_tiles, self._registers(),
             )  # fmt: skip
-            g_lanes = per_chunk[..., None]
-        chain_rule(plan, layout, values, final.coef, MatrixCotangents(g_shared, g_lanes), request.want, into)
+            g_lanes = per_chunk[0, ..., None]
+        chain_rule(plan, layout, values, final.coef, MatrixCotangents(g_shared[0], g_lanes), request.want, into)
 
     def _scalars(self, values: Values, psi: NDArray) -> NDArray:
         layout, m = self.layout, self.compiled.measurements
@@ -124,7 +125,7 @@ class SmallRun(Direct):
 
     def _registers(self) -> NDArray:
         """Memory to work in; of each run its own, since runs may be in several threads."""
-        return np.empty(self._num_registers, self.layout.dtype)
+        return np.empty((1, self._num_registers), self.layout.dtype)
 
     @cached_property
     def _geometry(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:
@@ -133,4 +134,4 @@ class SmallRun(Direct):
 
     @cached_property
     def _no_tiles(self) -> NDArray:
-        return np.empty((4, 0), self.layout.dtype)
+        return np.empty((1, 4, 0), self.layout.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from qhybrid_devices.statevector import kernels, lane_kernels
 from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector.in_parts import in_parts
 from qhybrid_devices.statevector.kernels import bits_of, flat, parity, spread
 from qhybrid_devices.statevector.product import product_cotangents, product_state
 from qhybrid_devices.statevector.simd import borrowed, load, save
@@ -59,10 +60,11 @@ def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, wanted, shared, m, ml, total
 
 
 @kernel
-def forward(psi, c0, c1, ops, product, order, bits, ms, ml, undo, buffer):
-    """Operations on the chunks ``c0 .. c1 - 1`` of ``psi``, in place.
+def forward(team, first, last, psi, ops, product, order, bits, ms, ml, undo, buffers):
+    """Operations on the chunks ``first .. last - 1`` of ``psi``, in place.
 
     Args:
+        team: as for ``in_parts``
         psi: ``(C, 2, N, L)``
         ops, bits: tables of the plan
         product: the bit of each product operation; if there are any they overwrite ``psi`` before all others
@@ -70,9 +72,17 @@ def forward(psi, c0, c1, ops, product, order, bits, ms, ml, undo, buffer):
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, L)``
         undo: whether to apply the inverses
-        buffer: scratch registers, flat
+        buffers: scratch registers, a row for each thread
     """
-    psi, ops, ms, ml = borrowed(psi), borrowed(ops), borrowed(ms), borrowed(ml)
+    tables = borrowed(ops), borrowed(product), borrowed(order), borrowed(bits)
+    arguments = (borrowed(psi), *tables, borrowed(ms), borrowed(ml), undo, borrowed(buffers))
+    in_parts(team, first, last, forward_chunks, arguments)
+
+
+@row_kernel
+def forward_chunks(worker, part, c0, c1, psi, ops, product, order, bits, ms, ml, undo, buffers):
+    """:func:`forward` on one thread."""
+    buffer = buffers[worker]
     if product.shape[0] > 0:
         product_state(psi, c0, c1, ops, product, ms, ml)
     for c in range(c0, c1):
@@ -83,7 +93,7 @@ def forward(psi, c0, c1, ops, product, order, bits, ms, ml, undo, buffer):
 
 
 @kernel
-def backward(psi, lam, c0, c1, ops, product, order, want, bits, ms, ml, gs, gl, buffer):
+def backward(team, first, last, psi, lam, ops, product, order, want, bits, ms, ml, gs, gl, buffers):
     """Un-compute ``psi`` and ``lam`` together, in place, and add the wanted matrix cotangents.
 
     Args:
@@ -91,13 +101,19 @@ def backward(psi, lam, c0, c1, ops, product, order, want, bits, ms, ml, gs, gl, 
         product: the bit of each product operation; if there are any, theirs are added at the end
         order: the other operations to undo, the last one first
         want: for each operation whether its cotangent is wanted
-        gs: cotangents of shared operations ``(K,)``
+        gs: cotangents of shared operations, what each part adds: ``(parts, K)``
         gl: cotangents of each sample's operations ``(C, K, L)``
         others: as for :func:`forward`
     """
-    psi, lam, ops, ms, ml = borrowed(psi), borrowed(lam), borrowed(ops), borrowed(ms), borrowed(ml)
-    gs, gl = borrowed(gs), borrowed(gl)
-    n, lanes = psi.shape[2], psi.shape[3]
+    tables = borrowed(ops), borrowed(product), borrowed(order), borrowed(want), borrowed(bits)
+    numbers = borrowed(ms), borrowed(ml), borrowed(gs), borrowed(gl), borrowed(buffers)
+    in_parts(team, first, last, backward_chunks, (borrowed(psi), borrowed(lam), *tables, *numbers))
+
+
+@row_kernel
+def backward_chunks(worker, part, c0, c1, psi, lam, ops, product, order, want, bits, ms, ml, totals, gl, buffers):
+    """:func:`backward` on one thread."""
+    n, lanes, gs, buffer = psi.shape[2], psi.shape[3], totals[part], buffers[worker]
     for c in range(c0, c1):
         own, out = flat(ml[c]), flat(gl[c])
         fr, fi, gr, gi = flat(psi[c, 0]), flat(psi[c, 1]), flat(lam[c, 0]), flat(lam[c, 1])
@@ -176,10 +192,13 @@ def scatter(plane, tile, rows, lanes, out):
 
 
 @kernel
-def sweep_forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, signs, ms, ml, undo, whole, scratch, buffer):
-    """Operations on the work items ``i0 .. i1 - 1`` of ``psi``, in place.
+def sweep_forward(
+    team, first, last, psi, ops, order, bits, rows, lanes, tiles, signs, ms, ml, undo, whole, scratch, buffers
+):
+    """Operations on the work items ``first .. last - 1`` of ``psi``, in place.
 
     Args:
+        team: as for ``in_parts``
         psi: ``(C, 2, N, 1)``
         ops, bits: tables of the plan
         order: the operations to apply, in this order
@@ -190,10 +209,21 @@ def sweep_forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, signs, ms, 
         ml: coefficients of each sample ``(C, K, 1)``
         undo: whether to apply the inverses
         whole: whether a tile is a state as it lies in memory; otherwise it is copied
-        scratch: ``(4, R)``, not used if ``whole``; lanes beyond ``len(lanes)`` are zero
-        buffer: scratch registers, flat
+        scratch: ``(threads, 4, R)``, not used if ``whole``; lanes beyond ``len(lanes)`` are zero
+        buffers: scratch registers, a row for each thread
     """
-    psi, ops, ms, ml, scratch = borrowed(psi), borrowed(ops), borrowed(ms), borrowed(ml), borrowed(scratch)
+    tables = borrowed(ops), borrowed(order), borrowed(bits)
+    places = borrowed(rows), borrowed(lanes), borrowed(tiles), borrowed(signs)
+    numbers = borrowed(ms), borrowed(ml), undo, whole, borrowed(scratch), borrowed(buffers)
+    in_parts(team, first, last, sweep_forward_items, (borrowed(psi), *tables, *places, *numbers))
+
+
+@row_kernel
+def sweep_forward_items(
+    worker, part, i0, i1, psi, ops, order, bits, rows, lanes, tiles, signs, ms, ml, undo, whole, planes, buffers
+):
+    """:func:`sweep_forward` on one thread."""
+    scratch, buffer = planes[worker], buffers[worker]
     for item in range(i0, i1):
         c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
         own, pr, pi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
@@ -211,20 +241,32 @@ def sweep_forward(psi, i0, i1, ops, order, bits, rows, lanes, tiles, signs, ms, 
 
 @kernel
 def sweep_backward(
-    psi, lam, i0, i1, ops, order, want, bits, rows, lanes, tiles, signs, ms, ml, gs, gc, whole, scratch, buffer
-):
+    team, first, last, psi, lam, ops, order, want, bits, rows, lanes, tiles, signs, ms, ml, gs, gc, whole, scratch,
+    buffers,
+):  # fmt: skip
     """Un-compute ``psi`` and ``lam`` together, in place, and add the wanted matrix cotangents.
 
     Args:
         lam: ``(C, 2, N, 1)``
         order: the operations to undo, the last one first
         want: for each operation whether its cotangent is wanted
-        gs: cotangents of shared operations ``(K,)``
-        gc: cotangents of each sample's operations ``(C, K)``
+        gs: cotangents of shared operations, what each part adds: ``(parts, K)``
+        gc: cotangents of each sample's operations, what each part adds: ``(parts, C, K)``
         others: as for :func:`sweep_forward`
     """
-    psi, lam, ops, ms, ml = borrowed(psi), borrowed(lam), borrowed(ops), borrowed(ms), borrowed(ml)
-    gs, gc, scratch = borrowed(gs), borrowed(gc), borrowed(scratch)
+    tables = borrowed(ops), borrowed(order), borrowed(want), borrowed(bits)
+    places = borrowed(rows), borrowed(lanes), borrowed(tiles), borrowed(signs)
+    numbers = borrowed(ms), borrowed(ml), borrowed(gs), borrowed(gc), whole, borrowed(scratch), borrowed(buffers)
+    in_parts(team, first, last, sweep_backward_items, (borrowed(psi), borrowed(lam), *tables, *places, *numbers))
+
+
+@row_kernel
+def sweep_backward_items(
+    worker, part, i0, i1, psi, lam, ops, order, want, bits, rows, lanes, tiles, signs, ms, ml, shared_totals, totals_of,
+    whole, planes, buffers,
+):  # fmt: skip
+    """:func:`sweep_backward` on one thread."""
+    gs, gc, scratch, buffer = shared_totals[part], totals_of[part], planes[worker], buffers[worker]
     for item in range(i0, i1):
         c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
         own = flat(ml[c])

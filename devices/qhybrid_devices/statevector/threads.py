@@ -19,6 +19,8 @@ from qhybrid.errors import DeviceError
 
 #: Parts for each worker, so that one who is late or slow does less.
 PARTS_PER_WORKER = 4
+#: The team of a kernel that the caller's thread runs alone, see ``in_parts.py``.
+ALONE = (0, 1, 1, 0, 0)
 
 
 def num_threads() -> int:
@@ -87,6 +89,22 @@ def parallel(task: Callable[[Part], None], count: int, workers: int) -> None:
         raise errors[0]
 
 
+def run_kernel(kernel: Callable[..., None], count: int, workers: int, *arguments: Any) -> None:
+    """The same for a kernel that spreads its items by itself, ``kernel(team, first, last, *arguments)``."""
+    if workers <= 1 or count <= 1:
+        kernel(ALONE, 0, count, *arguments)
+        return
+    address = _TEAM.openmp_address()
+    if address:
+        kernel((address, min(workers, count), num_parts(count, workers), 0, 0), 0, count, *arguments)
+        return
+
+    def task(part: Part) -> None:
+        kernel((0, 1, 1, part.worker, part.index), part.start, part.stop, *arguments)
+
+    parallel(task, count, workers)
+
+
 # ------------------------------------------------------------------ whose threads
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -135,16 +153,22 @@ class _Team:
         self._size = 0
         self._mailbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._openmp: Any = None
+        self._address = 0
 
     def _after_fork(self) -> None:
         self._forget()
         self._forked = True  # an OpenMP team that was at work before a fork does not survive it
 
-    def run(self, work: Callable[[], None], workers: int) -> None:
-        """Call ``work``, which keeps its errors to itself, on the caller's thread and on others that are free."""
+    def openmp_address(self) -> int:
+        """Where the function is that calls another on the threads of an OpenMP team, 0 if there is none to use."""
         if self._openmp is None and "torch" in sys.modules and not self._forked:
             self._openmp = getattr(ctypes.CDLL(None), "GOMP_parallel", False)
-        if self._openmp:
+            self._address = (self._openmp and ctypes.cast(self._openmp, ctypes.c_void_p).value) or 0
+        return self._address
+
+    def run(self, work: Callable[[], None], workers: int) -> None:
+        """Call ``work``, which keeps its errors to itself, on the caller's thread and on others that are free."""
+        if self.openmp_address():
             _on_openmp(self._openmp, work, workers)
             return
         self._grow(workers - 1)

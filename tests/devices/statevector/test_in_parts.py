@@ -1,0 +1,82 @@
+"""Loops of kernels spread over threads: every item once, by whichever team there is, and errors on the way."""
+
+import numpy as np
+import pytest
+
+from qhybrid_devices.statevector import threads
+from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector.in_parts import in_parts
+from qhybrid_devices.statevector.threads import ALONE, num_parts, run_kernel
+
+
+@kernel
+def count_items(team, first, last, seen, workers, parts, added):
+    in_parts(team, first, last, count_some, (seen, workers, parts, added))
+
+
+@row_kernel
+def count_some(worker, part, first, last, seen, workers, parts, added):
+    for i in range(first, last):
+        seen[i] += added
+        workers[i] = worker
+        parts[i] = part
+
+
+@kernel
+def fail_at(team, first, last, bad, done):
+    in_parts(team, first, last, fail_some, (bad, done))
+
+
+@row_kernel
+def fail_some(worker, part, first, last, bad, done):
+    for i in range(first, last):
+        if i == bad:
+            raise ValueError
+        done[i] = True
+
+
+@pytest.fixture(params=["openmp", "python"])
+def team(request, monkeypatch):
+    """Whose threads there are."""
+    if request.param == "python":
+        monkeypatch.setattr(threads._TEAM, "openmp_address", lambda: 0)
+    else:
+        pytest.importorskip("torch")
+        if not threads._TEAM.openmp_address():
+            pytest.skip("no OpenMP that others may use")
+    return request.param
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
+def test_every_item_once(team, count, workers):
+    seen, by, parts = np.zeros(count), np.full(count, -1), np.full(count, -1)
+    for _ in range(20):
+        run_kernel(count_items, count, workers, seen, by, parts, 1.0)
+    np.testing.assert_array_equal(seen, 20)
+    if count:
+        assert set(parts) == set(range(num_parts(count, workers)))  # the same whoever does them
+        np.testing.assert_array_equal(parts, np.sort(parts))
+        assert 0 <= by.min() <= by.max() < min(workers, count)
+
+
+def test_alone():
+    seen, by, parts = np.zeros(5), np.zeros(5), np.zeros(5)
+    count_items(ALONE, 1, 4, seen, by, parts, 1.0)
+    count_items((0, 1, 1, 7, 3), 4, 5, seen, by, parts, 1.0)
+    np.testing.assert_array_equal(seen, [0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(by, [0, 0, 0, 0, 7])
+    np.testing.assert_array_equal(parts, [0, 0, 0, 0, 3])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("bad", [0, 3, 9])
+def test_errors(team, workers, bad):
+    """They are raised where the kernel was called, and the other parts are done."""
+    done, parts = np.zeros(10, np.bool_), num_parts(10, workers)
+    with pytest.raises(RuntimeError, match="a part of a loop has failed"):
+        run_kernel(fail_at, 10, workers, bad, done)
+    edges = threads.split(10, parts)
+    for start, stop in edges:
+        if not start <= bad < stop:
+            assert done[start:stop].all() or team == "python"
