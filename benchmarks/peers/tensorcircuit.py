@@ -10,6 +10,7 @@ import tensorcircuit as tc
 from jax import numpy as jnp
 
 from benchmarks.peers.ansatz import cnots
+from benchmarks.peers.hybrid_jax import classifier
 
 tc.set_backend("jax")
 
@@ -45,27 +46,12 @@ def height(probabilities: jax.Array, *wires: int) -> jax.Array:
 def w1(problem: dict[str, np.ndarray], precision: str) -> dict[str, Callable[[], list]]:
     """The hybrid classifier: a training step up to the gradients, and its outputs."""
     real = _set(precision)
-    features, labels = jnp.asarray(problem["features"], real), jnp.asarray(problem["labels"])
-    parameters = [jnp.asarray(problem[f"parameter {i}"], real) for i in range(5)]
 
     def circuit(inputs, weights):
         found = probabilities(weights, inputs)
         return jnp.stack([height(found, wire) for wire in range(found.ndim)])
 
-    def model(parameters, features):
-        into, into_bias, weights, out, out_bias = parameters
-        hidden = jax.vmap(circuit, in_axes=(0, None))(features @ into.T + into_bias, weights)
-        return hidden @ out.T + out_bias
-
-    def loss(parameters, features, labels):
-        chosen = jnp.take_along_axis(jax.nn.log_softmax(model(parameters, features)), labels[:, None], 1)
-        return -jnp.mean(chosen)
-
-    step, forward = jax.jit(jax.value_and_grad(loss)), jax.jit(model)
-    return {
-        "step": lambda: jax.block_until_ready(step(parameters, features, labels))[1],
-        "forward": lambda: [jax.block_until_ready(forward(parameters, features))],
-    }
+    return classifier(jax.vmap(circuit, in_axes=(0, None)), problem, real)
 
 
 def w2(problem: dict[str, np.ndarray], precision: str) -> dict[str, Callable[[], list]]:

@@ -12,7 +12,7 @@ operation that is applied, and the one before which it ends.
 from __future__ import annotations
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
-from qhybrid_devices.statevector.in_parts import in_parts
+from qhybrid_devices.statevector.in_parts import WORKER, in_parts
 from qhybrid_devices.statevector.kernels import flat
 from qhybrid_devices.statevector.lane_kernels import is_met, lane_controls, walk_of
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat
@@ -81,15 +81,11 @@ def grow_tangents(team, first, last, kept, out, table, ops, bits, ms, ml, dms, d
         buffers: the registers that each thread works in
         others: as for ``forward``
     """
-    tables = borrowed(table), borrowed(ops), borrowed(bits)
-    numbers = borrowed(ms), borrowed(ml), borrowed(dms), borrowed(dml), borrowed(buffers)
-    in_parts(team, first, last, grow_some, (borrowed(kept), borrowed(out), *tables, *numbers))
-
-
-@row_kernel
-def grow_some(worker, part, first, last, kept, out, table, ops, bits, ms, ml, dms, dml, buffers):
-    """:func:`grow_tangents` on one thread."""
-    chunks, n, lanes, buffer = out.shape[1], out.shape[3], out.shape[4], buffers[worker]
+    if in_parts(team, first, last):
+        return
+    kept, out, ops, ms, ml = borrowed(kept), borrowed(out), borrowed(ops), borrowed(ms), borrowed(ml)
+    dms, dml, table, buffer = borrowed(dms), borrowed(dml), borrowed(table), borrowed(buffers)[team[WORKER]]
+    chunks, n, lanes = out.shape[1], out.shape[3], out.shape[4]
     for item in range(first, last):
         row, c = table[item // chunks], item % chunks
         d, begin = row[ANGLE], row[FIRST]
@@ -137,17 +133,11 @@ def sweep_keep_states(psi, kept, places, c0, c1, order, ops, bits, rows, lanes, 
 @kernel
 def sweep_grow_tangents(team, first, last, kept, out, table, ops, bits, rows, lanes, signs, ms, ml, dms, dml, buffers):
     """:func:`grow_tangents` where a state is one tile; others as for ``sweep_forward``."""
-    tables = borrowed(table), borrowed(ops), borrowed(bits), borrowed(rows), borrowed(lanes), borrowed(signs)
-    numbers = borrowed(ms), borrowed(ml), borrowed(dms), borrowed(dml), borrowed(buffers)
-    in_parts(team, first, last, sweep_grow_some, (borrowed(kept), borrowed(out), *tables, *numbers))
-
-
-@row_kernel
-def sweep_grow_some(
-    worker, part, first, last, kept, out, table, ops, bits, rows, lanes, signs, ms, ml, dms, dml, buffers
-):
-    """:func:`sweep_grow_tangents` on one thread."""
-    chunks, n, buffer = out.shape[1], rows.shape[0], buffers[worker]
+    if in_parts(team, first, last):
+        return
+    kept, out, ops, ms, ml = borrowed(kept), borrowed(out), borrowed(ops), borrowed(ms), borrowed(ml)
+    dms, dml, table, buffer = borrowed(dms), borrowed(dml), borrowed(table), borrowed(buffers)[team[WORKER]]
+    chunks, n = out.shape[1], rows.shape[0]
     for item in range(first, last):
         row, c = table[item // chunks], item % chunks
         d, begin = row[ANGLE], row[FIRST]

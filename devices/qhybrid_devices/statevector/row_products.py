@@ -27,12 +27,9 @@ def row_products(team, first, last, bras, kets, later, out):
         later: whether only ``b >= a`` are wanted; some of the others are written too
         out: double precision ``(parts, n, m)``
     """
-    in_parts(team, first, last, products_of_parts, (borrowed(bras), borrowed(kets), later, borrowed(out)))
-
-
-@row_kernel
-def products_of_parts(worker, part, first, last, bras, kets, later, out):
-    """:func:`row_products` on one thread."""
+    if in_parts(team, first, last):
+        return
+    bras, kets, out = borrowed(bras), borrowed(kets), borrowed(out)
     n, m, size = bras.shape[0], kets.shape[0], bras.shape[1]
     f, g, block, unit = flat(bras), flat(kets), np.empty((4, 4), out.dtype), 64 // bras.itemsize
     for p in range(first, last):

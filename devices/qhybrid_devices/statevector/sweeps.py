@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from qhybrid_devices.statevector import kernels, lane_kernels
 from qhybrid_devices.statevector._jit import kernel, row_kernel
-from qhybrid_devices.statevector.in_parts import in_parts
+from qhybrid_devices.statevector.in_parts import PART, WORKER, in_parts
 from qhybrid_devices.statevector.kernels import bits_of, flat, parity, spread
 from qhybrid_devices.statevector.product import product_cotangents, product_state
 from qhybrid_devices.statevector.simd import borrowed, load, save
@@ -74,18 +74,13 @@ def forward(team, first, last, psi, ops, product, order, bits, ms, ml, undo, buf
         undo: whether to apply the inverses
         buffers: scratch registers, a row for each thread
     """
-    tables = borrowed(ops), borrowed(product), borrowed(order), borrowed(bits)
-    arguments = (borrowed(psi), *tables, borrowed(ms), borrowed(ml), undo, borrowed(buffers))
-    in_parts(team, first, last, forward_chunks, arguments)
-
-
-@row_kernel
-def forward_chunks(worker, part, c0, c1, psi, ops, product, order, bits, ms, ml, undo, buffers):
-    """:func:`forward` on one thread."""
-    buffer = buffers[worker]
+    if in_parts(team, first, last):
+        return
+    psi, ops, ms, ml = borrowed(psi), borrowed(ops), borrowed(ms), borrowed(ml)
+    buffer = borrowed(buffers)[team[WORKER]]
     if product.shape[0] > 0:
-        product_state(psi, c0, c1, ops, product, ms, ml)
-    for c in range(c0, c1):
+        product_state(psi, first, last, ops, product, ms, ml)
+    for c in range(first, last):
         own, fr, fi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
         for i in order:
             shared = ops[i, FORM] != LANES
@@ -105,23 +100,19 @@ def backward(team, first, last, psi, lam, ops, product, order, want, bits, ms, m
         gl: cotangents of each sample's operations ``(C, K, L)``
         others: as for :func:`forward`
     """
-    tables = borrowed(ops), borrowed(product), borrowed(order), borrowed(want), borrowed(bits)
-    numbers = borrowed(ms), borrowed(ml), borrowed(gs), borrowed(gl), borrowed(buffers)
-    in_parts(team, first, last, backward_chunks, (borrowed(psi), borrowed(lam), *tables, *numbers))
-
-
-@row_kernel
-def backward_chunks(worker, part, c0, c1, psi, lam, ops, product, order, want, bits, ms, ml, totals, gl, buffers):
-    """:func:`backward` on one thread."""
-    n, lanes, gs, buffer = psi.shape[2], psi.shape[3], totals[part], buffers[worker]
-    for c in range(c0, c1):
+    if in_parts(team, first, last):
+        return
+    psi, lam, ops, ms, ml = borrowed(psi), borrowed(lam), borrowed(ops), borrowed(ms), borrowed(ml)
+    totals, gl, buffer = borrowed(gs)[team[PART]], borrowed(gl), borrowed(buffers)[team[WORKER]]
+    n, lanes = psi.shape[2], psi.shape[3]
+    for c in range(first, last):
         own, out = flat(ml[c]), flat(gl[c])
         fr, fi, gr, gi = flat(psi[c, 0]), flat(psi[c, 1]), flat(lam[c, 0]), flat(lam[c, 1])
         for i in order:
             shared = ops[i, FORM] != LANES
-            reverse_one(ops[i], bits, fr, fi, gr, gi, n, lanes, want[i], shared, ms, own, gs, out, buffer)
+            reverse_one(ops[i], bits, fr, fi, gr, gi, n, lanes, want[i], shared, ms, own, totals, out, buffer)
     if product.shape[0] > 0:
-        product_cotangents(psi, lam, c0, c1, ops, product, want, ms, ml, gs, gl)
+        product_cotangents(psi, lam, first, last, ops, product, want, ms, ml, totals, gl)
 
 
 # ------------------------------------------------------------------ lanes are amplitudes
@@ -212,22 +203,14 @@ def sweep_forward(
         scratch: ``(threads, 4, R)``, not used if ``whole``; lanes beyond ``len(lanes)`` are zero
         buffers: scratch registers, a row for each thread
     """
-    tables = borrowed(ops), borrowed(order), borrowed(bits)
-    places = borrowed(rows), borrowed(lanes), borrowed(tiles), borrowed(signs)
-    numbers = borrowed(ms), borrowed(ml), undo, whole, borrowed(scratch), borrowed(buffers)
-    in_parts(team, first, last, sweep_forward_items, (borrowed(psi), *tables, *places, *numbers))
-
-
-@row_kernel
-def sweep_forward_items(
-    worker, part, i0, i1, psi, ops, order, bits, rows, lanes, tiles, signs, ms, ml, undo, whole, planes, buffers
-):
-    """:func:`sweep_forward` on one thread."""
-    scratch, buffer = planes[worker], buffers[worker]
-    for item in range(i0, i1):
+    if in_parts(team, first, last):
+        return
+    psi, ops, ms, ml = borrowed(psi), borrowed(ops), borrowed(ms), borrowed(ml)
+    planes, buffer = borrowed(scratch)[team[WORKER]], borrowed(buffers)[team[WORKER]]
+    for item in range(first, last):
         c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
         own, pr, pi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
-        fr, fi = (pr, pi) if whole else (scratch[0], scratch[1])
+        fr, fi = (pr, pi) if whole else (planes[0], planes[1])
         if not whole:
             gather(pr, tile, rows, lanes, fr)
             gather(pi, tile, rows, lanes, fi)
@@ -254,24 +237,16 @@ def sweep_backward(
         gc: cotangents of each sample's operations, what each part adds: ``(parts, C, K)``
         others: as for :func:`sweep_forward`
     """
-    tables = borrowed(ops), borrowed(order), borrowed(want), borrowed(bits)
-    places = borrowed(rows), borrowed(lanes), borrowed(tiles), borrowed(signs)
-    numbers = borrowed(ms), borrowed(ml), borrowed(gs), borrowed(gc), whole, borrowed(scratch), borrowed(buffers)
-    in_parts(team, first, last, sweep_backward_items, (borrowed(psi), borrowed(lam), *tables, *places, *numbers))
-
-
-@row_kernel
-def sweep_backward_items(
-    worker, part, i0, i1, psi, lam, ops, order, want, bits, rows, lanes, tiles, signs, ms, ml, shared_totals, totals_of,
-    whole, planes, buffers,
-):  # fmt: skip
-    """:func:`sweep_backward` on one thread."""
-    gs, gc, scratch, buffer = shared_totals[part], totals_of[part], planes[worker], buffers[worker]
-    for item in range(i0, i1):
+    if in_parts(team, first, last):
+        return
+    psi, lam, ops, ms, ml = borrowed(psi), borrowed(lam), borrowed(ops), borrowed(ms), borrowed(ml)
+    all_shared, all_own = borrowed(gs)[team[PART]], borrowed(gc)[team[PART]]
+    planes, buffer = borrowed(scratch)[team[WORKER]], borrowed(buffers)[team[WORKER]]
+    for item in range(first, last):
         c, tile = item // tiles.shape[0], tiles[item % tiles.shape[0]]
         own = flat(ml[c])
         pr, pi, qr, qi = flat(psi[c, 0]), flat(psi[c, 1]), flat(lam[c, 0]), flat(lam[c, 1])
-        fr, fi, gr, gi = (pr, pi, qr, qi) if whole else (scratch[0], scratch[1], scratch[2], scratch[3])
+        fr, fi, gr, gi = (pr, pi, qr, qi) if whole else (planes[0], planes[1], planes[2], planes[3])
         if not whole:
             gather(pr, tile, rows, lanes, fr)
             gather(pi, tile, rows, lanes, fi)
@@ -279,7 +254,7 @@ def sweep_backward_items(
             gather(qi, tile, rows, lanes, gi)
         for i in order:
             mine = ops[i, FORM] == LANES
-            m, totals = (own, gc[c]) if mine else (ms, gs)
+            m, totals = (own, all_own[c]) if mine else (ms, all_shared)
             unsweep_one(
                 ops[i], bits, fr, fi, gr, gi, rows.shape[0], rows, lanes, tile, signs, want[i], m, totals, buffer
             )
