@@ -224,7 +224,9 @@ class StateVectorExecutable(Executable):
             found = curvature(p, angles, own)
             total.shared[angles] += found.gradients([a[None] for a in own])[0]
             tangents, changes = found.along(moves)
-            d_total.shared[:, angles] += changes + found.gradients(d_own)
+            d_total.shared[:, angles] += changes
+            if any(d.any() for d in d_own):
+                d_total.shared[:, angles] += found.gradients(d_own)
             for target, own_tangents in zip(out, tangents, strict=True):
                 target[:, p.samples] = own_tangents
         return out, total, d_total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Curvature:
         """Vector-Jacobian products: cotangents are ``(n, B, ...)`` each, the products ``(n, k)``."""
         given = zip(cotangents, self.jacobian, strict=True)
         pairs = ((c.astype(complex) if np.iscomplexobj(j) else c, j) for c, j in given)
-        return np.sum([products(_real_rows(c), _real_rows(j)) for c, j in pairs], 0)
+        return functools.reduce(np.add, [products(_real_rows(c), _real_rows(j)) for c, j in pairs])
 
     def along(self, moves: NDArray) -> tuple[list[NDArray], NDArray]:
         """Tangents of the results ``(n, B, ...)`` and of the gradient ``(n, k)`` along directions ``(n, k)``."""
