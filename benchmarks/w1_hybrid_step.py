@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ PENNYLANE_GOALS = {(4, 2, 32): 20.0, (8, 3, 32): 25.0, (10, 4, 64): 25.0}
 TENSORCIRCUIT_GOALS = {(4, 2, 32): 1.0, (8, 3, 32): 3.0}
 WHAT = ("step", "forward")
 REFERENCE = "default.qubit, backprop"
-IN_JAX = "qhybrid, JAX jit"
+IN_JAX = "qhybrid, JAX jit, complex128"
 
 Calls = Mapping[str, Callable[[], Sequence[Any]]]
 
@@ -147,23 +146,6 @@ def build_tasks(qubits: int, layers: int, batch: int, chosen: Mapping[str, Conte
     return tasks
 
 
-def calls_in_jax(qubits: int, problem: Mapping[str, np.ndarray]) -> Calls:
-    """The same model in JAX, as TensorCircuit has it."""
-    import jax
-
-    from benchmarks.peers.hybrid_jax import classifier
-
-    jax.config.update("jax_enable_x64", True)
-
-    @qhybrid.qnode(qhybrid.device("qhybrid.statevector", wires=qubits), interface="jax")
-    def circuit(inputs, weights):
-        qhybrid.AngleEmbedding(inputs, wires=range(qubits))
-        qhybrid.StronglyEntanglingLayers(weights, wires=range(qubits))
-        return [qhybrid.expval(qhybrid.PauliZ(i)) for i in range(qubits)]
-
-    return classifier(lambda inputs, weights: jax.numpy.stack(circuit(inputs, weights), -1), problem, "float64")
-
-
 def build_calls(size: tuple[int, int, int], remotes: Mapping[str, peers.Remote]) -> dict[str, Calls]:
     """What of each contender is compared and timed, by its name."""
     tasks = build_tasks(*size)
@@ -171,16 +153,14 @@ def build_calls(size: tuple[int, int, int], remotes: Mapping[str, peers.Remote])
     problem = {f"parameter {i}": p.detach().numpy() for i, p in enumerate(reference.model.parameters())}
     problem |= {"features": reference.features.numpy(), "labels": reference.labels.numpy()}
     fitting = {name: remote for name, remote in remotes.items() if size[0] <= remote.peer.most_qubits}
-    own = {name: task.calls() for name, task in tasks.items()}
-    if find_spec("jax"):
-        own[IN_JAX] = calls_in_jax(size[0], problem)
-    return own | {name: remote.build(problem) for name, remote in fitting.items()}
+    return {name: task.calls() for name, task in tasks.items()} | {
+        name: remote.build(problem) for name, remote in fitting.items()
+    }
 
 
 def precisions(remotes: Mapping[str, peers.Remote]) -> dict[str, str]:
     """Single or double, by the names of all contenders."""
     own = {name: contender.precision for name, contender in contenders().items()}
-    own |= {IN_JAX: "double"} if find_spec("jax") else {}
     return own | {name: remote.precision for name, remote in remotes.items()}
 
 
@@ -242,7 +222,6 @@ def run(quick: bool) -> Report:
         "Those in single precision are compared to 1e-5; Lightning's results reach torch in float32.",
         "Forward: without a graph (torch.no_grad in PyTorch).",
         *absences(),
-        *([] if find_spec("jax") else ["qhybrid in JAX was not run: JAX is not installed here."]),
         *peers.absences("w1"),
         *(line for r in results for line in _verdicts(r, quick)),
     ]

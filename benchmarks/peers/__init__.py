@@ -3,7 +3,8 @@
 Their packages exclude each other (JAX, TensorFlow and PyTorch of other versions), so a peer has a virtual environment,
 made by ``python -m benchmarks.peers``, and is measured in a child process, :mod:`benchmarks.peers.worker`. A child is
 asked in lines of JSON, times its calls itself and sleeps between its turns. What a peer runs is in the module of its
-name, which imports that peer and nothing of this project but :mod:`benchmarks.peers.ansatz`.
+name, which imports that peer and nothing of this project but what is shared in this folder. qhybrid in JAX is among
+them: JAX and PyTorch in one process are in each other's way.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ PEERS = {
         {"hessian": (DOUBLE,)},
         most_qubits=10,
     ),
+    "qhybrid_jax": Peer("qhybrid, JAX jit", ("--editable", f"{ROOT}[jax]"), {"w1": (DOUBLE,)}),
     "tfq": Peer("TensorFlow Quantum, adjoint", ("tensorflow-quantum==0.7.6",), {"w1": (SINGLE,)}),
 }
 
