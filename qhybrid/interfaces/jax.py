@@ -24,26 +24,35 @@ from jax.interpreters import ad, batching, mlir
 from qhybrid.execution import Function
 from qhybrid.interfaces import jax_ffi
 
+Axes = tuple[tuple[int, tuple[bool, ...]], ...]
+
 
 class _Residual:
     """What the last evaluation of a function left for its pullback, which takes it at the very same inputs.
 
     Args:
         is_wanted: whether there is a pullback; in compiled programs that is known when all of it is recorded
+        num_axes: over how many axes the function was mapped before it was differentiated
     """
 
-    def __init__(self, is_wanted: bool) -> None:
-        self.is_wanted = is_wanted
-        self._left: tuple[Any, Any] = None, None
+    def __init__(self, is_wanted: bool, num_axes: int) -> None:
+        self.is_wanted, self._num_axes = is_wanted, num_axes
+        self._left: tuple[Any, Axes, Any] = None, (), None
 
-    def leave(self, inputs: Sequence[np.ndarray], residual: Any) -> None:
-        """Keep the residual of an evaluation in place of that of the one before."""
-        self._left = _contents(inputs), residual
+    def leave(self, inputs: Sequence[np.ndarray], axes: Axes, residual: Any) -> None:
+        """Keep the residual of an evaluation, mapped over ``axes``, in place of that of the one before."""
+        self._left = _contents(inputs), axes[: len(axes) - self._num_axes], residual
 
-    def take(self, inputs: Sequence[np.ndarray]) -> Any | None:
-        """The residual of an evaluation at these inputs, if it is still there; it is not kept any longer."""
-        (known, residual), self._left = self._left, (None, None)
-        return residual if known is not None and known == _contents(inputs) else None
+    def take(self, inputs: Sequence[np.ndarray], axes: Axes) -> Any | None:
+        """The residual of an evaluation at these inputs, if it is still there; it is not kept any longer.
+
+        Args:
+            inputs: of the function
+            axes: over which its pullback is mapped
+        """
+        (known, left, residual), self._left = self._left, (None, (), None)
+        same = left == tuple((size, mapped[: len(inputs)]) for size, mapped in axes)
+        return residual if same and known is not None and known == _contents(inputs) else None
 
 
 def _contents(arrays: Sequence[np.ndarray]) -> list[tuple[tuple[int, ...], bytes]]:
@@ -62,7 +71,7 @@ class _Node:
     """
 
     function: Function
-    axes: tuple[tuple[int, tuple[bool, ...]], ...] = ()
+    axes: Axes = ()
     residual: _Residual | None = None
     wanted: tuple[bool, ...] | None = None
 
@@ -87,9 +96,9 @@ class _Node:
             return self.mapped(*arrays)
         if self.wanted is None:
             outputs, residual = self.mapped.forward(*arrays)
-            self.residual.leave(arrays, residual)
+            self.residual.leave(arrays, self.axes, residual)
             return outputs
-        residual = self.residual.take(arrays[: len(self.wanted)])
+        residual = self.residual.take(arrays[: len(self.wanted)], self.axes)
         if residual is None:
             return self.mapped(*arrays)
         pull = None if self.axes else self.function.pullback_at(self.wanted, residual)
@@ -182,7 +191,7 @@ def _evaluate_batch(inputs: Sequence[Any], dims: Sequence[Any], *, node: _Node) 
 
 
 def _evaluate_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, node: _Node) -> tuple[list[Any], list[Any]]:
-    node = replace(node, residual=_Residual(is_wanted=not is_compiling(*primals)))
+    node = replace(node, residual=_Residual(not is_compiling(*primals), len(node.axes)))
     outputs = _evaluate.bind(*primals, node=node)
     needs = tuple(not isinstance(t, ad.Zero) for t in tangents)
     moving = iter(_push.bind(*primals, *(t for t, n in zip(tangents, needs, strict=True) if n), node=node, needs=needs))

@@ -88,13 +88,16 @@ class _Calls:
         Raises:
             RuntimeError: there is none in this process
         """
-        found = self._live.get(number) or self._retired.get(number)
-        if found is None:
-            raise RuntimeError(
-                "a compiled program calls a quantum circuit of another process, or one that is gone; "
-                "compile the program where the circuit is"
-            )
-        return found
+        found = self._live.get(number)
+        if found is not None:
+            return found
+        if number in self._retired:
+            self._retired.move_to_end(number)
+            return self._retired[number]
+        raise RuntimeError(
+            "a compiled program calls a quantum circuit of another process, or one that is gone; "
+            "compile the program where the circuit is"
+        )
 
 
 _CALLS = _Calls()

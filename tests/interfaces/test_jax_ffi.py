@@ -100,6 +100,7 @@ def test_calls_live_as_long_as_their_programs():
     before = set(calls._live)
     call = compiled(lambda x: (kept, x)[1:], jax.ShapeDtypeStruct((), float))
     assert call(2.0)[0] == 2
+    gc.collect()
     (number,) = set(calls._live) - before
     assert calls.find(number).function(1) == (1,)
     del call
@@ -157,6 +158,18 @@ def test_a_residual_is_used_at_its_own_inputs_only():
     jax.grad(value)(y)
     for _ in range(2):
         np.testing.assert_allclose(pull(1.0)[0], [slope(x)], atol=1e-8)
+
+
+def test_a_residual_is_not_used_where_only_cotangents_are_mapped():
+    f = function(ANGLES["state and more"], Adjoint(), compile_fast)
+    inputs = [jnp.asarray(x) for x in random_inputs(ANGLES["state and more"])]
+    jacobian = jax.jit(jax.jacrev(lambda x: interfaces.apply("jax", f, (x, *inputs[1:]))[0]))
+    taken, take = [], jax_host._Residual.take
+    with mock.patch.object(jax_host._Residual, "take", lambda *args: taken.append(take(*args)) or taken[-1]):
+        rows = jacobian(inputs[0])
+    assert taken == [None]
+    forward = jax.jacfwd(lambda x: interfaces.apply("jax", f, (x, *inputs[1:]))[0])(inputs[0])
+    np.testing.assert_allclose(rows, forward, atol=1e-12)
 
 
 def test_nothing_is_left_where_no_derivative_is_compiled():
