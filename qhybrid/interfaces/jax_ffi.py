@@ -32,8 +32,8 @@ _API_VERSION = 0, 1
 _METADATA = 1  # XLA_FFI_Extension_Metadata
 _INTERNAL = 13  # XLA_FFI_Error_Code_INTERNAL
 
-
-Function = Callable[..., Sequence[NDArray]]
+#: Called with NumPy arrays, which it may keep; gives one array for each output.
+Callback = Callable[..., Sequence[NDArray]]
 
 
 class _Form(NamedTuple):
@@ -57,7 +57,7 @@ class _Form(NamedTuple):
 class _Call(NamedTuple):
     """A function, and what it is given and gives in one program."""
 
-    function: Function
+    function: Callback
     inputs: list[_Form]
     outputs: list[_Form]
 
@@ -107,7 +107,7 @@ class _Program:
     """Lives as long as a compiled program."""
 
 
-def lowering(function_of: Callable[..., Function]) -> Callable[..., Any]:
+def lowering(function_of: Callable[..., Callback]) -> Callable[..., Any]:
     """The lowering rule of a primitive for CPUs: a call of a Python function.
 
     Args:

@@ -40,6 +40,8 @@ from qhybrid_devices.statevector.threads import ALONE, PARTS_PER_WORKER, Part, p
 ANGLES_OF_DIRECTION = 4
 #: How much less work is worth other threads here than in a circuit, since items are many and nobody waits for another.
 SPREAD = 8
+#: Sets of angles of a program of which it is remembered how their tangents go.
+MOST_SCHEDULES = 64
 
 
 @dataclass(frozen=True)
@@ -255,10 +257,12 @@ class _Tangents:
     @classmethod
     def of(cls, p: Pass, angles: NDArray) -> _Tangents:
         """With nothing kept yet."""
-        plan, key = p.compiled.anywhere, angles.tobytes()
-        schedule = p.compiled.schedules.get(key)
+        plan, key, known = p.compiled.anywhere, angles.tobytes(), p.compiled.schedules
+        schedule = known.get(key)
         if schedule is None:
-            schedule = p.compiled.schedules[key] = _Schedule.of(p.compiled, angles)
+            if len(known) >= MOST_SCHEDULES:
+                known.clear()
+            schedule = known[key] = _Schedule.of(p.compiled, angles)
         dcoef = coefficient_tangents(plan, p.layout, p.values, p.directions, schedule.moving)
         kept = register_array((2, schedule.num_places, *p.layout.shape), p.layout.dtype)
         return cls(plan, p.layout, coefficients(plan, p.layout, p.values), dcoef, schedule, kept)

@@ -20,6 +20,7 @@ from qhybrid.program import (
     Variance,
 )
 from qhybrid_devices.statevector import executable as module
+from qhybrid_devices.statevector import hessians
 from qhybrid_devices.statevector.angle_tangents import STATE
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.hessians import ANGLES_OF_DIRECTION, GateAngles, products
@@ -223,6 +224,27 @@ def test_angles_in_the_order_of_their_gates(rng, build):
     found = GateAngles.of(builder.program((Expectation(XYZ),)))
     assert found.ordered.tolist() == [third.index, second.index]
     assert found.others == {first.index, time.index}
+
+
+def test_all_tangents_of_lambda_end_in_the_middle(rng, build, options, used, monkeypatch):
+    """Where so much comes after the last angle that it pays for all; and few sets of angles are remembered."""
+    builder = build(rng, 4, None)
+    builder.mix()
+    for wire in range(4):
+        builder.gates.append(Gate("pauli", (wire,), builder.operator("pauli", 1, False)))
+    for _ in range(6):
+        builder.mix()
+    program, slots = builder.program((Expectation(XYZ),)), builder.values()
+    executable = StateVectorExecutable(program, options=options)
+    monkeypatch.setattr(hessians, "MOST_SCHEDULES", 2)
+    for still in ((), (0,), (1,), (2,)):
+        count = 4 - len(still)
+        needs = Needs(batched=False, constant=frozenset(map(Angle, still)))
+        assert_same(executable, slots, directions_of(rng, slots, count, still), needs, monkeypatch, 1e-12)
+        assert used[-2:] == [count, count]
+        (compiled,) = [c for c in executable._compiled.values() if c.schedules]
+        assert len(compiled.schedules) <= 2
+        assert [*compiled.schedules.values()][-1].early == count
 
 
 @pytest.mark.parametrize("layers", [1, 2, 5])
