@@ -191,8 +191,11 @@ def _evaluate_batch(inputs: Sequence[Any], dims: Sequence[Any], *, node: _Node) 
 
 
 def _evaluate_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, node: _Node) -> tuple[list[Any], list[Any]]:
-    node = replace(node, residual=_Residual(not is_compiling(*primals), len(node.axes)))
+    if node.wanted is None:
+        node = replace(node, residual=_Residual(not is_compiling(*primals), len(node.axes)))
     outputs = _evaluate.bind(*primals, node=node)
+    if node.wanted is not None:
+        node = replace(node, residual=None)  # that of the function, none of the pullback's own
     needs = tuple(not isinstance(t, ad.Zero) for t in tangents)
     moving = iter(_push.bind(*primals, *(t for t, n in zip(tangents, needs, strict=True) if n), node=node, needs=needs))
     return outputs, [

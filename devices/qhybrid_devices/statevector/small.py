@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qhybrid.execution import Direct, Needs
 from qhybrid_devices.externals import Values
 from qhybrid_devices.statevector.compiled import Compiled, Request
-from qhybrid_devices.statevector.engine import Layout, MatrixCotangents, chain_rule, coefficients, lane_signs
+from qhybrid_devices.statevector.engine import Layout, MatrixCotangents, chain_rule, coefficients, tables_of
 from qhybrid_devices.statevector.final import Final, Residual
 from qhybrid_devices.statevector.measure import amplitude_moments, apply_words, apply_words_to_amplitudes, moments
 from qhybrid_devices.statevector.preparation import initial_state
@@ -129,8 +129,7 @@ class SmallRun(Direct):
 
     @cached_property
     def _geometry(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        tiling = self.compiled.plan.sweeps[0].tiling
-        return tiling.rows, tiling.lanes, tiling.tiles, lane_signs(self.layout.dtype)
+        return tables_of(self.compiled.plan.sweeps[0].tiling, self.layout.dtype)
 
     @cached_property
     def _no_tiles(self) -> NDArray:

@@ -104,7 +104,7 @@ def test_strongly_entangling_layers(rng, build):
         for w in range(4):
             add(builder, f"CNOT {w} {(w + distance) % 4}")
     first, last = np.array(layers)
-    # The word becomes IIZZ and then IZZI on its way to the front.
+    # Before the second layer's CNOTs the word is IIZZ.
     assert idle_angles(builder.program((mean("ZZII"),))) == {*first[:, 0], *last[:, 2], *last[:2].ravel()}
 
 
