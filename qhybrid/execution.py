@@ -62,6 +62,19 @@ def result_shape(program: Program, index: int, shots: int | None) -> tuple[int, 
             return (shots, len(wires))
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which parts of a :class:`SecondOrder` are wanted."""
+
+    results: bool = True
+    cotangents: bool = True
+    tangents: bool = True
+
+
+#: What is wanted where nobody says.
+EVERYTHING = Wanted()
+
+
 class SecondOrder(NamedTuple):
     """Derivatives of a circuit along ``k`` directions, given cotangents of its results.
 
@@ -183,6 +196,7 @@ class Executable(ABC):
         tangents: Slots,
         cotangent_tangents: tuple[NDArray, ...] | None,
         needs: Needs,
+        wanted: Wanted = EVERYTHING,
     ) -> SecondOrder:
         """Derivatives along ``k`` directions of the results and of :meth:`vjp`: forward over reverse.
 
@@ -192,6 +206,7 @@ class Executable(ABC):
             tangents: directions of the slots, as for :meth:`jvp`
             cotangent_tangents: directions of the cotangents, each with the axis of directions in front; ``None``: zero
             needs: which cotangents are wanted, and tangents of cotangents
+            wanted: which of the three parts are wanted at all; the others may be empty
         """
         raise NotImplementedError(f"{type(self).__name__} has no native second derivative")
 

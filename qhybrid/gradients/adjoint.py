@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from qhybrid.execution import Circuit, Needs, SecondOrder
-from qhybrid.gradients.base import GradientMethod, Wanted
+from qhybrid.execution import Circuit, Needs, SecondOrder, Wanted
+from qhybrid.gradients.base import GradientMethod
 from qhybrid.program import Slots
 
 
@@ -59,5 +59,5 @@ class Adjoint(GradientMethod):
     ) -> SecondOrder:
         """The executable's own, or exact shift rules on top of its vjp where it has none."""
         if circuit.executable.has_jvp:
-            return circuit.executable.second_order(slots, cotangents, tangents, cotangent_tangents, needs)
+            return circuit.executable.second_order(slots, cotangents, tangents, cotangent_tangents, needs, wanted)
         return super().second_order(circuit, slots, cotangents, tangents, cotangent_tangents, needs, wanted)

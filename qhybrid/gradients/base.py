@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Needs, SecondOrder
+from qhybrid.execution import Circuit, Needs, SecondOrder, Wanted
 from qhybrid.gradients.lanes import Shifts, Untied, batch_of, contract, per_lane, untie
 from qhybrid.gradients.shift_rules import ShiftRule
 from qhybrid.program import ArrayRef, Diagonal, Matrix, Program, Slots
@@ -111,15 +111,6 @@ class GradientMethod(ABC):
     def forward(self, circuit: Circuit, slots: Slots) -> tuple[tuple[NDArray, ...], Any]:
         """Results, and a residual for :meth:`vjp` at the same slots."""
         return circuit.run(slots), None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which parts of a :class:`~qhybrid.execution.SecondOrder` are wanted."""
-
-    results: bool = True
-    cotangents: bool = True
-    tangents: bool = True
 
 
 NOTHING = Slots(None)

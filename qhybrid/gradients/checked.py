@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Needs, SecondOrder
+from qhybrid.execution import Circuit, Needs, SecondOrder, Wanted
 from qhybrid.gradients import arguments
-from qhybrid.gradients.base import ALL, GradientMethod, Wanted, count_directions, direction
+from qhybrid.gradients.base import ALL, GradientMethod, count_directions, direction
 from qhybrid.gradients.curves import Curve, random_curve, straight_curve
 from qhybrid.gradients.finite_difference import FiniteDiff
 from qhybrid.gradients.parameter_shift import ParameterShift

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.execution import Circuit, Needs
-from qhybrid.gradients.base import GradientMethod, Wanted
+from qhybrid.execution import Circuit, Needs, Wanted
+from qhybrid.gradients.base import GradientMethod
 from qhybrid.program import Slots
 
 

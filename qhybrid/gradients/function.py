@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Direct, Function, Needs, SecondOrder
+from qhybrid.execution import Circuit, Direct, Function, Needs, SecondOrder, Wanted
 from qhybrid.gradients.adjoint import Adjoint
-from qhybrid.gradients.base import GradientMethod, Wanted
+from qhybrid.gradients.base import GradientMethod
 from qhybrid.gradients.curvature import tangent_tangents
 from qhybrid.gradients.lanes import all_batched, without_samples
 from qhybrid.gradients.ports import Kind, LaneMap, Port, entry, gather, port_shape

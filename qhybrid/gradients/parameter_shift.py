@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Needs, SecondOrder
+from qhybrid.execution import Circuit, Needs, SecondOrder, Wanted
 from qhybrid.gradients import arguments
-from qhybrid.gradients.base import ALL, NOTHING, GradientMethod, Wanted, refuse_array_direction, refuse_arrays
+from qhybrid.gradients.base import ALL, NOTHING, GradientMethod, refuse_array_direction, refuse_arrays
 from qhybrid.gradients.lanes import Shifts, Untied, batch_of, contract, per_lane, untie
 from qhybrid.gradients.shift_rules import Measured, ShiftRule, frequencies, shift_rule
 from qhybrid.program import Expectation, Program, Slots, Variance

@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit, Needs, SecondOrder
-from qhybrid.gradients.base import ALL, GradientMethod, Wanted
+from qhybrid.execution import Circuit, Needs, SecondOrder, Wanted
+from qhybrid.gradients.base import ALL, GradientMethod
 from qhybrid.program import Program, Slots
 
 

@@ -9,9 +9,9 @@ import torch
 
 import qhybrid
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit
+from qhybrid.execution import Circuit, Wanted
 from qhybrid.gradients import ParameterShift
-from qhybrid.gradients.base import Wanted, shifted_jvp, shifted_second_order
+from qhybrid.gradients.base import shifted_jvp, shifted_second_order
 from qhybrid.testing import check_gradients
 from qhybrid_devices.statevector.device import StateVectorDevice
 from qhybrid_devices.statevector.executable import StateVectorExecutable

@@ -5,8 +5,8 @@ of plain states and in the first-level cache if it fits. It begins where the fir
 with its own: there its own is undone and its derivative is applied instead.
 
 A table says what is done, one row a tangent: where it is written; which state it begins with, and the place of that
-among those kept; its angle, and the operation of that, -1 for a tangent that goes on from where it is; and the first
-operation that is applied, and the one before which it ends.
+among those kept; the operation that it is a derivative of, and along which of the directions, -1 for a tangent that
+goes on from where it is; and the first operation that is applied, and the one before which it ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qhybrid_devices.statevector.sweeps import apply_one, copy, sweep_one
 from qhybrid_devices.statevector.table import CMASK, CVAL, FORM, LANE_CMASK, LANES
 
 #: Columns of the table.
-ROW, STATE, PLACE, ANGLE, MOVER, FIRST, LAST = range(7)
+ROW, STATE, PLACE, DIRECTION, MOVER, FIRST, LAST = range(7)
 
 
 @row_kernel
@@ -88,7 +88,7 @@ def grow_tangents(team, first, last, kept, out, table, ops, bits, ms, ml, dms, d
     chunks, n, lanes = out.shape[1], out.shape[3], out.shape[4]
     for item in range(first, last):
         row, c = table[item // chunks], item % chunks
-        d, begin = row[ANGLE], row[FIRST]
+        d, begin = row[DIRECTION], row[FIRST]
         fr, fi = flat(out[row[ROW], c, 0]), flat(out[row[ROW], c, 1])
         if d >= 0:
             copy(flat(kept[row[STATE], row[PLACE], c]), flat(out[row[ROW], c]))
@@ -140,7 +140,7 @@ def sweep_grow_tangents(team, first, last, kept, out, table, ops, bits, rows, la
     chunks, n = out.shape[1], rows.shape[0]
     for item in range(first, last):
         row, c = table[item // chunks], item % chunks
-        d, begin = row[ANGLE], row[FIRST]
+        d, begin = row[DIRECTION], row[FIRST]
         fr, fi = flat(out[row[ROW], c, 0]), flat(out[row[ROW], c, 1])
         if d >= 0:
             copy(flat(kept[row[STATE], row[PLACE], c]), flat(out[row[ROW], c]))

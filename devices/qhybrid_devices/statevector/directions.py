@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numpy.typing import NDArray
 
-from qhybrid.execution import Needs
+from qhybrid.execution import Needs, Wanted
 from qhybrid_devices.externals import Directions, Values
 from qhybrid_devices.statevector.compiled import Compiled
 from qhybrid_devices.statevector.duals import DualState
@@ -93,6 +93,7 @@ def second_order(
     cotangents: Sequence[NDArray],
     cotangent_tangents: Sequence[NDArray],
     needs: Needs,
+    wanted: Wanted,
     into: Values,
     tangents: Directions,
 ) -> tuple[NDArray, ...]:
@@ -103,13 +104,16 @@ def second_order(
         cotangents: of the results, samples in front
         cotangent_tangents: directions of these, with the axis of directions in front
         needs: which cotangents are wanted
+        wanted: which of the three are wanted at all
         into: receives the cotangents of the slots
         tangents: receives the tangents of these
     """
     plan, request = p.compiled.plan, p.compiled.request(needs)
     start = _start(p)
     psi, births = _forward(p, start)
-    results = result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, psi)
+    results: tuple[NDArray, ...] = ()
+    if wanted.results:
+        results = result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, psi)
     lam, d_lam = seed_tangents(
         p.compiled.measurements, p.layout, p.values, p.directions, psi, cotangents, cotangent_tangents,
         into, tangents, request.observables,
@@ -120,7 +124,8 @@ def second_order(
         plan, p.layout, *psi, lam, d_lam, start.coef, start.tangents, start.moving, request.want, request.stop,
         births,
     )  # fmt: skip
-    chain_rule(plan, p.layout, p.values, start.coef, g, request.want, into)
+    if wanted.cotangents:
+        chain_rule(plan, p.layout, p.values, start.coef, g, request.want, into)
     chain_rule_tangents(plan, p.layout, p.values, p.directions, g, dg, request.want, tangents)
     if request.preparation:
         add_amplitude_cotangent(p.compiled.program, p.layout, lam, into)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.errors import DeviceError
-from qhybrid.execution import Executable, Needs, SecondOrder, result_shape
+from qhybrid.execution import EVERYTHING, Executable, Needs, SecondOrder, Wanted, result_shape
 from qhybrid.program import Program, Slots, State, Variance
 from qhybrid_devices.externals import Directions, Values, accumulate
 from qhybrid_devices.statevector import memory
@@ -25,7 +25,7 @@ from qhybrid_devices.statevector.engine import (
     reverse_plan,
 )
 from qhybrid_devices.statevector.final import Final, Residual
-from qhybrid_devices.statevector.hessians import GateAngles, along_each, curvature
+from qhybrid_devices.statevector.hessians import GateAngles, curvature, products
 from qhybrid_devices.statevector.measurements import results, seed
 from qhybrid_devices.statevector.plan import PlanOptions
 from qhybrid_devices.statevector.preparation import add_amplitude_cotangent, initial_state
@@ -142,6 +142,7 @@ class StateVectorExecutable(Executable):
         tangents: Slots,
         cotangent_tangents: tuple[NDArray, ...] | None,
         needs: Needs,
+        wanted: Wanted = EVERYTHING,
     ) -> SecondOrder:
         """Tangents of the results and of :meth:`vjp`; see :meth:`qhybrid.execution.Executable.second_order`."""
         values, count = Values.of(self.program, slots)
@@ -151,11 +152,13 @@ class StateVectorExecutable(Executable):
         c, dc = (
             [np.asarray(a) if batched else np.expand_dims(a, i) for a in t] for i, t in ((0, cotangents), (1, given))
         )
-        by_curvature = self._curvature_passes(values, count, directions, needs)
+        out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
+        job = _Curves(values, count, c, directions, dc, needs, wanted, out, total, d_total)
+        by_curvature = self._curvature_passes(job)
         if by_curvature is not None:
-            out, total, d_total = self._by_curvature(values, count, *by_curvature, c, directions, dc)
+            self._by_curvature(job, *by_curvature)
         else:
-            out, total, d_total = self._along_directions(values, count, c, directions, dc, needs)
+            self._along_directions(job)
         first = self._cotangents(total, slots, needs) if k else self.vjp(slots, cotangents, needs)
         return SecondOrder(self._unbatched(out), first, self._cotangents(d_total, slots, needs))
 
@@ -176,60 +179,47 @@ class StateVectorExecutable(Executable):
 
     # ------------------------------------------------------------------ along directions
 
-    def _along_directions(
-        self, values: Values, count: int, c: list[NDArray], directions: Directions, dc: list[NDArray], needs: Needs
-    ) -> tuple[tuple[NDArray, ...], Values, Directions]:
-        """Tangents of the results, cotangents of the slots, and tangents of these: a reverse sweep with tangents."""
-        k = len(directions)
-        out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
-        for p in self._passes(values, directions, count, states=2):
-            own, d_own = [a[p.samples] for a in c], [a[p.some, p.samples] for a in dc]
+    def _along_directions(self, job: _Curves) -> None:
+        """A reverse sweep with tangents."""
+        program = self.program
+        for p in self._passes(job.values, job.directions, job.count, states=2):
+            own, d_own = [a[p.samples] for a in job.cotangents], [a[p.some, p.samples] for a in job.moves]
             into, d_into = _zeros_like(p.values), Directions.zeros(len(p.directions), p.values)
-            _write(second_order(p, own, d_own, needs, into, d_into), p, out)
+            found = second_order(p, own, d_own, job.needs, job.wanted, into, d_into)
+            if job.wanted.results:
+                _write(found, p, job.results)
             start, stop = p.samples.start, p.samples.stop
             if p.some.start == 0:  # the cotangents themselves are the same in all directions
-                accumulate(total.part(self.program, start, stop), into)
-            accumulate(d_total.part(self.program, start, stop).some(p.some.start, p.some.stop), d_into)
-        return out, total, d_total
+                accumulate(job.total.part(program, start, stop), into)
+            accumulate(job.tangents.part(program, start, stop).some(p.some.start, p.some.stop), d_into)
 
-    def _curvature_passes(
-        self, values: Values, count: int, directions: Directions, needs: Needs
-    ) -> tuple[NDArray, list[Pass]] | None:
+    def _curvature_passes(self, job: _Curves) -> tuple[NDArray, list[Pass]] | None:
         """What :meth:`_by_curvature` goes through, if it is the faster way and its states fit."""
-        angles = self._gate_angles.angles_for(values, directions, needs)
+        angles = self._gate_angles.angles_for(job.values, job.directions, job.needs)
         if angles is None or len(angles) > self._most_directions:
             return None
+        still = Directions.zeros(len(angles), job.values)
         try:
-            passes = list(self._passes(values, along_each(angles, values), count, states=4))
+            passes = list(self._passes(job.values, still, job.count, states=4))
         except DeviceError:  # a sweep along directions needs fewer states, and says so if it does not fit either
             return None
         width = register_lanes(self.real_dtype)
         return (angles, passes) if all(p.compiled.is_one_tile(width) for p in passes) else None
 
-    def _by_curvature(
-        self,
-        values: Values,
-        count: int,
-        angles: NDArray,
-        passes: list[Pass],
-        c: list[NDArray],
-        directions: Directions,
-        dc: list[NDArray],
-    ) -> tuple[tuple[NDArray, ...], Values, Directions]:
+    def _by_curvature(self, job: _Curves, angles: NDArray, passes: list[Pass]) -> None:
         """The same from all derivatives by some shared angles, where only these move and only theirs are wanted."""
-        k, moves = len(directions), directions.shared[:, angles]
-        out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
+        along = job.directions.shared[:, angles]
         for p in passes:
-            own, d_own = [a[p.samples] for a in c], [a[:, p.samples] for a in dc]
+            own, moves = [a[p.samples] for a in job.cotangents], [a[:, p.samples] for a in job.moves]
             found = curvature(p, angles, own)
-            total.shared[angles] += found.gradients([a[None] for a in own])[0]
-            tangents, changes = found.along(moves)
-            d_total.shared[:, angles] += changes
-            if any(d.any() for d in d_own):
-                d_total.shared[:, angles] += found.gradients(d_own)
-            for target, own_tangents in zip(out, tangents, strict=True):
-                target[:, p.samples] = own_tangents
-        return out, total, d_total
+            job.tangents.shared[:, angles] += products(along, found.hessian)
+            if any(m.any() for m in moves):
+                job.tangents.shared[:, angles] += found.gradients(moves)
+            if job.wanted.cotangents:
+                job.total.shared[angles] += found.gradients([a[None] for a in own])[0]
+            if job.wanted.results:
+                for target, tangents in zip(job.results, found.results_along(along), strict=True):
+                    target[:, p.samples] = tangents
 
     # ------------------------------------------------------------------ one group of samples
 
@@ -415,6 +405,29 @@ class StateVectorExecutable(Executable):
             return tuple(np.concatenate(r) for r in zip(*parts, strict=True))
         kinds = {"f": self.real_dtype, "c": self.c_dtype}
         return tuple(r.astype(kinds.get(r.dtype.kind, r.dtype)) for r in self.no_results(shots))
+
+
+class _Curves(NamedTuple):
+    """Second derivatives: of what and along what, samples and directions in front, and where they are added up.
+
+    Args:
+        values, count: the slots, and how many samples they have
+        cotangents: of the results
+        directions, moves: tangents of the slots and of the cotangents
+        needs, wanted: which derivatives
+        results, total, tangents: receive tangents of the results, cotangents of the slots, and tangents of these
+    """
+
+    values: Values
+    count: int
+    cotangents: list[NDArray]
+    directions: Directions
+    moves: list[NDArray]
+    needs: Needs
+    wanted: Wanted
+    results: tuple[NDArray, ...]
+    total: Values
+    tangents: Directions
 
 
 def _write(tangents: tuple[NDArray, ...], p: Pass, out: tuple[NDArray, ...]) -> None:

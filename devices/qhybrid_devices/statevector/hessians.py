@@ -49,12 +49,20 @@ class Curvature:
     """Derivatives of some samples by ``k`` shared angles.
 
     Args:
-        jacobian: tangents of the results, ``(k, B, ...)`` each
+        here: where
+        final: the final states and their tangents along the angles
         hessian: second derivatives of the results' products with given cotangents, summed over samples, ``(k, k)``
     """
 
-    jacobian: tuple[NDArray, ...]
+    here: Pass
+    final: DualState
     hessian: NDArray
+
+    @functools.cached_property
+    def jacobian(self) -> tuple[NDArray, ...]:
+        """Tangents of the results, ``(k, B, ...)`` each."""
+        p = self.here
+        return result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, self.final)
 
     def gradients(self, cotangents: Sequence[NDArray]) -> NDArray:
         """Vector-Jacobian products: cotangents are ``(n, B, ...)`` each, the products ``(n, k)``."""
@@ -62,13 +70,13 @@ class Curvature:
         pairs = ((c.astype(complex) if np.iscomplexobj(j) else c, j) for c, j in given)
         return functools.reduce(np.add, [products(_real_rows(c), _real_rows(j)) for c, j in pairs])
 
-    def along(self, moves: NDArray) -> tuple[list[NDArray], NDArray]:
-        """Tangents of the results ``(n, B, ...)`` and of the gradient ``(n, k)`` along directions ``(n, k)``."""
+    def results_along(self, moves: NDArray) -> list[NDArray]:
+        """Tangents of the results ``(n, B, ...)`` along directions ``(n, k)``."""
         results = []
         for j in self.jacobian:
             rows = products(moves, _real_rows(j).T)
             results.append((rows.view(complex) if np.iscomplexobj(j) else rows).reshape(len(moves), *j.shape[1:]))
-        return results, products(moves, self.hessian)
+        return results
 
 
 def products(a: NDArray, b: NDArray) -> NDArray:
@@ -135,40 +143,35 @@ class GateAngles:
         return angles
 
 
-def along_each(angles: NDArray, values: Values) -> Directions:
-    """One direction for each of some shared angles."""
-    directions = Directions.zeros(len(angles), values)
-    directions.shared[np.arange(len(angles)), angles] = 1
-    return directions
-
-
 def curvature(p: Pass, angles: NDArray, cotangents: Sequence[NDArray]) -> Curvature:
     """First and second derivatives by some shared angles.
 
     Args:
-        p: where; its directions are from :func:`along_each`
+        p: where; its directions are as many as the angles, and zero
         angles: of :class:`GateAngles`, in their order
         cotangents: of the results, samples in front
     """
-    layout, k = p.layout, len(angles)
+    layout, k, nowhere = p.layout, len(angles), p.directions
     job = _Tangents.of(p, angles)
     psi = initial_state(p.compiled.program, layout, p.values)
     job.keep(psi, 0)
-    nowhere, still = Directions.zeros(k, p.values), [np.zeros((k, *c.shape), c.dtype) for c in cotangents]
+    still = [np.zeros((k, *c.shape), c.dtype) for c in cotangents]
     lam = seed(p.compiled.measurements, layout, p.values, psi, cotangents, nowhere.one(0), want_observables=False)
     job.keep(np.negative(lam, out=lam), 1)
     # Row j is the tangent of psi along angle j, row k + j what is to meet it: the tangent of -lambda at first.
-    states, hessian, early = job.tangents(), np.zeros((k, k)), job.schedule.early
+    states, overlaps, early = job.tangents(), _Overlaps.of(layout, k), job.schedule.early
     if early:
         job.grow(states, job.schedule.before)
-        hessian[:early, :early] = _overlaps(layout, states[:early], states[k : k + early])
+        overlaps.add(states[:early], states[k : k + early])
         states[k : k + early] = 0
     job.grow(states, job.schedule.after)
-    given = (p.compiled.measurements, layout, p.values, p.directions, DualState(psi, states[:k]))
-    kets = DualState(lam, states[k:])
-    seed_tangents(*given, cotangents, still, nowhere.one(0), nowhere, want_observables=False, out=kets)
-    hessian += _overlaps(layout, *np.split(states, 2))
-    return Curvature(result_tangents(*given), 2 * hessian)
+    final, kets = DualState(psi, states[:k]), DualState(lam, states[k:])
+    seed_tangents(
+        p.compiled.measurements, layout, p.values, nowhere, final, cotangents, still, nowhere.one(0), nowhere,
+        want_observables=False, out=kets,
+    )  # fmt: skip
+    overlaps.add(states[:k], states[k:])
+    return Curvature(p, final, 2 * overlaps.matrix())
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ class _Schedule:
     Args:
         movers: the operation of each angle
         moving: of each operation whether it is one of them
+        directions: tangents of the shared angles along which each operation's first angle, second one and so on move
         places: where to keep the state before each operation and after the last one, -1 not to
         num_places: how many are kept
         first: the first operation that any tangent meets
@@ -190,6 +194,7 @@ class _Schedule:
 
     movers: NDArray
     moving: NDArray
+    directions: NDArray
     places: NDArray
     num_places: int
     first: int
@@ -207,17 +212,21 @@ class _Schedule:
         met, places = np.unique(starts), np.full(count + 1, -1)
         places[met] = np.arange(len(met))
         early, middle = _split(starts, count)
-        rows = np.arange(len(movers))
+        rows, numbers = np.arange(len(movers)), _numbers_among_equals(movers)
+        directions = np.zeros((numbers.max() + 1, compiled.program.num_shared))
+        directions[numbers, angles] = 1
 
         def born(rows: NDArray, state: int, last: int) -> NDArray:
             """Tangents of a state from where they begin."""
-            given = (rows + state * len(movers), state, places[starts[rows]], rows, movers[rows], starts[rows], last)
+            begin = starts[rows]
+            given = (rows + state * len(movers), state, places[begin], numbers[rows], movers[rows], begin, last)
             return np.stack(np.broadcast_arrays(*given), 1)
 
         on = np.stack(np.broadcast_arrays(rows[:early], 0, -1, -1, -1, middle, count), 1)
         before = np.concatenate([born(rows[:early], 0, middle), born(rows[:early], 1, middle)])
         after = np.concatenate([on, born(rows[early:], 0, count), born(rows[early:], 1, count)])
-        return cls(movers, moving, places, len(met), int(met[0]), early, _longest_first(before), _longest_first(after))
+        tables = (_longest_first(before), _longest_first(after))
+        return cls(movers, moving, directions, places, len(met), int(met[0]), early, *tables)
 
 
 def _split(starts: NDArray, count: int) -> tuple[int, int]:
@@ -231,6 +240,13 @@ def _split(starts: NDArray, count: int) -> tuple[int, int]:
     return (best + 1, int(middles[best])) if gains[best] > 0 else (0, 0)
 
 
+def _numbers_among_equals(values: NDArray) -> NDArray:
+    """How many earlier values are the same as each."""
+    order, numbers = np.argsort(values, kind="stable"), np.empty(len(values), np.int64)
+    numbers[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
+    return numbers
+
+
 def _longest_first(table: NDArray) -> NDArray:
     """The rows in an order in which threads that take some of them at a time end together."""
     return np.ascontiguousarray(table[np.argsort(table[:, FIRST] - table[:, LAST], kind="stable")])
@@ -242,7 +258,7 @@ class _Tangents:
 
     Args:
         plan, layout: the operations, and where states are
-        coef, dcoef: coefficients, and their derivatives along the angles
+        coef, dcoef: coefficients, and their derivatives along the directions of the schedule
         schedule: what is done
         kept: states of psi and of lambda, ``(2, S, *layout.shape)``
     """
@@ -263,7 +279,9 @@ class _Tangents:
             if len(known) >= MOST_SCHEDULES:
                 known.clear()
             schedule = known[key] = _Schedule.of(p.compiled, angles)
-        dcoef = coefficient_tangents(plan, p.layout, p.values, p.directions, schedule.moving)
+        still = np.zeros((len(schedule.directions), *p.values.batched.shape))
+        along = Directions(schedule.directions, still, ())
+        dcoef = coefficient_tangents(plan, p.layout, p.values, along, schedule.moving)
         kept = register_array((2, schedule.num_places, *p.layout.shape), p.layout.dtype)
         return cls(plan, p.layout, coefficients(plan, p.layout, p.values), dcoef, schedule, kept)
 
@@ -309,11 +327,37 @@ class _Tangents:
         )  # fmt: skip
 
 
-def _overlaps(layout: Layout, bras: NDArray, kets: NDArray) -> NDArray:
-    """The symmetric matrix of ``Re <bra_a|ket_b>`` for ``a <= b``, summed over samples."""
-    k, workers = len(bras), layout.workers(SPREAD * len(bras) ** 2 // 32)
-    # A thread takes a part of all states, which is less to read than all of some.
-    parts = np.zeros((workers * PARTS_PER_WORKER if workers > 1 else 1, k, k))
-    run_kernel(row_products, len(parts), workers, bras.reshape(k, -1), kets.reshape(k, -1), True, parts)
-    total, numbers = parts.sum(0), np.arange(k)
-    return np.where(numbers[:, None] <= numbers, total, total.T)
+@dataclass(frozen=True)
+class _Overlaps:
+    """Sums of ``Re <bra_a|ket_b>`` for ``a <= b``, over samples and over several sets of states.
+
+    A thread takes a part of all states, which is less to read than all of some.
+
+    Args:
+        layout: of the states
+        parts: what each part gives, ``(parts, k, k)``
+    """
+
+    layout: Layout
+    parts: NDArray
+
+    @classmethod
+    def of(cls, layout: Layout, k: int) -> _Overlaps:
+        """Zeros, for at most ``k`` states a set."""
+        workers = cls._workers(layout, k)
+        return cls(layout, np.zeros((workers * PARTS_PER_WORKER if workers > 1 else 1, k, k)))
+
+    @staticmethod
+    def _workers(layout: Layout, k: int) -> int:
+        return layout.workers(SPREAD * k**2 // 32)
+
+    def add(self, bras: NDArray, kets: NDArray) -> None:
+        """Those of two sets of states."""
+        k, workers = len(bras), self._workers(self.layout, len(bras))
+        rows = bras.reshape(k, -1), kets.reshape(k, -1)
+        run_kernel(row_products, len(self.parts), workers, *rows, True, self.parts)
+
+    def matrix(self) -> NDArray:
+        """The symmetric matrix of the sums."""
+        upper = np.triu(self.parts.sum(0) if len(self.parts) > 1 else self.parts[0])
+        return upper + np.triu(upper, 1).T

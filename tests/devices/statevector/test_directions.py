@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from qhybrid.errors import DeviceError
-from qhybrid.execution import Circuit, Needs
+from qhybrid.execution import Circuit, Needs, Wanted
 from qhybrid.gradients import Adjoint
-from qhybrid.gradients.base import Wanted, shifted_jvp, shifted_second_order
+from qhybrid.gradients.base import shifted_jvp, shifted_second_order
 from qhybrid.program import (
     Angle,
     Constant,
