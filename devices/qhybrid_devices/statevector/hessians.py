@@ -131,16 +131,16 @@ class GateAngles:
         Returns:
             those that move or whose cotangents are wanted; ``None`` to go along the directions
         """
-        still = not (directions.batched.any() or any(a.any() for a in directions.arrays))
-        if not still or (needs.batched and values.batched.size) or any(needs.arrays):
+        moves = (directions.batched, *directions.arrays)
+        if (needs.batched and values.batched.size) or any(needs.arrays) or any(m.size and m.any() for m in moves):
             return None
-        needed = np.full(directions.shared.shape[1], needs.shared)
-        needed[[a.index for a in needs.constant if not a.batched]] = False
-        needed |= np.any(directions.shared, 0)
-        angles = self.ordered[needed[self.ordered]]
-        if any(needed[i] for i in self.others) or not 0 < len(angles) <= ANGLES_OF_DIRECTION * len(directions):
-            return None
-        return angles
+        angles, is_among = self.ordered, bool(self.others)
+        if not needs.shared or needs.constant:
+            needed = np.full(directions.shared.shape[1], needs.shared)
+            needed[[a.index for a in needs.constant if not a.batched]] = False
+            needed |= np.any(directions.shared, 0)
+            angles, is_among = angles[needed[angles]], any(needed[i] for i in self.others)
+        return angles if not is_among and 0 < len(angles) <= ANGLES_OF_DIRECTION * len(directions) else None
 
 
 def curvature(p: Pass, angles: NDArray, cotangents: Sequence[NDArray]) -> Curvature:
@@ -175,6 +175,21 @@ def curvature(p: Pass, angles: NDArray, cotangents: Sequence[NDArray]) -> Curvat
 
 
 @dataclass(frozen=True)
+class _Stage:
+    """A table of ``grow_tangents``, and how many operations that is."""
+
+    table: NDArray
+    steps: int
+
+    @classmethod
+    def of(cls, table: NDArray) -> _Stage:
+        """The rows in an order in which threads that take some of them at a time end together."""
+        lengths = table[:, LAST] - table[:, FIRST]
+        ordered = np.ascontiguousarray(table[np.argsort(-lengths, kind="stable")])
+        return cls(ordered, int(np.sum(lengths)) + 2 * len(table))
+
+
+@dataclass(frozen=True)
 class _Schedule:
     """How the tangents along some angles go through a circuit.
 
@@ -189,7 +204,7 @@ class _Schedule:
         num_places: how many are kept
         first: the first operation that any tangent meets
         early: number of those angles
-        before, after: tables of ``grow_tangents``, up to the middle and from there on
+        before, after: up to the middle, and from there on
     """
 
     movers: NDArray
@@ -199,8 +214,8 @@ class _Schedule:
     num_places: int
     first: int
     early: int
-    before: NDArray
-    after: NDArray
+    before: _Stage
+    after: _Stage
 
     @classmethod
     def of(cls, compiled: Compiled, angles: NDArray) -> _Schedule:
@@ -225,8 +240,8 @@ class _Schedule:
         on = np.stack(np.broadcast_arrays(rows[:early], 0, -1, -1, -1, middle, count), 1)
         before = np.concatenate([born(rows[:early], 0, middle), born(rows[:early], 1, middle)])
         after = np.concatenate([on, born(rows[early:], 0, count), born(rows[early:], 1, count)])
-        tables = (_longest_first(before), _longest_first(after))
-        return cls(movers, moving, directions, places, len(met), int(met[0]), early, *tables)
+        stages = (_Stage.of(before), _Stage.of(after))
+        return cls(movers, moving, directions, places, len(met), int(met[0]), early, *stages)
 
 
 def _split(starts: NDArray, count: int) -> tuple[int, int]:
@@ -245,11 +260,6 @@ def _numbers_among_equals(values: NDArray) -> NDArray:
     order, numbers = np.argsort(values, kind="stable"), np.empty(len(values), np.int64)
     numbers[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
     return numbers
-
-
-def _longest_first(table: NDArray) -> NDArray:
-    """The rows in an order in which threads that take some of them at a time end together."""
-    return np.ascontiguousarray(table[np.argsort(table[:, FIRST] - table[:, LAST], kind="stable")])
 
 
 @dataclass(frozen=True)
@@ -293,8 +303,8 @@ class _Tangents:
             return (plan.ops, plan.bits)
         return (plan.ops, plan.bits, sweep.tiling.rows, sweep.tiling.lanes, lane_signs(self.layout.dtype))
 
-    def _registers(self) -> NDArray:
-        return np.empty(self.plan.buffer_rows * register_lanes(self.layout.dtype), self.layout.dtype)
+    def _registers(self, workers: int) -> NDArray:
+        return np.empty((workers, self.plan.buffer_rows * register_lanes(self.layout.dtype)), self.layout.dtype)
 
     def keep(self, state: NDArray, number: int) -> None:
         """Take psi (0) forward to the end, or lambda (1) back as far as operations move."""
@@ -305,7 +315,7 @@ class _Tangents:
         def task(part: Part) -> None:
             kernel(
                 state, self.kept[number], self.schedule.places, part.start, part.stop, order, *self._tables, *self.coef,
-                undo, self._registers(),
+                undo, self._registers(1)[0],
             )  # fmt: skip
 
         parallel(task, self.layout.chunks, self.layout.workers(len(order)))
@@ -314,16 +324,13 @@ class _Tangents:
         """Room for the tangents of psi and of lambda, ``(2 k, *layout.shape)``."""
         return register_array((2 * len(self.schedule.movers), *self.layout.shape), self.layout.dtype)
 
-    def grow(self, out: NDArray, table: NDArray) -> None:
+    def grow(self, out: NDArray, stage: _Stage) -> None:
         """Take tangents through a part of the circuit."""
         kernel: Callable[..., None] = grow_tangents if self.layout.tile else sweep_grow_tangents
-
-        steps = int(np.sum(table[:, LAST] - table[:, FIRST])) + 2 * len(table)
-        workers = self.layout.workers(SPREAD * steps)
-        registers = np.empty((workers, len(self._registers())), self.layout.dtype)
+        workers = self.layout.workers(SPREAD * stage.steps)
         run_kernel(
-            kernel, len(table) * self.layout.chunks, workers, self.kept, out, table, *self._tables, *self.coef,
-            *self.dcoef, registers,
+            kernel, len(stage.table) * self.layout.chunks, workers, self.kept, out, stage.table, *self._tables,
+            *self.coef, *self.dcoef, self._registers(workers),
         )  # fmt: skip
 
 
@@ -359,5 +366,11 @@ class _Overlaps:
 
     def matrix(self) -> NDArray:
         """The symmetric matrix of the sums."""
-        upper = np.triu(self.parts.sum(0) if len(self.parts) > 1 else self.parts[0])
-        return upper + np.triu(upper, 1).T
+        total = self.parts.sum(0) if len(self.parts) > 1 else self.parts[0]
+        return np.where(_is_upper(len(total)), total, total.T)
+
+
+@functools.lru_cache(maxsize=MOST_SCHEDULES)
+def _is_upper(k: int) -> NDArray:
+    """Of each entry of a square matrix whether it is on the diagonal or above."""
+    return np.triu(np.ones((k, k), np.bool_))
