@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from qhybrid_devices.statevector.tangent_sweeps import (
     tangent_sweep_backward,
     tangent_sweep_forward,
 )
-from qhybrid_devices.statevector.threads import Part, num_parts, num_threads, parallel, run_kernel
+from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, Part, num_parts, num_threads, parallel, run_kernel
 from qhybrid_devices.statevector.tilings import Tiling
 
 #: Operations times lanes below which one thread composes coefficients faster.
@@ -78,6 +77,24 @@ class Layout:
         """Threads worth starting for ``steps`` passes over the states."""
         return num_threads() if (steps * self.width << self.num_wires) > self.parallel_work else 1
 
+    def row_pieces(self, steps: int, copies: int) -> tuple[int, int, int]:
+        """What ``steps`` passes over all chunks and rows can be split into, and the threads worth starting for it.
+
+        Args:
+            steps: passes over the states
+            copies: states of each sample
+
+        Returns:
+            items; pieces of each chunk, more than one if there is but a single chunk; threads
+        """
+        workers, chunks, pieces = self.workers(steps * copies), self.chunks * copies, 1
+        if workers > 1 and chunks == 1:
+            # Whole registers of rows, where lanes are amplitudes.
+            most = max(1, (1 << self.num_wires) // register_lanes(self.dtype))
+            while pieces < min(most, workers * PARTS_PER_WORKER):
+                pieces *= 2
+        return chunks * pieces, pieces, workers
+
     def pad(self, rows: NDArray) -> NDArray:
         """``(K, count)`` or ``(K, 1)`` to ``(K, width)``, zeros beyond the samples."""
         if rows.shape[1] == self.width:
@@ -100,23 +117,21 @@ class Coefficients(NamedTuple):
     lanes: NDArray
 
 
+def product_workers(plan: Plan, layout: Layout, directions: int = 1) -> int:
+    """Threads worth starting for the coefficients of each sample, or for their derivatives along some directions."""
+    many = plan.num_lane_coefficients and len(plan.comps) * layout.width * directions > PARALLEL_PRODUCTS
+    return num_threads() if many else 1
+
+
 def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     """Coefficients of the operations of a plan."""
     ms = plan.shared_constants.astype(layout.dtype)
     ml = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
-    column = ms.reshape(-1, 1)
-
-    def task(start: int, stop: int) -> None:
-        memory = scratch_memory(plan.most_terms, plan.most_factors, 1)
-        compose(
-            plan.comps, plan.factors, plan.constants, values.shared, values.batched, start, stop,
-            memory, plan.most_terms, 1, column, ml,
-        )  # fmt: skip
-
-    if plan.num_lane_coefficients and len(plan.comps) * layout.width > PARALLEL_PRODUCTS:
-        parallel(lambda part: task(part.start, part.stop), layout.chunks, num_threads())
-    else:
-        task(0, layout.chunks)
+    workers = product_workers(plan, layout)
+    run_kernel(
+        compose, layout.chunks, workers, plan.comps, plan.factors, plan.constants, values.shared, values.batched,
+        scratch_memory(workers, plan.most_terms, plan.most_factors, 1), plan.most_terms, 1, ms.reshape(-1, 1), ml,
+    )  # fmt: skip
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
         size = 2 * external.dim ** (1 if external.diagonal else 2)
@@ -535,7 +550,7 @@ def chain_rule(
     if len(plan.comps):
         chain(
             plan.comps, plan.factors, plan.constants, values.shared, values.batched, want,
-            scratch_memory(plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
+            scratch_memory(1, plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
             g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), into.shared, into.batched,
         )  # fmt: skip
     for external in plan.externals:
@@ -551,24 +566,3 @@ def external_g(external: External, layout: Layout, g: MatrixCotangents) -> NDArr
         return g.shared[part].view(complex).reshape(shape)
     rows = g.lanes[:, part].transpose(0, 2, 1).reshape(layout.width, -1)[: layout.count]
     return np.ascontiguousarray(rows, float).view(complex).reshape(layout.count, *shape)
-
-
-def row_parallel(
-    layout: Layout, function: Callable[[int, int, int, int, int], None], steps: int, copies: int = 1
-) -> None:
-    """Call ``function(part, c0, c1, j0, j1)`` over all chunks and rows, on several threads if it pays.
-
-    Args:
-        layout: of the states
-        function: what to do
-        steps: passes over the states
-        copies: states of each sample
-    """
-    workers, rows, chunks = layout.workers(steps * copies), 1 << layout.num_wires, layout.chunks * copies
-    if workers == 1:
-        function(0, 0, chunks, 0, rows)
-    elif chunks >= workers or chunks > 1:
-        parallel(lambda p: function(p.index, p.start, p.stop, 0, rows), chunks, workers)
-    else:
-        unit = min(rows, register_lanes(layout.dtype))  # whole registers of rows, where lanes are amplitudes
-        parallel(lambda p: function(p.index, 0, 1, unit * p.start, unit * p.stop), rows // unit, workers)

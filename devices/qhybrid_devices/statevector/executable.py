@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -407,7 +408,8 @@ class StateVectorExecutable(Executable):
         return tuple(r.astype(kinds.get(r.dtype.kind, r.dtype)) for r in self.no_results(shots))
 
 
-class _Curves(NamedTuple):
+@dataclass(frozen=True)
+class _Curves:
     """Second derivatives: of what and along what, samples and directions in front, and where they are added up.
 
     Args:

@@ -24,6 +24,7 @@ from qhybrid_devices.statevector.complex_simd import (
     phase,
     put,
 )
+from qhybrid_devices.statevector.in_parts import WORKER, in_parts
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat, total
 from qhybrid_devices.statevector.table import (
     COMP_COTANGENT,
@@ -54,15 +55,15 @@ class Scratch(NamedTuple):
     orders: int
 
 
-def scratch_memory(most_terms: int, most_factors: int, orders: int) -> NDArray:
-    """Memory for factors of so many terms, so many in an operation, and ``orders`` of ``F, F', F''``."""
-    return np.empty(2 * WIDTH * (1 + most_terms + 4 * most_factors * orders))
+def scratch_memory(workers: int, most_terms: int, most_factors: int, orders: int) -> NDArray:
+    """Memory of each thread for factors of so many terms, so many in an operation, ``orders`` of ``F, F', F''``."""
+    return np.empty((workers, 2 * WIDTH * (1 + most_terms + 4 * most_factors * orders)))
 
 
 @row_kernel
-def scratch_in(memory, most_terms, orders):
-    """Its parts."""
-    memory, row = borrowed(memory), 2 * WIDTH
+def scratch_in(memory, worker, most_terms, orders):
+    """The parts of one thread's."""
+    memory, row = borrowed(memory)[worker], 2 * WIDTH
     return Scratch(memory[:row], memory[row : (1 + most_terms) * row], memory[(1 + most_terms) * row :], orders)
 
 
@@ -277,10 +278,12 @@ def compose_spectrum(comp, factors, constants, shared, batched, first, lane, out
 
 
 @kernel
-def compose(comps, factors, constants, shared, batched, c0, c1, memory, most_terms, orders, ms, ml):
-    """Coefficients of all operations that have angles, for the chunks ``c0 .. c1 - 1``; the shared ones with chunk 0.
+def compose(team, c0, c1, comps, factors, constants, shared, batched, memory, most_terms, orders, ms, ml):
+    """Coefficients of all operations that have angles, for some chunks of samples; the shared ones with chunk 0.
 
     Args:
+        team: as for ``in_parts``
+        c0, c1: which chunks
         comps, factors, constants: tables of the plan
         shared: angles ``(Ps,)``
         batched: angles ``(Pb, B)``
@@ -288,8 +291,10 @@ def compose(comps, factors, constants, shared, batched, c0, c1, memory, most_ter
         ms: ``(K, 1)``, receives the shared coefficients
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
     """
+    if in_parts(team, c0, c1):
+        return
     comps, ms, ml = borrowed(comps), borrowed(ms), borrowed(ml)
-    scratch = scratch_in(memory, most_terms, orders)
+    scratch = scratch_in(memory, team[WORKER], most_terms, orders)
     for i in range(comps.shape[0]):
         comp = comps[i]
         own = comp[COMP_FORM] != SHARED
@@ -365,7 +370,7 @@ def chain(comps, factors, constants, shared, batched, want, memory, most_terms, 
         d_batched: ``(Pb, B)``
     """
     comps, gs, gl = borrowed(comps), borrowed(gs), borrowed(gl)
-    scratch = scratch_in(memory, most_terms, orders)
+    scratch = scratch_in(memory, 0, most_terms, orders)
     for i in range(comps.shape[0]):
         comp = comps[i]
         if not want[comp[COMP_OP]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.complex_simd import WIDTH, complex_of, every, get, phase
+from qhybrid_devices.statevector.in_parts import WORKER, in_parts
 from qhybrid_devices.statevector.matrices import (
     add_angles,
     angles_of,
@@ -134,12 +135,13 @@ def compose_spectrum_tangent(comp, factors, constants, shared, batched, moves, f
 
 @kernel
 def compose_tangents(
-    comps, factors, constants, shared, batched, d_shared, d_batched, d_across, moving, c0, c1, memory, most_terms,
-    orders, dms, dml,
+    team, c0, c1, comps, factors, constants, shared, batched, d_shared, d_batched, d_across, moving,
+    memory, most_terms, orders, dms, dml,
 ):  # fmt: skip
-    """Tangents of the coefficients of all moving operations that have angles, for the chunks ``c0 .. c1 - 1``.
+    """Tangents of the coefficients of all moving operations that have angles, for some chunks of samples.
 
     Args:
+        team, c0, c1: as for ``compose``
         comps, factors, constants, shared, batched: as for ``compose``
         d_shared: tangents of the angles ``(k, Ps)``
         d_batched: ``(k, Pb, B)``
@@ -149,9 +151,11 @@ def compose_tangents(
         dms: ``(K, k)``, receives those of the shared coefficients, with chunk 0
         dml: ``(k, C, K, L)``, receives those of each sample
     """
+    if in_parts(team, c0, c1):
+        return
     comps, dms, dml = borrowed(comps), borrowed(dms), borrowed(dml)
     d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
-    scratch, directions = scratch_in(memory, most_terms, orders), dms.shape[1]
+    scratch, directions = scratch_in(memory, team[WORKER], most_terms, orders), dms.shape[1]
     for i in range(comps.shape[0]):
         comp = comps[i]
         across = comp[COMP_FORM] == SHARED
@@ -270,7 +274,7 @@ def chain_tangents(
     comps, gs, gl, dgs, dgl = borrowed(comps), borrowed(gs), borrowed(gl), borrowed(dgs), borrowed(dgl)
     d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
     out_shared, out_batched, out_across = borrowed(out_shared), borrowed(out_batched), borrowed(out_across)
-    scratch, directions = scratch_in(memory, most_terms, orders), dgs.shape[1]
+    scratch, directions = scratch_in(memory, 0, most_terms, orders), dgs.shape[1]
     for i in range(comps.shape[0]):
         comp = comps[i]
         if not want[comp[COMP_OP]] or directions == 0:

@@ -3,6 +3,9 @@
 States are ``(C, 2, N, L)``. Results of samples are ``(T, C * L)``, sample ``c * L + t`` for lane ``t`` of
 chunk ``c``. A Pauli word is ``P|x> = i**ny (-1)**parity(x & z) |x ^ x_mask>``. Words that share the flip mask and
 whether ``ny`` is odd form a group: they all need the same products of amplitudes, real or imaginary part.
+
+The items that kernels share out among threads (``in_parts.py``) are pieces of states: item ``c * pieces + p`` is piece
+``p`` of the rows of chunk ``c``.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector.in_parts import PART, in_parts
 from qhybrid_devices.statevector.kernels import flat, parity
 from qhybrid_devices.statevector.simd import borrowed, exchange, exchanged, load, save, splat, total
 
@@ -30,26 +34,40 @@ def signs_of(k, words, first, end, signs):
         signs[i - first] = word_sign(k, words[i, 0], words[i, 1])
 
 
+@row_kernel
+def rows_of(item, pieces, n):
+    """The chunk of an item, its first row, and the row after its last one; of ``n`` rows."""
+    size = n // pieces
+    start = (item % pieces) * size
+    return item // pieces, start, start + size
+
+
 @kernel
-def moments(bra, ket, c0, c1, j0, j1, groups, words, out):
-    """Add ``Re <bra|P_t|ket>`` over the rows ``j0 .. j1 - 1`` of some chunks to ``out``.
+def moments(team, first, last, bra, ket, pieces, groups, words, out):
+    """Add ``Re <bra|P_t|ket>`` over some rows of some chunks to ``out``.
 
     Args:
+        team: as for ``in_parts``
+        first, last: which items
         bra, ket: ``(C, 2, N, L)``, ``L`` a multiple of a register; one of them may have fewer chunks, to which those of
             the other then come in turn
+        pieces: of a chunk, which divide its rows evenly
         groups: flip mask, first word, end of words, ``(G, 3)``
         words: sign mask and number of Y, ``(T, 2)``
-        out: ``(T, C * L)``
+        out: ``(parts, T, C * L)``, what each part adds; one for all of them if chunks are in one piece
     """
-    bra, ket, out = borrowed(bra), borrowed(ket), borrowed(out)
+    if in_parts(team, first, last):
+        return
+    bra, ket, sums = borrowed(bra), borrowed(ket), borrowed(out)[team[PART] if pieces > 1 else 0]
     lanes = bra.shape[3]
-    for c in range(c0, c1):
+    for item in range(first, last):
+        c, j0, j1 = rows_of(item, pieces, bra.shape[2])
         b, k = c % bra.shape[0], c % ket.shape[0]
         br, bi, kr, ki = bra[b, 0], bra[b, 1], ket[k, 0], ket[k, 1]
         for g in range(groups.shape[0]):
-            mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
-            own = out[:, c * lanes : (c + 1) * lanes]
-            group_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, first, end, own)
+            mask, begin, end = groups[g, 0], groups[g, 1], groups[g, 2]
+            own = sums[:, c * lanes : (c + 1) * lanes]
+            group_moments(flat(br), flat(bi), flat(kr), flat(ki), j0, j1, mask, words, begin, end, own)
 
 
 @row_kernel
@@ -75,26 +93,31 @@ def group_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out):
 
 
 @kernel
-def apply_words(psi, out, c0, c1, j0, j1, groups, words, weights, add):
+def apply_words(team, first, last, psi, out, pieces, groups, words, weights, add):
     """``out = sum_t weights[t] P_t psi`` on some rows of some chunks, added to ``out`` if ``add``.
 
     Args:
+        team: as for ``in_parts``
+        first, last: which items
         psi, out: ``(C, 2, N, L)``, different arrays
         weights: ``(C, T, L)``, of the same precision; ``psi`` and ``weights`` may have fewer chunks, as for
             :func:`moments`
         others: as for :func:`moments`
     """
+    if in_parts(team, first, last):
+        return
     psi, out, weights = borrowed(psi), borrowed(out), borrowed(weights)
-    for c in range(c0, c1):
+    for item in range(first, last):
+        c, j0, j1 = rows_of(item, pieces, psi.shape[2])
         p, w = c % psi.shape[0], c % weights.shape[0]
         re, im, ro, io = psi[p, 0], psi[p, 1], out[c, 0], out[c, 1]
         if not add:
             ro[j0:j1] = 0
             io[j0:j1] = 0
         for g in range(groups.shape[0]):
-            mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
+            mask, begin, end = groups[g, 0], groups[g, 1], groups[g, 2]
             f, h, o, q, own, lanes = flat(re), flat(im), flat(ro), flat(io), flat(weights[w]), psi.shape[3]
-            apply_group(f, h, o, q, lanes, j0, j1, mask, words, first, end, own)
+            apply_group(f, h, o, q, lanes, j0, j1, mask, words, begin, end, own)
 
 
 @row_kernel
@@ -126,15 +149,18 @@ def low_signs(mask, words, first, end, step, signs):
 
 
 @kernel
-def amplitude_moments(bra, ket, c0, c1, j0, j1, groups, words, out):
-    """:func:`moments` where ``L`` is 1, and ``j0`` and ``j1`` are a whole number of registers."""
-    bra, ket, out = borrowed(bra), borrowed(ket), borrowed(out)
-    for c in range(c0, c1):
+def amplitude_moments(team, first, last, bra, ket, pieces, groups, words, out):
+    """:func:`moments` where ``L`` is 1, and a piece is a whole number of registers."""
+    if in_parts(team, first, last):
+        return
+    bra, ket, sums = borrowed(bra), borrowed(ket), borrowed(out)[team[PART] if pieces > 1 else 0]
+    for item in range(first, last):
+        c, j0, j1 = rows_of(item, pieces, bra.shape[2])
         b, k = c % bra.shape[0], c % ket.shape[0]
         br, bi, kr, ki = flat(bra[b, 0]), flat(bra[b, 1]), flat(ket[k, 0]), flat(ket[k, 1])
         for g in range(groups.shape[0]):
-            mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
-            amplitude_group_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out[:, c])
+            mask, begin, end = groups[g, 0], groups[g, 1], groups[g, 2]
+            amplitude_group_moments(br, bi, kr, ki, j0, j1, mask, words, begin, end, sums[:, c])
 
 
 @row_kernel
@@ -159,18 +185,21 @@ def amplitude_group_moments(br, bi, kr, ki, j0, j1, mask, words, first, end, out
 
 
 @kernel
-def apply_words_to_amplitudes(psi, out, c0, c1, j0, j1, groups, words, weights, add):
-    """:func:`apply_words` where ``L`` is 1, and ``j0`` and ``j1`` are a whole number of registers."""
+def apply_words_to_amplitudes(team, first, last, psi, out, pieces, groups, words, weights, add):
+    """:func:`apply_words` where ``L`` is 1, and a piece is a whole number of registers."""
+    if in_parts(team, first, last):
+        return
     psi, out, weights = borrowed(psi), borrowed(out), borrowed(weights)
-    for c in range(c0, c1):
+    for item in range(first, last):
+        c, j0, j1 = rows_of(item, pieces, psi.shape[2])
         p, w = c % psi.shape[0], c % weights.shape[0]
         re, im, ro, io, own = flat(psi[p, 0]), flat(psi[p, 1]), flat(out[c, 0]), flat(out[c, 1]), flat(weights[w])
         if not add:
             ro[j0:j1] = 0
             io[j0:j1] = 0
         for g in range(groups.shape[0]):
-            mask, first, end = groups[g, 0], groups[g, 1], groups[g, 2]
-            apply_group_to_amplitudes(re, im, ro, io, j0, j1, mask, words, first, end, own)
+            mask, begin, end = groups[g, 0], groups[g, 1], groups[g, 2]
+            apply_group_to_amplitudes(re, im, ro, io, j0, j1, mask, words, begin, end, own)
 
 
 @row_kernel
@@ -193,9 +222,13 @@ def apply_group_to_amplitudes(re, im, ro, io, j0, j1, mask, words, first, end, w
 
 
 @kernel
-def few_moments(bra, ket, c0, c1, j0, j1, groups, words, out):
+def few_moments(team, first, last, bra, ket, pieces, groups, words, out):
     """:func:`amplitude_moments` for any rows: states that do not fill registers."""
-    for c in range(c0, c1):
+    if in_parts(team, first, last):
+        return
+    sums = out[team[PART] if pieces > 1 else 0]
+    for item in range(first, last):
+        c, j0, j1 = rows_of(item, pieces, bra.shape[2])
         b, k = c % bra.shape[0], c % ket.shape[0]
         for g in range(groups.shape[0]):
             for i in range(groups[g, 1], groups[g, 2]):
@@ -203,13 +236,16 @@ def few_moments(bra, ket, c0, c1, j0, j1, groups, words, out):
                     h = j ^ groups[g, 0]
                     p, q, x, y = bra[b, 0, j, 0], bra[b, 1, j, 0], ket[k, 0, h, 0], ket[k, 1, h, 0]
                     product = q * x - p * y if words[i, 1] & 1 == 1 else p * x + q * y
-                    out[i, c] += word_sign(h, words[i, 0], words[i, 1]) * product
+                    sums[i, c] += word_sign(h, words[i, 0], words[i, 1]) * product
 
 
 @kernel
-def apply_words_to_few(psi, out, c0, c1, j0, j1, groups, words, weights, add):
+def apply_words_to_few(team, first, last, psi, out, pieces, groups, words, weights, add):
     """:func:`apply_words_to_amplitudes` for any rows: states that do not fill registers."""
-    for c in range(c0, c1):
+    if in_parts(team, first, last):
+        return
+    for item in range(first, last):
+        c, j0, j1 = rows_of(item, pieces, psi.shape[2])
         p, w = c % psi.shape[0], c % weights.shape[0]
         if not add:
             out[c, :, j0:j1] = 0

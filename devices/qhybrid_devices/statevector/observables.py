@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 
 from qhybrid.program import Angle, ArrayRef, ArraySlot, Fixed, Gate, Matrix, Observable, Term
 from qhybrid_devices.externals import Values
-from qhybrid_devices.statevector.engine import (
-    Layout,
-    apply_plan,
-    coefficients,
-    row_parallel,
-)
+from qhybrid_devices.statevector.engine import Layout, apply_plan, coefficients
 from qhybrid_devices.statevector.measure import (
     amplitude_moments,
     apply_words,
@@ -32,6 +27,7 @@ from qhybrid_devices.statevector.operations import Frame, LoweringOptions, lower
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, build_plan
 from qhybrid_devices.statevector.simd import register_lanes
 from qhybrid_devices.statevector.sweeps import outer_lanes
+from qhybrid_devices.statevector.threads import num_parts, run_kernel
 
 Word = tuple[int, int, int]
 Kernel = Callable[..., None]
@@ -164,22 +160,12 @@ def word_moments_along(table: WordTable, layout: Layout, bra: NDArray, ket: NDAr
 
 def _moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray, copies: int) -> NDArray:
     """Moments ``(T, copies * W)``, of states with ``copies`` times as many chunks as the layout, or with as many."""
-    total = np.zeros((len(table), copies * layout.width))
-    if total.size == 0:
-        return total
-
-    def add(part: int, c0: int, c1: int, j0: int, j1: int) -> None:
-        own = total if j1 - j0 == 1 << layout.num_wires else np.zeros_like(total)
-        kernel(bra, ket, c0, c1, j0, j1, table.groups, table.words, own)
-        if own is not total:
-            partial_sums[part] = own
-
-    partial_sums: dict[int, NDArray] = {}
-    kernel = _for_rows(layout, moments, amplitude_moments, few_moments)
-    row_parallel(layout, add, len(table), copies)
-    for part in sorted(partial_sums):
-        total += partial_sums[part]
-    return total
+    items, pieces, workers = layout.row_pieces(len(table), copies)
+    out = np.zeros((num_parts(items, workers) if pieces > 1 else 1, len(table), copies * layout.width))
+    if out.size:
+        kernel = _for_rows(layout, moments, amplitude_moments, few_moments)
+        run_kernel(kernel, items, workers, bra, ket, pieces, table.groups, table.words, out)
+    return out[0] if len(out) == 1 else out.sum(0)
 
 
 def add_words(table: WordTable, layout: Layout, psi: NDArray, out: NDArray, weights: NDArray, add: bool = True) -> None:
@@ -206,12 +192,9 @@ def _apply(
 ) -> None:
     own = np.ascontiguousarray(weights, layout.dtype)
     kernel = _for_rows(layout, apply_words, apply_words_to_amplitudes, apply_words_to_few)
-
-    def write(_part: int, c0: int, c1: int, j0: int, j1: int) -> None:
-        kernel(psi, out, c0, c1, j0, j1, table.groups, table.words, own, add)
-
     if copies:
-        row_parallel(layout, write, len(table) + 1, copies)
+        items, pieces, workers = layout.row_pieces(len(table) + 1, copies)
+        run_kernel(kernel, items, workers, psi, out, pieces, table.groups, table.words, own, add)
 
 
 def _for_rows(layout: Layout, samples: Kernel, amplitudes: Kernel, few: Kernel) -> Kernel:

@@ -109,10 +109,10 @@ class SmallRun(Direct):
 
     def _scalars(self, values: Values, psi: NDArray) -> NDArray:
         layout, m = self.layout, self.compiled.measurements
-        out = np.zeros((len(m.table.words), layout.width))
+        out = np.zeros((1, len(m.table.words), layout.width))
         kernel = moments if layout.tile else amplitude_moments
-        kernel(psi, psi, 0, layout.chunks, 0, psi.shape[2], m.table.groups, m.table.words, out)
-        return np.ascontiguousarray(m.means.sums(values, out[:, : layout.count]).T, layout.dtype)
+        kernel(ALONE, 0, layout.chunks, psi, psi, 1, m.table.groups, m.table.words, out)
+        return np.ascontiguousarray(m.means.sums(values, out[0, :, : layout.count]).T, layout.dtype)
 
     def _lambda(self, values: Values, psi: NDArray, cotangents: NDArray) -> NDArray:
         layout, m = self.layout, self.compiled.measurements
@@ -120,7 +120,7 @@ class SmallRun(Direct):
         weights = layout.to_lanes(m.means.weights(values, np.ascontiguousarray(rows.T)))
         lam, kernel = layout.empty(), apply_words if layout.tile else apply_words_to_amplitudes
         weights = np.ascontiguousarray(weights, layout.dtype)
-        kernel(psi, lam, 0, layout.chunks, 0, psi.shape[2], m.table.groups, m.table.words, weights, False)
+        kernel(ALONE, 0, layout.chunks, psi, lam, 1, m.table.groups, m.table.words, weights, False)
         return lam
 
     def _registers(self) -> NDArray:

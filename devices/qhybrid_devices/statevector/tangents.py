@@ -13,17 +13,17 @@ from qhybrid_devices.externals import (
     external_tangents,
 )
 from qhybrid_devices.statevector.engine import (
-    PARALLEL_PRODUCTS,
     CoefficientTangents,
     Layout,
     MatrixCotangents,
     external_g,
+    product_workers,
 )
 from qhybrid_devices.statevector.matrices import scratch_memory
 from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents
 from qhybrid_devices.statevector.plan import Plan
 from qhybrid_devices.statevector.table import COMP_FIRST, COMP_OP, FACTOR_BATCHED, FACTOR_INDEX, LANES
-from qhybrid_devices.statevector.threads import Part, num_threads, parallel
+from qhybrid_devices.statevector.threads import run_kernel
 
 
 def moving_operations(plan: Plan, directions: Directions) -> NDArray:
@@ -81,14 +81,9 @@ def _compose(
         directions.shared, directions.batched, np.ascontiguousarray(directions.shared.T), moving,
     )  # fmt: skip
     across = np.zeros((len(plan.shared_constants), len(directions)), layout.dtype)
-    many = plan.num_lane_coefficients and len(plan.comps) * layout.width * len(directions) > PARALLEL_PRODUCTS
-    workers = num_threads() if many else 1
-
-    def task(part: Part) -> None:
-        memory = scratch_memory(plan.most_terms, plan.most_factors, 2)
-        compose_tangents(*inputs, part.start, part.stop, memory, plan.most_terms, 2, across, lanes)
-
-    parallel(task, layout.chunks, workers)
+    workers = product_workers(plan, layout, len(directions))
+    memory = scratch_memory(workers, plan.most_terms, plan.most_factors, 2)
+    run_kernel(compose_tangents, layout.chunks, workers, *inputs, memory, plan.most_terms, 2, across, lanes)
     return across.T
 
 
@@ -117,7 +112,7 @@ def chain_rule_tangents(
         chain_tangents(
             plan.comps, plan.factors, plan.constants, values.shared, values.batched,
             directions.shared, directions.batched, np.ascontiguousarray(directions.shared.T), want,
-            scratch_memory(plan.most_terms, plan.most_factors, 3), plan.most_terms, 3,
+            scratch_memory(1, plan.most_terms, plan.most_factors, 3), plan.most_terms, 3,
             g.shared[:, None], g.lanes.astype(float, copy=False),
             np.ascontiguousarray(dg.shared.T), dg.lanes.astype(float, copy=False),
             into.shared, into.batched, across,

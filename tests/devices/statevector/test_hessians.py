@@ -265,9 +265,9 @@ def test_tangents_that_end_in_the_middle(rng, build, options, used, monkeypatch,
     (schedule,) = compiled.schedules.values()
     assert (schedule.early > 0) == (layers > 1)
     assert schedule.early < k
-    spared = (schedule.before[:, STATE] == 1).sum()
+    spared = (schedule.before.table[:, STATE] == 1).sum()
     assert spared == schedule.early
-    assert len(schedule.after) == 2 * k - spared
+    assert len(schedule.after.table) == 2 * k - spared
 
 
 def test_default_options(rng, build, used, monkeypatch):
