@@ -2,7 +2,7 @@
 
 States on the way are kept in one run. Each tangent then goes alone through what is left of the circuit, by the kernels
 of plain states and in the first-level cache if it fits. It begins where the first operation comes that does not commute
-with its own: there its own is undone and its derivative is applied instead.
+with its own: there its own is undone and its derivative is applied instead, or both at once.
 
 A table says what is done, one row a tangent: where it is written; which state it begins with, and the place of that
 among those kept; the operation that it is a derivative of, and along which of the directions, -1 for a tangent that
@@ -17,10 +17,52 @@ from qhybrid_devices.statevector.kernels import flat
 from qhybrid_devices.statevector.lane_kernels import is_met, lane_controls, walk_of
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat
 from qhybrid_devices.statevector.sweeps import apply_one, copy, sweep_one
-from qhybrid_devices.statevector.table import CMASK, CVAL, FORM, LANE_CMASK, LANES
+from qhybrid_devices.statevector.table import CMASK, CVAL, FORM, KIND, LANE_CMASK, LANES, PARAM, U2
 
 #: Columns of the table.
 ROW, STATE, PLACE, DIRECTION, MOVER, FIRST, LAST = range(7)
+
+
+@row_kernel
+def is_turned(op):
+    """Whether the derivative of an operation is applied to the state after it: a 2x2 that all samples share."""
+    return op[KIND] == U2 and op[FORM] != LANES
+
+
+@kernel
+def turn_derivatives(ops, moving, ms, dms):
+    """The coefficients of ``dU U^dagger`` in place of those of ``dU``, where :func:`is_turned`.
+
+    Args:
+        ops: table of the plan
+        moving: for each operation whether it has a derivative
+        ms: shared coefficients ``(K,)``
+        dms: their derivatives along some directions ``(k, K)``, changed in place
+    """
+    for i in range(ops.shape[0]):
+        if moving[i] and is_turned(ops[i]):
+            p = ops[i, PARAM]
+            for d in range(dms.shape[0]):
+                turn(ms[p : p + 8], dms[d, p : p + 8])
+
+
+@row_kernel
+def steps_of_own(row, ops):
+    """How many steps it takes to undo the own operation of a tangent and to apply the derivative."""
+    if row[DIRECTION] < 0:
+        return 0
+    return 1 if is_turned(ops[row[MOVER]]) else 2
+
+
+@row_kernel
+def turn(u, du):
+    """``dU U^dagger`` in place of ``dU``."""
+    for row in range(0, 8, 4):
+        a, b, c, d = du[row], du[row + 1], du[row + 2], du[row + 3]
+        for column in range(2):
+            p, q, r, s = u[4 * column], u[4 * column + 1], u[4 * column + 2], u[4 * column + 3]
+            du[row + 2 * column] = a * p + b * q + c * r + d * s
+            du[row + 2 * column + 1] = b * p - a * q + d * r - c * s
 
 
 @row_kernel
@@ -77,7 +119,7 @@ def grow_tangents(team, first, last, kept, out, table, ops, bits, ms, ml, dms, d
         kept: of two states, ``(2, S, C, 2, N, L)``; see :func:`keep_states`
         out: receives the tangents ``(K, C, 2, N, L)``
         table: what is done
-        dms, dml: derivatives of coefficients ``(k, K)`` and ``(k, C, K, L)``
+        dms, dml: derivatives of coefficients ``(k, K)`` and ``(k, C, K, L)``; see :func:`turn_derivatives`
         buffers: the registers that each thread works in
         others: as for ``forward``
     """
@@ -92,7 +134,7 @@ def grow_tangents(team, first, last, kept, out, table, ops, bits, ms, ml, dms, d
         fr, fi = flat(out[row[ROW], c, 0]), flat(out[row[ROW], c, 1])
         if d >= 0:
             copy(flat(kept[row[STATE], row[PLACE], c]), flat(out[row[ROW], c]))
-        for t in range(begin - 2 if d >= 0 else begin, row[LAST]):
+        for t in range(begin - steps_of_own(row, ops), row[LAST]):
             undoing, moving = t == begin - 2, t == begin - 1
             i = row[MOVER] if undoing or moving else t
             m, own = (dms[d], flat(dml[d, c])) if moving else (ms, flat(ml[c]))
@@ -144,7 +186,7 @@ def sweep_grow_tangents(team, first, last, kept, out, table, ops, bits, rows, la
         fr, fi = flat(out[row[ROW], c, 0]), flat(out[row[ROW], c, 1])
         if d >= 0:
             copy(flat(kept[row[STATE], row[PLACE], c]), flat(out[row[ROW], c]))
-        for t in range(begin - 2 if d >= 0 else begin, row[LAST]):
+        for t in range(begin - steps_of_own(row, ops), row[LAST]):
             undoing, moving = t == begin - 2, t == begin - 1
             i = row[MOVER] if undoing or moving else t
             mine = ops[i, FORM] == LANES

@@ -30,6 +30,8 @@ from qhybrid_devices.statevector.tilings import Tiling
 
 #: Operations times lanes below which one thread composes coefficients faster.
 PARALLEL_PRODUCTS = 1 << 14
+#: How much less work is worth other threads where it is the same for many states, since nobody waits for another.
+SPREAD = 8
 #: Part of the cache for the tiles of a group of directions.
 TANGENT_CACHE = 0.75
 
@@ -87,7 +89,8 @@ class Layout:
         Returns:
             items; pieces of each chunk, more than one if there is but a single chunk; threads
         """
-        workers, chunks, pieces = self.workers(steps * copies), self.chunks * copies, 1
+        workers = self.workers(steps * copies * (SPREAD if copies > 1 else 1))
+        chunks, pieces = self.chunks * copies, 1
         if workers > 1 and chunks == 1:
             # Whole registers of rows, where lanes are amplitudes.
             most = max(1, (1 << self.num_wires) // register_lanes(self.dtype))

@@ -21,11 +21,19 @@ from qhybrid_devices.statevector.angle_tangents import (
     keep_states,
     sweep_grow_tangents,
     sweep_keep_states,
+    turn_derivatives,
 )
 from qhybrid_devices.statevector.compiled import Compiled
 from qhybrid_devices.statevector.directions import Pass
 from qhybrid_devices.statevector.duals import DualState
-from qhybrid_devices.statevector.engine import Coefficients, CoefficientTangents, Layout, coefficients, lane_signs
+from qhybrid_devices.statevector.engine import (
+    SPREAD,
+    Coefficients,
+    CoefficientTangents,
+    Layout,
+    coefficients,
+    lane_signs,
+)
 from qhybrid_devices.statevector.idle_angles import idle_angles
 from qhybrid_devices.statevector.measurement_tangents import result_tangents, seed_tangents
 from qhybrid_devices.statevector.measurements import seed
@@ -38,8 +46,6 @@ from qhybrid_devices.statevector.threads import ALONE, PARTS_PER_WORKER, Part, p
 
 #: Angles of which all second derivatives take as long as those along one direction.
 ANGLES_OF_DIRECTION = 4
-#: How much less work is worth other threads here than in a circuit, since items are many and nobody waits for another.
-SPREAD = 8
 #: Sets of angles of a program of which it is remembered how their tangents go.
 MOST_SCHEDULES = 64
 
@@ -268,7 +274,8 @@ class _Tangents:
 
     Args:
         plan, layout: the operations, and where states are
-        coef, dcoef: coefficients, and their derivatives along the directions of the schedule
+        coef: coefficients
+        dcoef: their derivatives along the directions of the schedule, as ``turn_derivatives`` leaves them
         schedule: what is done
         kept: states of psi and of lambda, ``(2, S, *layout.shape)``
     """
@@ -291,9 +298,11 @@ class _Tangents:
             schedule = known[key] = _Schedule.of(p.compiled, angles)
         still = np.zeros((len(schedule.directions), *p.values.batched.shape))
         along = Directions(schedule.directions, still, ())
+        coef = coefficients(plan, p.layout, p.values)
         dcoef = coefficient_tangents(plan, p.layout, p.values, along, schedule.moving)
+        turn_derivatives(plan.ops, schedule.moving, coef.shared, dcoef.shared)
         kept = register_array((2, schedule.num_places, *p.layout.shape), p.layout.dtype)
-        return cls(plan, p.layout, coefficients(plan, p.layout, p.values), dcoef, schedule, kept)
+        return cls(plan, p.layout, coef, dcoef, schedule, kept)
 
     @property
     def _tables(self) -> tuple:
