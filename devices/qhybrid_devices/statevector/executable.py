@@ -150,9 +150,9 @@ class StateVectorExecutable(Executable):
         directions = Directions.of(values, tangents)
         k, batched = len(directions), self.program.is_batched
         given = cotangent_tangents or tuple(np.zeros((k, *np.shape(c))) for c in cotangents)
-        c, dc = (
-            [np.asarray(a) if batched else np.expand_dims(a, i) for a in t] for i, t in ((0, cotangents), (1, given))
-        )
+        c, dc = [np.asarray(a) for a in cotangents], [np.asarray(a) for a in given]
+        if not batched:
+            c, dc = [a[None] for a in c], [a[:, None] for a in dc]
         out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
         job = _Curves(values, count, c, directions, dc, needs, wanted, out, total, d_total)
         by_curvature = self._curvature_passes(job)
@@ -209,7 +209,7 @@ class StateVectorExecutable(Executable):
 
     def _by_curvature(self, job: _Curves, angles: NDArray, passes: list[Pass]) -> None:
         """The same from all derivatives by some shared angles, where only these move and only theirs are wanted."""
-        along = job.directions.shared[:, angles]
+        along = job.directions.shared.take(angles, 1)
         for p in passes:
             own, moves = [a[p.samples] for a in job.cotangents], [a[:, p.samples] for a in job.moves]
             found = curvature(p, angles, own)

@@ -42,7 +42,7 @@ from qhybrid_devices.statevector.preparation import initial_state
 from qhybrid_devices.statevector.row_products import row_products
 from qhybrid_devices.statevector.simd import register_array, register_lanes
 from qhybrid_devices.statevector.tangents import coefficient_tangents
-from qhybrid_devices.statevector.threads import ALONE, PARTS_PER_WORKER, Part, parallel, run_kernel
+from qhybrid_devices.statevector.threads import ALONE, Part, parallel, run_kernel
 
 #: Angles of which all second derivatives take as long as those along one direction.
 ANGLES_OF_DIRECTION = 4
@@ -361,7 +361,7 @@ class _Overlaps:
     def of(cls, layout: Layout, k: int) -> _Overlaps:
         """Zeros, for at most ``k`` states a set."""
         workers = cls._workers(layout, k)
-        return cls(layout, np.zeros((workers * PARTS_PER_WORKER if workers > 1 else 1, k, k)))
+        return cls(layout, np.zeros((workers, k, k)))
 
     @staticmethod
     def _workers(layout: Layout, k: int) -> int:
