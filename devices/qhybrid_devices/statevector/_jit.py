@@ -23,7 +23,7 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 _KERNEL_SOURCES = (
     "_jit", "angle_tangents", "complex_simd", "in_parts", "kernels", "lane_kernels", "matrices", "matrix_tangents",
     "measure", "product", "product_tangents", "row_products", "simd", "sweeps", "table", "tangent_kernels",
-    "tangent_lane_kernels", "tangent_sweeps",
+    "tangent_lane_kernels", "tangent_sweeps", "team",
 )  # fmt: skip
 
 

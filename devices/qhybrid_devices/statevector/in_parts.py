@@ -1,8 +1,8 @@
 """Kernels that share out their items among threads by themselves, without the interpreter.
 
 A thread that has to take the interpreter lock first begins some 50 us late, as long as a whole circuit of ten qubits
-takes. So a kernel itself calls an OpenMP team, whose threads call the kernel again for one part of the items after the
-other::
+takes. So a kernel itself calls a team of threads, OpenMP's or that of ``team.py``, which call the kernel again for one
+part of the items after the other::
 
     @kernel
     def double(team, first, last, x):
@@ -11,9 +11,9 @@ other::
         for i in range(first, last):
             x[i] *= 2
 
-A kernel's ``team`` is a tuple of five numbers: the address of OpenMP's function, the number of threads, and that of
-parts; or, if the address is zero and the kernel is to do its items, which worker it is, and which part they are, at
-``WORKER`` and ``PART``.
+A kernel's ``team`` is a tuple of six numbers: the address of a function like OpenMP's ``GOMP_parallel``, what it is
+given besides what that takes, the number of threads, and that of parts; or, if the address is zero and the kernel is to
+do its items, which worker it is, and which part they are, at ``WORKER`` and ``PART``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from numba import config, types
 from numba.core import cgutils
 from numba.core.extending import intrinsic
 
-Team = tuple[int, int, int, int, int]
-WORKER, PART = 3, 4
+Team = tuple[int, int, int, int, int, int]
+WORKER, PART = 4, 5
 
 _WORD, _INT, _BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 #: What threads share: who is next, which part is next, whether one failed, how many parts there are; then the arguments
@@ -44,14 +44,17 @@ def _in_parts(typingctx, team, first, last):
         together = builder.icmp_signed("!=", address, zero)
         with builder.if_then(together):
             # Of a compiled function the first two arguments are where it leaves its result and its error.
-            content = [zero, zero, zero, builder.extract_value(values[0], 2), *kernel.args[2:]]
+            content = [zero, zero, zero, builder.extract_value(values[0], 3), *kernel.args[2:]]
             shared = cgutils.alloca_once(builder, ir.LiteralStructType([v.type for v in content]))
             for i, value in enumerate(content):
                 builder.store(value, _field(builder, shared, i))
-            thread, workers = _thread(builder.module, shared.type, kernel), builder.extract_value(values[0], 1)
-            team_type = ir.FunctionType(ir.VoidType(), [thread.type, _BYTES, _INT, _INT])
+            thread = _thread(builder.module, shared.type, kernel)
+            context_, workers = (builder.extract_value(values[0], i) for i in (1, 2))
+            # A function of C does not see that it is given one argument more than it takes.
+            team_type = ir.FunctionType(ir.VoidType(), [thread.type, _BYTES, _INT, _INT, _WORD])
             run = builder.inttoptr(address, team_type.as_pointer())
-            builder.call(run, [thread, builder.bitcast(shared, _BYTES), builder.trunc(workers, _INT), _INT(0)])
+            data = builder.bitcast(shared, _BYTES)
+            builder.call(run, [thread, data, builder.trunc(workers, _INT), _INT(0), context_])
             failed = builder.icmp_signed("!=", builder.load(_field(builder, shared, _FAILED)), zero)
             with cgutils.if_unlikely(builder, failed):
                 context.call_conv.return_user_exc(builder, RuntimeError, ("a part of a loop has failed",))
@@ -70,7 +73,7 @@ def _thread(module: Any, shared_type: Any, kernel: Any) -> Any:
     shared = builder.bitcast(function.args[0], shared_type)
     left = [builder.alloca(a.type.pointee) for a in kernel.args[:2]]
     parts, *arguments = (builder.load(_field(builder, shared, _PARTS + i)) for i in range(len(kernel.args) - 1))
-    first, last, *others = arguments[5:]
+    first, last, *others = arguments[6:]
     worker = builder.atomic_rmw("add", _field(builder, shared, _NEXT_WORKER), one, "monotonic")
     take, do, end = (function.append_basic_block(n) for n in ("take", "do", "end"))
     builder.branch(take)
@@ -81,7 +84,7 @@ def _thread(module: Any, shared_type: Any, kernel: Any) -> Any:
     count = builder.sub(last, first)
     edges = [builder.sdiv(builder.mul(p, count), parts) for p in (part, builder.add(part, one))]
     items = [builder.add(first, e) for e in edges]
-    code = builder.call(kernel, [*left, zero, one, one, worker, part, *items, *others])
+    code = builder.call(kernel, [*left, zero, zero, one, one, worker, part, *items, *others])
     is_error = builder.and_(*(builder.icmp_signed("!=", code, _INT(c)) for c in _NO_ERROR))
     with cgutils.if_unlikely(builder, is_error):
         builder.store(one, _field(builder, shared, _FAILED))

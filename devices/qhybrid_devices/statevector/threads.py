@@ -16,11 +16,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from qhybrid.errors import DeviceError
+from qhybrid_devices.statevector.team import Helpers
 
 #: Parts for each worker, so that one who is late or slow does less.
 PARTS_PER_WORKER = 4
 #: The team of a kernel that the caller's thread runs alone, see ``in_parts.py``.
-ALONE = (0, 1, 1, 0, 0)
+ALONE = (0, 0, 1, 1, 0, 0)
 
 
 def num_threads() -> int:
@@ -94,13 +95,14 @@ def run_kernel(kernel: Callable[..., None], count: int, workers: int, *arguments
     if workers <= 1 or count <= 1:
         kernel(ALONE, 0, count, *arguments)
         return
-    address = _TEAM.openmp_address()
+    workers = min(workers, count)
+    address, given = _TEAM.for_kernels(workers)
     if address:
-        kernel((address, min(workers, count), num_parts(count, workers), 0, 0), 0, count, *arguments)
+        kernel((address, given, workers, num_parts(count, workers), 0, 0), 0, count, *arguments)
         return
 
     def task(part: Part) -> None:
-        kernel((0, 1, 1, part.worker, part.index), part.start, part.stop, *arguments)
+        kernel((0, 0, 1, 1, part.worker, part.index), part.start, part.stop, *arguments)
 
     parallel(task, count, workers)
 
@@ -154,6 +156,7 @@ class _Team:
         self._mailbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._openmp: Any = None
         self._address = 0
+        self._helpers: Helpers | None = None
 
     def _after_fork(self) -> None:
         self._forget()
@@ -165,6 +168,26 @@ class _Team:
             self._openmp = getattr(ctypes.CDLL(None), "GOMP_parallel", False)
             self._address = (self._openmp and ctypes.cast(self._openmp, ctypes.c_void_p).value) or 0
         return self._address
+
+    def for_kernels(self, workers: int) -> tuple[int, int]:
+        """Where the function is that calls another on threads without the interpreter, and what to give it besides.
+
+        The main thread has PyTorch's. There may be many other threads, and each would have an OpenMP team of its own.
+
+        Args:
+            workers: threads that will be asked for
+
+        Returns:
+            zeros if there is none
+        """
+        if threading.current_thread() is threading.main_thread() and self.openmp_address():
+            return self._address, 0
+        if not Helpers.are_possible:
+            return 0, 0
+        if self._helpers is None:
+            with self._lock:
+                self._helpers = self._helpers or Helpers()
+        return self._helpers.called_by(workers)
 
     def run(self, work: Callable[[], None], workers: int) -> None:
         """Call ``work``, which keeps its errors to itself, on the caller's thread and on others that are free."""

@@ -6,6 +6,7 @@ import pytest
 from qhybrid_devices.statevector import threads
 from qhybrid_devices.statevector._jit import kernel
 from qhybrid_devices.statevector.in_parts import PART, WORKER, in_parts
+from qhybrid_devices.statevector.team import Helpers
 from qhybrid_devices.statevector.threads import ALONE, num_parts, run_kernel
 
 
@@ -29,15 +30,18 @@ def fail_at(team, first, last, bad, done):
         done[i] = True
 
 
-@pytest.fixture(params=["openmp", "python"])
+@pytest.fixture(params=["openmp", "helpers", "python"])
 def team(request, monkeypatch):
     """Whose threads there are."""
-    if request.param == "python":
-        monkeypatch.setattr(threads._TEAM, "openmp_address", lambda: 0)
-    else:
+    if request.param == "openmp":
         pytest.importorskip("torch")
         if not threads._TEAM.openmp_address():
             pytest.skip("no OpenMP that others may use")
+    else:
+        monkeypatch.setattr(threads._TEAM, "openmp_address", lambda: 0)
+        monkeypatch.setattr(Helpers, "are_possible", Helpers.are_possible and request.param == "helpers")
+        if request.param == "helpers" and not Helpers.are_possible:
+            pytest.skip("no threads without the interpreter")
     return request.param
 
 
@@ -57,7 +61,7 @@ def test_every_item_once(team, count, workers):
 def test_alone():
     seen, by, parts = np.zeros(5), np.zeros(5), np.zeros(5)
     count_items(ALONE, 1, 4, seen, by, parts, 1.0)
-    count_items((0, 1, 1, 7, 3), 4, 5, seen, by, parts, 1.0)
+    count_items((0, 0, 1, 1, 7, 3), 4, 5, seen, by, parts, 1.0)
     np.testing.assert_array_equal(seen, [0, 1, 1, 1, 1])
     np.testing.assert_array_equal(by, [0, 0, 0, 0, 7])
     np.testing.assert_array_equal(parts, [0, 0, 0, 0, 3])
@@ -68,7 +72,7 @@ def test_alone():
 def test_errors(team, workers, bad):
     """They are raised where the kernel was called; a team does the other parts all the same."""
     done, parts = np.zeros(10, np.bool_), num_parts(10, workers)
-    together = team == "openmp" and workers > 1
+    together = team != "python" and workers > 1
     with pytest.raises(RuntimeError if together else ValueError, match="part of a loop" if together else "bad item"):
         run_kernel(fail_at, 10, workers, bad, done)
     assert not done[bad]
