@@ -48,7 +48,7 @@ Node = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def circuit_of(library: Any, device: str, qubits: int, batch: int = 1, **settings: Any) -> Node:
-    """``<Z_0 Z_1>`` of an embedding and StronglyEntanglingLayers, summed over the batch."""
+    """``<Z_0 Z_1>`` of StronglyEntanglingLayers; with a batch after an embedding, and summed over it."""
 
     @library.qnode(library.device(device, wires=qubits), **settings)
     def circuit(inputs, weights):
@@ -57,7 +57,7 @@ def circuit_of(library: Any, device: str, qubits: int, batch: int = 1, **setting
         library.StronglyEntanglingLayers(weights, wires=range(qubits))
         return library.expval(library.PauliZ(0) @ library.PauliZ(1))
 
-    return lambda inputs, weights: circuit(inputs, weights).sum()
+    return (lambda inputs, weights: circuit(inputs, weights).sum()) if batch > 1 else circuit
 
 
 def problem(qubits: int, layers: int, batch: int = 1, directions: int = 1) -> tuple[torch.Tensor, ...]:

@@ -44,6 +44,7 @@ class _Kept(NamedTuple):
         sizes: of the evaluation's mapped axes
         array_lanes: which arrays were in lanes
         residual: what the gradient method keeps, or what ran it directly
+        slots: where it was
         direct: what ran it, if that was without a record of slots
         angles: at which it ran, if it did so
     """
@@ -51,6 +52,7 @@ class _Kept(NamedTuple):
     sizes: tuple[int, ...]
     array_lanes: tuple[bool, ...]
     residual: Any
+    slots: Slots | None = None
     direct: Direct | None = None
     angles: tuple[NDArray, ...] = ()
 
@@ -145,13 +147,14 @@ class CircuitFunction(Function):
             return self._expanded(self._reduced(*self._squeezed(inputs)))
         if sig.sizes or not sig.is_plain:
             return self._call_mapped(inputs)
-        slots = self._slots(inputs)
+        left = self._left(())
+        slots = left.slots if left and left.slots else self._slots(inputs)
         if sig.gives_values:
             return self.circuit.run(slots)
         cotangents = self._results(Kind.COTANGENT, inputs, lambda value, _: _double(value))
         assert cotangents is not None
         circuit, cotangents = self._active(self.circuit, cotangents)
-        own = self.method.vjp(circuit, slots, cotangents, sig.needs, self._residual(()))
+        own = self.method.vjp(circuit, slots, cotangents, sig.needs, left and left.residual)
         pairs = zip(sig.outputs, sig.positions, strict=True)
         return tuple([_like(entry(own, p), inputs[k]) for p, k in pairs if k is not None])
 
@@ -161,25 +164,27 @@ class CircuitFunction(Function):
         if found is not None:
             direct, angles = found
             scalars, residual = direct.run(*angles)
-            return (scalars,), _Kept((), (), residual, direct, angles)
+            return (scalars,), _Kept((), (), residual, None, direct, angles)
         if not sig.gives_values or self.circuit.shots is not None:
             return self(*inputs), None
         if 1 in sig.sizes:
             outputs, residual = self._reduced.forward(*self._squeezed(inputs))
             return self._expanded(outputs), residual
         if not sig.sizes:
-            results, residual = self.method.forward(self.circuit, self._slots(inputs))
-            return results, _Kept((), (), residual)
+            slots = self._slots(inputs)
+            results, residual = self.method.forward(self.circuit, slots)
+            return results, _Kept((), (), residual, slots)
         lanes, circuit = self._laid_out(inputs)
-        results, residual = self.method.forward(circuit, self._point(lanes, circuit, inputs).slots)
+        slots = self._point(lanes, circuit, inputs).slots
+        results, residual = self.method.forward(circuit, slots)
         outputs = tuple(lanes.restore(results[p.index], p) for p in sig.outputs)
-        return outputs, _Kept(sig.sizes, lanes.array_lanes, residual)
+        return outputs, _Kept(sig.sizes, lanes.array_lanes, residual, slots)
 
     def pullback_at(self, needs: tuple[bool, ...], residual: Any) -> Callable[..., tuple[NDArray, ...]] | None:
         """The pullback at inputs that were run without a record of slots; see :meth:`Function.pullback_at`."""
         if residual is None or residual.direct is None or not self._has_angles_only:
             return None
-        _, _, kept, direct, angles = residual
+        kept, direct, angles = residual.residual, residual.direct, residual.angles
         wanted = self._derived("pulled_back", needs)._signature.needs
 
         def pull(cotangents: NDArray) -> tuple[NDArray, ...]:
@@ -211,11 +216,11 @@ class CircuitFunction(Function):
         check_angles(program, shared, batched)
         return direct, (shared, batched)
 
-    def _residual(self, array_lanes: tuple[bool, ...]) -> Any:
+    def _left(self, array_lanes: tuple[bool, ...]) -> _Kept | None:
         """What is left of the evaluation at these very inputs, if that ran the same lanes."""
         kept = self._kept
         same = kept is not None and (kept.sizes, kept.array_lanes) == (self._signature.sizes, array_lanes)
-        return kept.residual if kept is not None and same else None
+        return kept if same else None
 
     def output_types(self, inputs: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and kind of each output; see :meth:`Function.output_types`."""
@@ -333,10 +338,13 @@ class CircuitFunction(Function):
         def results(kind: Kind) -> tuple[NDArray, ...] | None:
             return self._results(kind, inputs, lambda value, port: lanes.flatten(_double(value), port))
 
-        at = slots(Kind.VALUE)
+        left = self._left(lanes.array_lanes)
+        at = left.slots if left and left.slots else slots(Kind.VALUE)
         assert at is not None
         if Kind.VALUE in sig.kinds:
             check_slots(circuit.program, at)
+        if sig.gives_values:
+            return _Point(at)
         return _Point(
             at,
             results(Kind.COTANGENT),
@@ -354,8 +362,8 @@ class CircuitFunction(Function):
         if kinds == {Kind.COTANGENT}:
             assert point.cotangents is not None
             circuit, cotangents = self._active(circuit, point.cotangents)
-            residual = self._residual(self._array_lanes)
-            return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs, residual)}
+            left = self._left(self._array_lanes)
+            return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs, left and left.residual)}
         if any(self.circuit.passive):
             circuit = circuit.rewritten(without_samples(circuit.program))
         if kinds == {Kind.TANGENT}:

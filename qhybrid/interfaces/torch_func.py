@@ -12,21 +12,24 @@ from typing import Any
 
 import torch
 from torch._C import _functorch
-from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+from torch._functorch.pyfunctorch import GradInterpreter, VmapInterpreter
 from torch.autograd import forward_ad
 
 Tensors = Sequence[torch.Tensor]
+#: What takes a ``vmap`` or a ``grad`` through a function.
+_INTERPRETERS = {_functorch.TransformType.Vmap: VmapInterpreter, _functorch.TransformType.Grad: GradInterpreter}
 
 
 def current() -> Any | None:
     """The innermost transformation, if it is a ``vmap`` or a ``grad``; PyTorch's own way knows all others."""
-    interpreter = retrieve_current_functorch_interpreter()
-    return interpreter if interpreter.key() in (_functorch.TransformType.Vmap, _functorch.TransformType.Grad) else None
+    level = _functorch.peek_interpreter_stack()
+    interpreter = _INTERPRETERS.get(level.key())
+    return None if interpreter is None else interpreter(level)
 
 
 def is_vmap(level: Any) -> bool:
     """Whether a level is a ``vmap``."""
-    return level.key() == _functorch.TransformType.Vmap
+    return isinstance(level, VmapInterpreter)
 
 
 def through_vmap(
