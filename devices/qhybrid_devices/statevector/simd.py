@@ -20,6 +20,8 @@ from numba.core.extending import intrinsic, lower_builtin, models, register_mode
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numpy.typing import NDArray
 
+from qhybrid_devices.statevector.recycling import bytes_of
+
 REGISTER_BYTES = 64
 #: Numbers below which an array is not worth aligning.
 SMALL = 1 << 12
@@ -39,9 +41,10 @@ def register_array(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
     count = math.prod(shape)
     if count < SMALL:
         return np.empty(shape, dtype)
-    room = np.empty(count + register_lanes(dtype), dtype)
-    start = -room.__array_interface__["data"][0] % REGISTER_BYTES // room.itemsize
-    return room[start : start + count].reshape(shape)
+    size = count * np.dtype(dtype).itemsize
+    room = bytes_of(size + REGISTER_BYTES)
+    start = -room.__array_interface__["data"][0] % REGISTER_BYTES
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def register_copy(array: NDArray) -> NDArray:

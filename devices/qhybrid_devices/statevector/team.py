@@ -222,8 +222,8 @@ class Helpers:
     def _grow(self, size: int) -> None:
         with self._lock:
             while self._size < size:
-                self._size += 1
                 threading.Thread(target=_serve, args=(self._words,), name="qhybrid-helper", daemon=True).start()
+                self._size += 1
 
 
 def _serve(words: NDArray) -> None:
