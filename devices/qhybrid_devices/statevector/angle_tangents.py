@@ -87,17 +87,22 @@ def clear_unmet(op, fr, fi, n, lanes):
 
 
 @kernel
-def keep_states(psi, kept, places, c0, c1, order, ops, bits, ms, ml, undo, buffer):
+def keep_states(team, c0, c1, psi, kept, places, order, ops, bits, ms, ml, undo, buffers):
     """Operations on the chunks ``c0 .. c1 - 1`` of ``psi`` in place, and copies of the states between some of them.
 
     Args:
+        team: as for ``in_parts``
         psi: ``(C, 2, N, L)``
         kept: receives states, ``(S, C, 2, N, L)``
         places: where to keep the state before each operation, and that after the last one; -1 not to
         undo: whether to apply the inverses
+        buffers: the registers that each thread works in
         others: as for ``forward``
     """
+    if in_parts(team, c0, c1):
+        return
     psi, kept, ops, ms, ml = borrowed(psi), borrowed(kept), borrowed(ops), borrowed(ms), borrowed(ml)
+    buffer = borrowed(buffers)[team[WORKER]]
     for c in range(c0, c1):
         own, fr, fi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
         keep_one(psi, kept, places, c, ops.shape[0], undo)
@@ -158,9 +163,12 @@ def clear_unmet_lanes(op, fr, fi, rows, buffer):
 
 
 @kernel
-def sweep_keep_states(psi, kept, places, c0, c1, order, ops, bits, rows, lanes, signs, ms, ml, undo, buffer):
+def sweep_keep_states(team, c0, c1, psi, kept, places, order, ops, bits, rows, lanes, signs, ms, ml, undo, buffers):
     """:func:`keep_states` where a state is one tile; others as for ``sweep_forward``."""
+    if in_parts(team, c0, c1):
+        return
     psi, kept, ops, ms, ml = borrowed(psi), borrowed(kept), borrowed(ops), borrowed(ms), borrowed(ml)
+    buffer = borrowed(buffers)[team[WORKER]]
     for c in range(c0, c1):
         own, fr, fi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
         keep_one(psi, kept, places, c, ops.shape[0], undo)

@@ -25,7 +25,7 @@ from qhybrid_devices.statevector.tangent_sweeps import (
     tangent_sweep_backward,
     tangent_sweep_forward,
 )
-from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, Part, num_parts, num_threads, parallel, run_kernel
+from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, num_parts, num_threads, run_kernel
 from qhybrid_devices.statevector.tilings import Tiling
 
 #: Operations times lanes below which one thread composes coefficients faster.
@@ -309,31 +309,18 @@ def apply_tangents(
             continue
         dirs, edges = job.groups(sweep, by_birth[births[by_birth] < sweep.stop])
         (source,), (target,) = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, births, moved, _stay_unitary(plan), plan.ops)
-        orders = (order, plan.bits)
-
-        def on_samples(
-            part: Part, head: tuple = (source, target, chi), tables: tuple = tables, orders: tuple = orders
-        ) -> None:
-            own = job.scratch[part.worker]
-            tangent_forward(*(
-                *head, part.start, part.stop, *tables, plan.product_bits, *orders, *numbers, own.tiles, own.registers
-            ))  # fmt: skip
-
-        def on_tiles(
-            part: Part,
-            head: tuple = (source, target, chi),
-            tables: tuple = (*tables, *orders),
-            tiling: Tiling = sweep.tiling,
-        ) -> None:
-            own = job.scratch[part.worker].for_tiles(tiling)
-            tangent_sweep_forward(*(
-                *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, job.is_whole(tiling),
-                own.tiles, own.tangents[0], own.registers,
-            ))  # fmt: skip
-
-        task = on_samples if layout.tile else on_tiles
-        parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+        states_and_groups = (source, target, chi, dirs, edges, births, moved, _stay_unitary(plan), plan.ops)
+        items = layout.items(sweep) * (len(edges) - 1)
+        if layout.tile:
+            run_kernel(
+                tangent_forward, items, job.workers, *states_and_groups, plan.product_bits, order, plan.bits, *numbers,
+                job.tiles, job.registers,
+            )  # fmt: skip
+        else:
+            run_kernel(
+                tangent_sweep_forward, items, job.workers, *states_and_groups, order, plan.bits,
+                *tables_of(sweep.tiling, layout.dtype), *numbers, *job.for_tiles(sweep.tiling),
+            )  # fmt: skip
     states.settle()
     return births
 
@@ -379,34 +366,19 @@ def reverse_tangents(
             continue
         dirs, edges = job.groups(sweep, by_birth)
         source, target = states.take(apart=len(edges) > 2)
-        tables = (dirs, edges, np.maximum(births, stop), moved, _stay_unitary(plan), plan.ops)
-        orders = (order, want, plan.bits)
-
-        def on_samples(
-            part: Part,
-            head: tuple = (*source, *target, chi, dlam),
-            tables: tuple = (*tables, product, *orders),
-        ) -> None:
-            own = job.scratch[part.worker]
-            tangent_backward(*(
-                *head, part.start, part.stop, *tables, *numbers, gs[part.index], gl, dgs[part.index], dgl,
-                own.tiles, own.registers,
-            ))  # fmt: skip
-
-        def on_tiles(
-            part: Part,
-            head: tuple = (*source, *target, chi, dlam),
-            tables: tuple = (*tables, *orders),
-            tiling: Tiling = sweep.tiling,
-        ) -> None:
-            own, i = job.scratch[part.worker].for_tiles(tiling), part.index
-            tangent_sweep_backward(*(
-                *head, part.start, part.stop, *tables, *job.geometry(tiling), *numbers, gs[i], gl[i], dgs[i], dgl[i],
-                job.is_whole(tiling), own.tiles, *own.tangents, own.registers,
-            ))  # fmt: skip
-
-        task = on_samples if layout.tile else on_tiles
-        parallel(task, layout.items(sweep) * (len(edges) - 1), job.workers)
+        last = np.maximum(births, stop)
+        given = (*source, *target, chi, dlam, dirs, edges, last, moved, _stay_unitary(plan), plan.ops)
+        items, cotangents = layout.items(sweep) * (len(edges) - 1), (gs, gl, dgs, dgl)
+        if layout.tile:
+            run_kernel(
+                tangent_backward, items, job.workers, *given, product, order, want, plan.bits, *numbers, *cotangents,
+                job.tiles, job.registers,
+            )  # fmt: skip
+        else:
+            run_kernel(
+                tangent_sweep_backward, items, job.workers, *given, order, want, plan.bits,
+                *tables_of(sweep.tiling, layout.dtype), *numbers, *cotangents, *job.for_tiles(sweep.tiling),
+            )  # fmt: skip
     states.settle()
     if not layout.tile:
         gl, dgl = _total(gl)[..., None], _total(dgl)[..., None]
@@ -479,29 +451,24 @@ class _Swapped:
 
 
 @dataclass
-class _TangentScratch:
-    """The memory that one thread works in: planes of a tile of each state, of its tangents, and registers."""
-
-    tiles: NDArray
-    tangents: list[NDArray]
-    registers: NDArray
-
-    def for_tiles(self, tiling: Tiling) -> _TangentScratch:
-        """The same, zero in lanes that a tile does not fill."""
-        if len(tiling.lanes) < register_lanes(self.tiles.dtype):
-            for memory in (self.tiles, *self.tangents):
-                memory[...] = 0
-        return self
-
-
-@dataclass
 class _TangentJob:
-    """How the work on tangents is divided: ``most`` directions have their tiles in the cache together."""
+    """How the work on tangents is divided, and the memory that threads work in.
+
+    Args:
+        layout: of the states
+        workers: threads
+        most: directions that have their tiles in the cache together
+        tiles: of each thread the planes of a tile of each state
+        tangents: the same of their tangents, one array a state
+        registers: of each thread
+    """
 
     layout: Layout
     workers: int
     most: int
-    scratch: list[_TangentScratch]
+    tiles: NDArray
+    tangents: list[NDArray]
+    registers: NDArray
 
     @classmethod
     def of(cls, plan: Plan, layout: Layout, k: int, steps: int, states: int) -> _TangentJob:
@@ -513,16 +480,23 @@ class _TangentJob:
         room = int(cache_bytes() * TANGENT_CACHE) // (2 * plane * dtype.itemsize * states)
         most = min(max(1, room - 1), max(1, k))
         in_place = not copied and most >= k and all(layout.items(s) >= workers for s in plan.sweeps)
+        of_direction = 2 * max((len(t.rows) * width for t in copied), default=0)
+        return cls(
+            layout,
+            workers,
+            most,
+            register_array((workers, 2 * states, 0 if in_place else plane), dtype),
+            [register_array((workers, most * of_direction), dtype) for _ in range(states)],
+            np.empty((workers, 2 * plan.buffer_rows * width), dtype),
+        )
 
-        def scratch() -> _TangentScratch:
-            of_direction = max((len(t.rows) * width for t in copied), default=0)
-            return _TangentScratch(
-                register_array((2 * states, 0 if in_place else plane), dtype),
-                [register_array((most * 2 * of_direction,), dtype) for _ in range(states)],
-                np.empty(2 * plan.buffer_rows * width, dtype),
-            )
-
-        return cls(layout, workers, most, [scratch() for _ in range(workers)])
+    def for_tiles(self, tiling: Tiling) -> tuple:
+        """Whether the tile is a state, and the memory, zero in lanes that a tile does not fill."""
+        width = register_lanes(self.tiles.dtype)
+        if len(tiling.lanes) < width:
+            for memory in (self.tiles, *self.tangents):
+                memory[...] = 0
+        return (tiling.is_state(width), self.tiles, *self.tangents, self.registers)
 
     def num_groups(self, sweep: Sweep, count: int) -> int:
         """Groups of ``count`` directions, so many that all threads have work."""
@@ -536,14 +510,6 @@ class _TangentJob:
         groups = self.num_groups(sweep, len(by_birth))
         hands = [by_birth[g::groups] for g in range(groups)]
         return np.concatenate(hands), np.cumsum([0, *map(len, hands)])
-
-    def is_whole(self, tiling: Tiling) -> bool:
-        """Whether a tile is a state as it lies in memory."""
-        return tiling.is_state(register_lanes(self.layout.dtype))
-
-    def geometry(self, tiling: Tiling) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        """What tells a kernel where amplitudes are."""
-        return tiling.rows, tiling.lanes, tiling.tiles, lane_signs(self.layout.dtype)
 
 
 def chain_rule(

@@ -42,7 +42,7 @@ from qhybrid_devices.statevector.preparation import initial_state
 from qhybrid_devices.statevector.row_products import row_products
 from qhybrid_devices.statevector.simd import register_array, register_lanes
 from qhybrid_devices.statevector.tangents import coefficient_tangents
-from qhybrid_devices.statevector.threads import ALONE, Part, parallel, run_kernel
+from qhybrid_devices.statevector.threads import ALONE, run_kernel
 
 #: Angles of which all second derivatives take as long as those along one direction.
 ANGLES_OF_DIRECTION = 4
@@ -320,14 +320,11 @@ class _Tangents:
         (sweep,), undo = self.plan.sweeps, number == 1
         order = sweep.backwards[: len(sweep.order) - self.schedule.first] if undo else sweep.order
         kernel: Callable[..., None] = keep_states if self.layout.tile else sweep_keep_states
-
-        def task(part: Part) -> None:
-            kernel(
-                state, self.kept[number], self.schedule.places, part.start, part.stop, order, *self._tables, *self.coef,
-                undo, self._registers(1)[0],
-            )  # fmt: skip
-
-        parallel(task, self.layout.chunks, self.layout.workers(len(order)))
+        workers = self.layout.workers(len(order))
+        run_kernel(
+            kernel, self.layout.chunks, workers, state, self.kept[number], self.schedule.places, order, *self._tables,
+            *self.coef, undo, self._registers(workers),
+        )  # fmt: skip
 
     def tangents(self) -> NDArray:
         """Room for the tangents of psi and of lambda, ``(2 k, *layout.shape)``."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from qhybrid_devices.statevector import kernels, lane_kernels, tangent_kernels, tangent_lane_kernels
 from qhybrid_devices.statevector._jit import kernel, row_kernel
+from qhybrid_devices.statevector.in_parts import PART, WORKER, in_parts
 from qhybrid_devices.statevector.kernels import flat, parity
 from qhybrid_devices.statevector.product_tangents import product_dual_cotangents, product_duals
 from qhybrid_devices.statevector.simd import borrowed, save, splat
@@ -189,12 +190,13 @@ def overlap_one(op, bits, gr, gi, fr, fi, n, lanes, shared, totals, out):
 
 @kernel
 def tangent_forward(
-    psi, target, chi, i0, i1, dirs, edges, births, moved, unitary, ops, product, order, bits, ms, ml, dms, dml,
-    scratch, buffer,
+    team, i0, i1, psi, target, chi, dirs, edges, births, moved, unitary, ops, product, order, bits, ms, ml, dms, dml,
+    scratch, buffers,
 ):  # fmt: skip
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
 
     Args:
+        team: as for ``in_parts``
         psi: ``(C, 2, N, L)``
         target: receives psi; ``psi`` itself if there is one group
         chi: tangents ``(k, C, 2, N, L)``; what is there before a birth does not matter
@@ -208,19 +210,21 @@ def tangent_forward(
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, L)``
         dms, dml: derivatives of both, ``(k, K)`` and ``(k, C, K, L)``
-        scratch: ``(2, N L)``, not used if there is one group
-        buffer: scratch registers, flat
+        scratch: ``(threads, 2, N L)``, not used if there is one group
+        buffers: scratch registers, a row for each thread
     """
+    if in_parts(team, i0, i1):
+        return
     psi, target, chi, ops = borrowed(psi), borrowed(target), borrowed(chi), borrowed(ops)
-    ms, ml = borrowed(ms), borrowed(ml)
-    dms, dml, scratch = borrowed(dms), borrowed(dml), borrowed(scratch)
+    ms, ml, dms, dml = borrowed(ms), borrowed(ml), borrowed(dms), borrowed(dml)
+    tile, buffer = borrowed(scratch)[team[WORKER]], borrowed(buffers)[team[WORKER]]
     n, lanes, chunks, groups = psi.shape[2], psi.shape[3], psi.shape[0], edges.shape[0] - 1
     plane, planes, derivatives, own_derivatives = n * lanes, flat(chi), flat(dms), flat(dml)
     at, shift, plain = np.empty_like(dirs), np.empty_like(dirs), np.empty_like(dirs)
     for item in range(i0, i1):
         c, g = item // groups, item % groups
         own, pr, pi = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1])
-        fr, fi = (pr, pi) if groups == 1 else (scratch[0], scratch[1])
+        fr, fi = (pr, pi) if groups == 1 else (tile[0], tile[1])
         if product.shape[0] > 0:
             count = group_places(dirs, edges[g], edges[g + 1], births, product.shape[0], c, chunks, plane, at, plain)
             product_duals(fr, fi, planes, at, plain, count, c, ops, product, moved, ms, own, dms, dml)
@@ -244,8 +248,8 @@ def tangent_forward(
 
 @kernel
 def tangent_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, product,
-    order, want, bits, ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffer,
+    team, i0, i1, psi, lam, psi_target, lam_target, chi, dlam, dirs, edges, births, moved, unitary, ops, product,
+    order, want, bits, ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffers,
 ):  # fmt: skip
     """Un-compute psi, lambda and the tangents of both, and add the wanted matrix cotangents and their tangents.
 
@@ -258,18 +262,21 @@ def tangent_backward(
         want: for each operation whether its cotangent is wanted
         dms, dml: derivatives of coefficients, for lambda
         ums, uml: what takes their place for psi, see ``tangent.md``
-        gs: cotangents of shared operations ``(K,)``
+        gs: cotangents of shared operations, what each part adds: ``(parts, K)``
         gl: cotangents of each sample's operations ``(C, K, L)``
-        dgs, dgl: tangents of both, ``(k, K)`` and ``(k, C, K, L)``
-        scratch: ``(4, N L)``, not used if there is one group
+        dgs, dgl: tangents of both, ``(parts, k, K)`` and ``(k, C, K, L)``
+        scratch: ``(threads, 4, N L)``, not used if there is one group
         others: as for :func:`tangent_forward`
     """
+    if in_parts(team, i0, i1):
+        return
     psi, lam, chi, dlam, ops, ms, ml = (
         borrowed(psi), borrowed(lam), borrowed(chi), borrowed(dlam), borrowed(ops), borrowed(ms), borrowed(ml),
     )  # fmt: skip
     psi_target, lam_target, dms, dml = borrowed(psi_target), borrowed(lam_target), borrowed(dms), borrowed(dml)
-    ums, uml, scratch = borrowed(ums), borrowed(uml), borrowed(scratch)
-    gs, gl, dgs, dgl = borrowed(gs), borrowed(gl), borrowed(dgs), borrowed(dgl)
+    ums, uml, gl, dgl = borrowed(ums), borrowed(uml), borrowed(gl), borrowed(dgl)
+    sums, d_sums = borrowed(gs)[team[PART]], borrowed(dgs)[team[PART]]
+    tile, buffer = borrowed(scratch)[team[WORKER]], borrowed(buffers)[team[WORKER]]
     n, lanes, chunks, groups = psi.shape[2], psi.shape[3], psi.shape[0], edges.shape[0] - 1
     plane, kets, bras = n * lanes, flat(chi), flat(dlam)
     dm, own_dm, um, own_um, undo = flat(dms), flat(dml), flat(ums), flat(uml), bool(1)
@@ -279,7 +286,7 @@ def tangent_backward(
         c, g = item // groups, item % groups
         own, first, last = flat(ml[c]), edges[g], edges[g + 1]
         pr, pi, qr, qi = flat(psi[c, 0]), flat(psi[c, 1]), flat(lam[c, 0]), flat(lam[c, 1])
-        fr, fi, gr, gi = (pr, pi, qr, qi) if groups == 1 else (scratch[0], scratch[1], scratch[2], scratch[3])
+        fr, fi, gr, gi = (pr, pi, qr, qi) if groups == 1 else (tile[0], tile[1], tile[2], tile[3])
         if groups > 1:
             copy(pr, fr)
             copy(pi, fi)
@@ -297,7 +304,7 @@ def tangent_backward(
                         o = 2 * (d * chunks + c) * plane
                         br, bi = planes_at(bras, o, plane) if d >= 0 and s % 2 == 0 else (gr, gi)
                         kr, ki = planes_at(kets, o, plane) if d >= 0 and s % 2 == 1 else (fr, fi)
-                        totals = dgs[d] if d >= 0 else gs
+                        totals = d_sums[d] if d >= 0 else sums
                         out = flat(dgl[d, c]) if d >= 0 else flat(gl[c])
                         overlap_one(ops[i], bits, br, bi, kr, ki, n, lanes, shared, totals, out)
                 xr, xi, planes = (fr, fi, kets) if side == 0 else (gr, gi, bras)
@@ -312,7 +319,7 @@ def tangent_backward(
             count = group_places(dirs, first, last, always, product.shape[0], c, chunks, plane, at, plain)
             product_dual_cotangents(
                 fr, fi, gr, gi, kets, bras, at, plain, count, g == 0, c, ops, product, want, moved, ms, own, dms, dml,
-                gs, flat(gl[c]), dgs, dgl,
+                sums, flat(gl[c]), d_sums, dgl,
             )  # fmt: skip
         if groups > 1 and g == 0:
             copy(fr, flat(psi_target[c, 0]))
@@ -377,8 +384,8 @@ def move_tiles(states, c, dirs, first, last, births, until, tile, rows, lanes, s
 
 @kernel
 def tangent_sweep_forward(
-    psi, target, chi, i0, i1, dirs, edges, births, moved, unitary, ops, order, bits, rows, lanes, tiles, signs,
-    ms, ml, dms, dml, whole, scratch, chi_scratch, buffer,
+    team, i0, i1, psi, target, chi, dirs, edges, births, moved, unitary, ops, order, bits, rows, lanes, tiles, signs,
+    ms, ml, dms, dml, whole, scratch, chi_scratch, buffers,
 ):  # fmt: skip
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
 
@@ -392,23 +399,26 @@ def tangent_sweep_forward(
         ml: coefficients of each sample ``(C, K, 1)``
         dms, dml: derivatives of coefficients ``(k, K)`` and ``(k, C, K, 1)``
         whole: whether a tile is a state as it lies in memory; otherwise it is copied
-        scratch: ``(2, R)``, not used if ``whole`` with one group; lanes beyond ``len(lanes)`` are zero
-        chi_scratch: as much for each direction of a group, flat; not used if ``whole``
+        scratch: ``(threads, 2, R)``, not used if ``whole`` with one group; lanes beyond ``len(lanes)`` are zero
+        chi_scratch: as much for each direction of a group, ``(threads, k 2 R)``; not used if ``whole``
         others: as for :func:`tangent_forward`
     """
+    if in_parts(team, i0, i1):
+        return
     psi, target, chi, ops = borrowed(psi), borrowed(target), borrowed(chi), borrowed(ops)
-    ms, ml = borrowed(ms), borrowed(ml)
-    dms, dml, scratch, chi_scratch = borrowed(dms), borrowed(dml), borrowed(scratch), borrowed(chi_scratch)
+    ms, ml, dms, dml = borrowed(ms), borrowed(ml), borrowed(dms), borrowed(dml)
+    copied, chi_copied = borrowed(scratch)[team[WORKER]], borrowed(chi_scratch)[team[WORKER]]
+    buffer = borrowed(buffers)[team[WORKER]]
     chunks, groups, n = psi.shape[0], edges.shape[0] - 1, rows.shape[0]
     in_place = whole and groups == 1
     plane = psi.shape[2] if whole else n * (64 // psi.itemsize)
-    planes, derivatives, own_derivatives = flat(chi) if whole else chi_scratch, flat(dms), flat(dml)
+    planes, derivatives, own_derivatives = flat(chi) if whole else chi_copied, flat(dms), flat(dml)
     at, shift, plain = np.empty_like(dirs), np.empty_like(dirs), np.empty_like(dirs)
     for item in range(i0, i1):
         g, place = item % groups, item // groups
         c, tile = place // tiles.shape[0], tiles[place % tiles.shape[0]]
         own, pr, pi, first, last = flat(ml[c]), flat(psi[c, 0]), flat(psi[c, 1]), edges[g], edges[g + 1]
-        fr, fi = (pr, pi) if in_place else (scratch[0], scratch[1])
+        fr, fi = (pr, pi) if in_place else (copied[0], copied[1])
         if not in_place:
             gather(pr, tile, rows, lanes, fr)
             gather(pi, tile, rows, lanes, fi)
@@ -436,9 +446,9 @@ def tangent_sweep_forward(
 
 @kernel
 def tangent_sweep_backward(
-    psi, lam, psi_target, lam_target, chi, dlam, i0, i1, dirs, edges, births, moved, unitary, ops, order, want,
+    team, i0, i1, psi, lam, psi_target, lam_target, chi, dlam, dirs, edges, births, moved, unitary, ops, order, want,
     bits, rows, lanes, tiles, signs, ms, ml, dms, dml, ums, uml, gs, gc, dgs, dgc, whole, scratch, chi_scratch,
-    dlam_scratch, buffer,
+    dlam_scratch, buffers,
 ):  # fmt: skip
     """Un-compute psi, lambda and the tangents of both, and add the wanted matrix cotangents and their tangents.
 
@@ -450,23 +460,29 @@ def tangent_sweep_backward(
         want: for each operation whether its cotangent is wanted
         dms, dml: derivatives of coefficients, for lambda
         ums, uml: what takes their place for psi, see ``tangent.md``
-        gs: cotangents of shared operations ``(K,)``
-        gc: cotangents of each sample's operations ``(C, K)``
-        dgs, dgc: tangents of both, ``(k, K)`` and ``(k, C, K)``
-        scratch: ``(4, R)``
+        gs: cotangents of shared operations, what each part adds: ``(parts, K)``
+        gc: cotangents of each sample's operations, likewise ``(parts, C, K)``
+        dgs, dgc: tangents of both, ``(parts, k, K)`` and ``(parts, k, C, K)``
+        scratch: ``(threads, 4, R)``
         dlam_scratch: like ``chi_scratch``
         others: as for :func:`tangent_sweep_forward`
     """
+    if in_parts(team, i0, i1):
+        return
     psi, lam, chi, dlam, ops, ms, ml = (
         borrowed(psi), borrowed(lam), borrowed(chi), borrowed(dlam), borrowed(ops), borrowed(ms), borrowed(ml),
     )  # fmt: skip
     psi_target, lam_target, dms, dml = borrowed(psi_target), borrowed(lam_target), borrowed(dms), borrowed(dml)
-    ums, uml, gs, gc, dgs, dgc = borrowed(ums), borrowed(uml), borrowed(gs), borrowed(gc), borrowed(dgs), borrowed(dgc)
-    scratch, chi_scratch, dlam_scratch = borrowed(scratch), borrowed(chi_scratch), borrowed(dlam_scratch)
+    ums, uml, part, worker = borrowed(ums), borrowed(uml), team[PART], team[WORKER]
+    sums, own_sums, d_sums, d_own = borrowed(gs)[part], borrowed(gc)[part], borrowed(dgs)[part], borrowed(dgc)[part]
+    copied, chi_copied, dlam_copied = (
+        borrowed(scratch)[worker], borrowed(chi_scratch)[worker], borrowed(dlam_scratch)[worker],
+    )  # fmt: skip
+    buffer = borrowed(buffers)[worker]
     chunks, groups, n = psi.shape[0], edges.shape[0] - 1, rows.shape[0]
     in_place = whole and groups == 1
     plane = psi.shape[2] if whole else n * (64 // psi.itemsize)
-    kets, bras = (flat(chi), flat(dlam)) if whole else (chi_scratch, dlam_scratch)
+    kets, bras = (flat(chi), flat(dlam)) if whole else (chi_copied, dlam_copied)
     dm, own_dm, um, own_um, undo = flat(dms), flat(dml), flat(ums), flat(uml), bool(1)
     at, shift, plain = np.empty_like(dirs), np.empty_like(dirs), np.empty_like(dirs)
     always = np.full_like(births, -1)  # the births of lambda's tangents
@@ -475,7 +491,7 @@ def tangent_sweep_backward(
         c, tile = place // tiles.shape[0], tiles[place % tiles.shape[0]]
         own, first, last = flat(ml[c]), edges[g], edges[g + 1]
         pr, pi, qr, qi = flat(psi[c, 0]), flat(psi[c, 1]), flat(lam[c, 0]), flat(lam[c, 1])
-        fr, fi, gr, gi = (pr, pi, qr, qi) if in_place else (scratch[0], scratch[1], scratch[2], scratch[3])
+        fr, fi, gr, gi = (pr, pi, qr, qi) if in_place else (copied[0], copied[1], copied[2], copied[3])
         if not in_place:
             gather(pr, tile, rows, lanes, fr)
             gather(pi, tile, rows, lanes, fi)
@@ -499,9 +515,9 @@ def tangent_sweep_backward(
                         br, bi = planes_at(bras, o, plane) if number >= 0 and s % 2 == 0 else (gr, gi)
                         kr, ki = planes_at(kets, o, plane) if number >= 0 and s % 2 == 1 else (fr, fi)
                         if number >= 0:
-                            totals = dgc[d, c] if mine else dgs[d]
+                            totals = d_own[d, c] if mine else d_sums[d]
                         else:
-                            totals = gc[c] if mine else gs
+                            totals = own_sums[c] if mine else sums
                         sweep_overlap(ops[i], bits, br, bi, kr, ki, n, rows, lanes, tile, signs, totals, buffer)
                 xr, xi, planes = (fr, fi, kets) if side == 0 else (gr, gi, bras)
                 if side == 0:
