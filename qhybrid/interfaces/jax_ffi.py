@@ -8,8 +8,11 @@ each call. Here a function finds NumPy arrays where XLA has its numbers. The str
 from __future__ import annotations
 
 import _thread
+import atexit
+import contextlib
 import ctypes
 import secrets
+import time
 import traceback
 import weakref
 from collections import OrderedDict
@@ -20,6 +23,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax._src import callback
+from jax._src.interpreters.mlir import set_sharding
 from jax.interpreters import mlir
 from numpy.typing import NDArray
 
@@ -101,6 +106,8 @@ class _Calls:
 
 
 _CALLS = _Calls()
+#: Threads in which a call is running.
+_RUNNING: dict[int, None] = {}
 
 
 class _Program:
@@ -120,7 +127,12 @@ def lowering(function_of: Callable[..., Callback]) -> Callable[..., Any]:
         program = _Program()
         ctx.module_context.add_keepalive(program)
         call = _Call(function_of(**parameters), [*map(_Form.of, ctx.avals_in)], [*map(_Form.of, ctx.avals_out)])
-        return jax.ffi.ffi_lowering(TARGET)(ctx, *operands, number=np.int64(_CALLS.add(call, program)))
+        results = jax.ffi.ffi_lowering(TARGET)(ctx, *operands, number=np.int64(_CALLS.add(call, program)))
+        # As for JAX's own callbacks: of several devices one runs it, unless the program says what each does.
+        where = callback._callback_op_sharding(ctx.module_context.axis_context, None, ctx.avals_out)
+        if where is not None and results:
+            set_sharding(results[0].owner, where)
+        return results
 
     return rule
 
@@ -198,6 +210,8 @@ def _answer(pointer: Any) -> int | None:
         metadata.version.major, metadata.version.minor = _API_VERSION
         metadata.traits = 0
         return None
+    thread = _thread.get_ident()
+    _RUNNING[thread] = None
     try:
         call = _CALLS.find(frame.attributes.scalars[0].contents.value[0])
         inputs, outputs = frame.arguments.buffers, frame.results.buffers
@@ -210,12 +224,25 @@ def _answer(pointer: Any) -> int | None:
             _thread.interrupt_main()
         message = _Error(ctypes.sizeof(_Error), None, traceback.format_exc().encode(), _INTERNAL)
         return frame.api.contents.error_create(ctypes.byref(message))
+    finally:
+        del _RUNNING[thread]
     return None
 
 
 _HANDLER = ctypes.CFUNCTYPE(c_void_p, POINTER(_CallFrame))(_answer)
 
 
+def _finish() -> None:
+    """Wait for calls: Python ends a thread that wants the interpreter later, and JAX waits for that thread for ever."""
+    for array in jax.live_arrays():
+        if not array.is_deleted():
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # nobody asked for this array, nor for its error
+                array.block_until_ready()
+    while _RUNNING:
+        time.sleep(0.001)
+
+
 @cache
 def _register() -> None:
+    atexit.register(_finish)
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(ctypes.cast(_HANDLER, c_void_p).value), platform="cpu")

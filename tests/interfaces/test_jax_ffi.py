@@ -216,3 +216,41 @@ def test_batches_spread_over_devices(tmp_path):
     """)
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": ":".join(sys.path)}
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, timeout=300, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", ["result = run(0.5)", "run(0.5)"])
+def test_a_process_ends_after_the_calls_in_it(tmp_path, keep):
+    """One that is not waited for is ended, and with its thread JAX does."""
+    script = textwrap.dedent(f"""
+        import functools, pathlib, time, jax, numpy as np
+        from jax.extend.core import Primitive
+        from jax.interpreters import mlir
+        from qhybrid.interfaces import jax_ffi
+
+        def slow(x):
+            time.sleep(1)
+            pathlib.Path("done").touch()
+            return [x]
+
+        call = Primitive("slow")
+        call.def_abstract_eval(lambda x: x)
+        mlir.register_lowering(call, jax_ffi.lowering(lambda: slow), platform="cpu")
+        run = jax.jit(call.bind)
+        {keep}
+        for _ in range(200):
+            if jax_ffi._RUNNING:
+                break
+            time.sleep(0.001)
+    """)
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, timeout=60, env=environment)
+    assert (tmp_path / "done").exists()
+
+
+def test_one_device_runs_a_call_unless_each_has_its_part():
+    """Of a program over several devices, as JAX's own callbacks are."""
+    one = jnp.ones(())
+    text = compiled(lambda x: [x], jax.ShapeDtypeStruct((), one.dtype)).lower(one).as_text()
+    (line,) = [line for line in text.splitlines() if jax_ffi.TARGET in line]
+    assert "maximal" in line
