@@ -37,6 +37,7 @@ from qhybrid_devices.statevector.engine import (
 from qhybrid_devices.statevector.idle_angles import idle_angles
 from qhybrid_devices.statevector.measurement_tangents import result_tangents, seed_tangents
 from qhybrid_devices.statevector.measurements import seed
+from qhybrid_devices.statevector.observables import add_words_along
 from qhybrid_devices.statevector.plan import Plan
 from qhybrid_devices.statevector.preparation import initial_state
 from qhybrid_devices.statevector.row_products import row_products
@@ -157,12 +158,12 @@ def curvature(p: Pass, angles: NDArray, cotangents: Sequence[NDArray]) -> Curvat
         angles: of :class:`GateAngles`, in their order
         cotangents: of the results, samples in front
     """
-    layout, k, nowhere = p.layout, len(angles), p.directions
+    layout, k = p.layout, len(angles)
     job = _Tangents.of(p, angles)
     psi = initial_state(p.compiled.program, layout, p.values)
     job.keep(psi, 0)
-    still = [np.zeros((k, *c.shape), c.dtype) for c in cotangents]
-    lam = seed(p.compiled.measurements, layout, p.values, psi, cotangents, nowhere.one(0), want_observables=False)
+    nothing = p.directions.one(0)
+    lam = seed(p.compiled.measurements, layout, p.values, psi, cotangents, nothing, want_observables=False)
     job.keep(np.negative(lam, out=lam), 1)
     # Row j is the tangent of psi along angle j, row k + j what is to meet it: the tangent of -lambda at first.
     states, overlaps, early = job.tangents(), _Overlaps.of(layout, k), job.schedule.early
@@ -172,12 +173,23 @@ def curvature(p: Pass, angles: NDArray, cotangents: Sequence[NDArray]) -> Curvat
         states[k : k + early] = 0
     job.grow(states, job.schedule.after)
     final, kets = DualState(psi, states[:k]), DualState(lam, states[k:])
-    seed_tangents(
-        p.compiled.measurements, layout, p.values, nowhere, final, cotangents, still, nowhere.one(0), nowhere,
-        want_observables=False, out=kets,
-    )  # fmt: skip
+    _add_seeds(p, final, cotangents, kets)
     overlaps.add(states[:k], states[k:])
     return Curvature(p, final, 2 * overlaps.matrix())
+
+
+def _add_seeds(p: Pass, psi: DualState, cotangents: Sequence[NDArray], out: DualState) -> None:
+    """Add to the tangents of ``out`` what those of ``psi`` change the seed of the reverse sweep by."""
+    plan, layout, nowhere = p.compiled.measurements, p.layout, p.directions
+    if plan.is_constant_words:
+        weights = plan.means.weights(p.values, np.ascontiguousarray(np.asarray(cotangents[0], float).T))
+        add_words_along(plan.table, layout, psi.tangents, out.tangents, weights)
+        return
+    still = [np.zeros((len(nowhere), *c.shape), c.dtype) for c in cotangents]
+    seed_tangents(
+        plan, layout, p.values, nowhere, psi, cotangents, still, nowhere.one(0), nowhere, want_observables=False,
+        out=out,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,6 +149,12 @@ class MeasurementPlan:
     general_variances: tuple[tuple[int, ObservablePlan], ...]
     tensors: tuple[ProbabilityPlan | None, ...]
     order: NDArray | None
+
+    @cached_property
+    def is_constant_words(self) -> bool:
+        """Whether all results are expectation values of Pauli words with constant coefficients, and there are any."""
+        others = len(self.variances.scalars) or self.matrix_means or self.general_variances or self.tensors
+        return not others and self.means.is_constant and len(self.table) > 0
 
 
 def has_matrices(program: Program) -> bool:
