@@ -106,8 +106,8 @@ class _Calls:
 
 
 _CALLS = _Calls()
-#: Threads in which a call is running.
-_RUNNING: dict[int, None] = {}
+#: Something for each call that is running.
+_RUNNING: set[object] = set()
 
 
 class _Program:
@@ -210,8 +210,8 @@ def _answer(pointer: Any) -> int | None:
         metadata.version.major, metadata.version.minor = _API_VERSION
         metadata.traits = 0
         return None
-    thread = _thread.get_ident()
-    _RUNNING[thread] = None
+    running = object()
+    _RUNNING.add(running)
     try:
         call = _CALLS.find(frame.attributes.scalars[0].contents.value[0])
         inputs, outputs = frame.arguments.buffers, frame.results.buffers
@@ -225,7 +225,7 @@ def _answer(pointer: Any) -> int | None:
         message = _Error(ctypes.sizeof(_Error), None, traceback.format_exc().encode(), _INTERNAL)
         return frame.api.contents.error_create(ctypes.byref(message))
     finally:
-        del _RUNNING[thread]
+        _RUNNING.discard(running)
     return None
 
 

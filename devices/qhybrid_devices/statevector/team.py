@@ -6,7 +6,7 @@ to do; waking it takes as long as a circuit of ten qubits. Here there is one tea
 
 A job is a function of C and what it is given. Whoever calls for help offers as many tickets as it wants helpers, does
 the job too, withdraws the tickets that are left, and waits for those who have taken one. Helpers look for tickets for
-some microseconds, and then sleep. If the team has a job already, a caller does its own alone.
+half a millisecond, and then sleep. If the team has a job already, a caller does its own alone.
 """
 
 from __future__ import annotations
