@@ -18,6 +18,7 @@ from qhybrid_devices.statevector.lane_kernels import is_met, lane_controls, walk
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat
 from qhybrid_devices.statevector.sweeps import apply_one, copy, sweep_one
 from qhybrid_devices.statevector.table import CMASK, CVAL, FORM, KIND, LANE_CMASK, LANES, PARAM, U2
+from qhybrid_devices.statevector.tangent_kernels import u2_change
 
 #: Columns of the table.
 ROW, STATE, PLACE, DIRECTION, MOVER, FIRST, LAST = range(7)
@@ -27,6 +28,12 @@ ROW, STATE, PLACE, DIRECTION, MOVER, FIRST, LAST = range(7)
 def is_turned(op):
     """Whether the derivative of an operation is applied to the state after it: a 2x2 that all samples share."""
     return op[KIND] == U2 and op[FORM] != LANES
+
+
+@row_kernel
+def eight(m, p):
+    """The coefficients of a 2x2."""
+    return m[p], m[p + 1], m[p + 2], m[p + 3], m[p + 4], m[p + 5], m[p + 6], m[p + 7]
 
 
 @kernel
@@ -43,7 +50,9 @@ def turn_derivatives(ops, moving, ms, dms):
         if moving[i] and is_turned(ops[i]):
             p = ops[i, PARAM]
             for d in range(dms.shape[0]):
-                turn(ms[p : p + 8], dms[d, p : p + 8])
+                change = u2_change(eight(ms, p), eight(dms[d], p))
+                for q in range(8):
+                    dms[d, p + q] = change[q]
 
 
 @row_kernel
@@ -52,17 +61,6 @@ def steps_of_own(row, ops):
     if row[DIRECTION] < 0:
         return 0
     return 1 if is_turned(ops[row[MOVER]]) else 2
-
-
-@row_kernel
-def turn(u, du):
-    """``dU U^dagger`` in place of ``dU``."""
-    for row in range(0, 8, 4):
-        a, b, c, d = du[row], du[row + 1], du[row + 2], du[row + 3]
-        for column in range(2):
-            p, q, r, s = u[4 * column], u[4 * column + 1], u[4 * column + 2], u[4 * column + 3]
-            du[row + 2 * column] = a * p + b * q + c * r + d * s
-            du[row + 2 * column + 1] = b * p - a * q + d * r - c * s
 
 
 @row_kernel

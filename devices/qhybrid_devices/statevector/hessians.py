@@ -181,7 +181,7 @@ def curvature(p: Pass, angles: NDArray, cotangents: Sequence[NDArray]) -> Curvat
 def _add_seeds(p: Pass, psi: DualState, cotangents: Sequence[NDArray], out: DualState) -> None:
     """Add to the tangents of ``out`` what those of ``psi`` change the seed of the reverse sweep by."""
     plan, layout, nowhere = p.compiled.measurements, p.layout, p.directions
-    if plan.is_constant_words:
+    if plan.has_words_only and plan.means.is_constant:
         weights = plan.means.weights(p.values, np.ascontiguousarray(np.asarray(cotangents[0], float).T))
         add_words_along(plan.table, layout, psi.tangents, out.tangents, weights)
         return
@@ -194,7 +194,7 @@ def _add_seeds(p: Pass, psi: DualState, cotangents: Sequence[NDArray], out: Dual
 
 @dataclass(frozen=True)
 class _Stage:
-    """A table of ``grow_tangents``, and how many operations that is."""
+    """A table of ``grow_tangents``, and about how many operations that is."""
 
     table: NDArray
     steps: int

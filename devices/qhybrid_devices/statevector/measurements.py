@@ -151,10 +151,10 @@ class MeasurementPlan:
     order: NDArray | None
 
     @cached_property
-    def is_constant_words(self) -> bool:
-        """Whether all results are expectation values of Pauli words with constant coefficients, and there are any."""
+    def has_words_only(self) -> bool:
+        """Whether all results are expectation values of Pauli words, and there are any."""
         others = len(self.variances.scalars) or self.matrix_means or self.general_variances or self.tensors
-        return not others and self.means.is_constant and len(self.table) > 0
+        return not others and len(self.table) > 0
 
 
 def has_matrices(program: Program) -> bool:

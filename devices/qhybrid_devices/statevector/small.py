@@ -43,8 +43,7 @@ class SmallRun(Direct):
     def of(cls, compiled: Compiled, layout: Layout, copied_bytes: int) -> SmallRun | None:
         """How to run a program on states of this layout; ``None`` where a run has more to it."""
         plan, m = compiled.plan, compiled.measurements
-        others = len(m.variances.scalars) or m.matrix_means or m.general_variances or m.tensors
-        if others or m.means.matrix is None or not len(m.table):
+        if not m.has_words_only or m.means.matrix is None:
             return None
         if plan.externals or compiled.program.arrays:
             return None

@@ -93,6 +93,11 @@ def test_a_forked_child_starts_its_own_threads():
     run_python(PROGRAM + FORK, QHYBRID_NUM_THREADS="2")
 
 
+def test_the_end_of_a_process_that_has_memory_on_loan_is_quiet():
+    code = "import sys; from qhybrid_devices.statevector import recycling; sys.kept = recycling.bytes_of(1 << 20)"
+    assert not run_python(code)
+
+
 def test_cached_kernels_depend_on_all_sources():
     if numba.config.DISABLE_JIT:
         pytest.skip("nothing is compiled")
