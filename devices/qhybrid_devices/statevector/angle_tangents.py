@@ -14,7 +14,7 @@ from __future__ import annotations
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.in_parts import WORKER, in_parts
 from qhybrid_devices.statevector.kernels import flat
-from qhybrid_devices.statevector.lane_kernels import is_met, lane_controls, walk_of
+from qhybrid_devices.statevector.lane_kernels import is_met, lane_controls, u2_numbers, walk_of
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat
 from qhybrid_devices.statevector.sweeps import apply_one, copy, sweep_one
 from qhybrid_devices.statevector.table import CMASK, CVAL, FORM, KIND, LANE_CMASK, LANES, PARAM, U2
@@ -28,12 +28,6 @@ ROW, STATE, PLACE, DIRECTION, MOVER, FIRST, LAST = range(7)
 def is_turned(op):
     """Whether the derivative of an operation is applied to the state after it: a 2x2 that all samples share."""
     return op[KIND] == U2 and op[FORM] != LANES
-
-
-@row_kernel
-def eight(m, p):
-    """The coefficients of a 2x2."""
-    return m[p], m[p + 1], m[p + 2], m[p + 3], m[p + 4], m[p + 5], m[p + 6], m[p + 7]
 
 
 @kernel
@@ -50,7 +44,7 @@ def turn_derivatives(ops, moving, ms, dms):
         if moving[i] and is_turned(ops[i]):
             p = ops[i, PARAM]
             for d in range(dms.shape[0]):
-                change = u2_change(eight(ms, p), eight(dms[d], p))
+                change = u2_change(u2_numbers(ms, p, False), u2_numbers(dms[d], p, False))
                 for q in range(8):
                     dms[d, p + q] = change[q]
 

@@ -9,14 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qhybrid.program import Diagonal, Matrix
 from qhybrid_devices.externals import Values, external_cotangent, external_matrix
 from qhybrid_devices.statevector.matrices import chain, compose, scratch_memory
 from qhybrid_devices.statevector.memory import cache_bytes
 from qhybrid_devices.statevector.plan import External, Plan, Sweep
 from qhybrid_devices.statevector.simd import register_array, register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward, sweep_backward, sweep_forward
-from qhybrid_devices.statevector.table import LANES
+from qhybrid_devices.statevector.table import FREE, LANES
 from qhybrid_devices.statevector.tangent_sweeps import (
     is_zero,
     moved_coefficients,
@@ -309,7 +308,7 @@ def apply_tangents(
             continue
         dirs, edges = job.groups(sweep, by_birth[births[by_birth] < sweep.stop])
         (source,), (target,) = states.take(apart=len(edges) > 2)
-        states_and_groups = (source, target, chi, dirs, edges, births, moved, _stay_unitary(plan), plan.ops)
+        states_and_groups = (source, target, chi, dirs, edges, births, moved, plan.ops)
         items = layout.items(sweep) * (len(edges) - 1)
         if layout.tile:
             run_kernel(
@@ -367,7 +366,7 @@ def reverse_tangents(
         dirs, edges = job.groups(sweep, by_birth)
         source, target = states.take(apart=len(edges) > 2)
         last = np.maximum(births, stop)
-        given = (*source, *target, chi, dlam, dirs, edges, last, moved, _stay_unitary(plan), plan.ops)
+        given = (*source, *target, chi, dlam, dirs, edges, last, moved, plan.ops)
         items, cotangents = layout.items(sweep) * (len(edges) - 1), (gs, gl, dgs, dgl)
         if layout.tile:
             run_kernel(
@@ -392,23 +391,16 @@ def _moved(plan: Plan, dcoef: CoefficientTangents, moving: NDArray) -> NDArray:
     return moved
 
 
-def _stay_unitary(plan: Plan) -> NDArray:
-    """For each operation whether any tangent leaves it unitary: not the matrices of the user."""
-    out = np.ones(len(plan.operations), np.bool_)
-    out[[e.index for e in plan.externals if isinstance(e.operator, Matrix | Diagonal)]] = False
-    return out
-
-
 def _undoing(plan: Plan, coef: Coefficients, dcoef: CoefficientTangents, moving: NDArray) -> CoefficientTangents:
     """What takes the place of ``dU`` where psi is un-computed: ``-U dU^dagger U``.
 
     That is ``dU`` itself as long as matrices stay unitary; those of the user need not.
     """
-    unitary = _stay_unitary(plan)
-    if np.all(unitary | ~moving):
+    free = [e for e in plan.externals if plan.ops[e.index, FREE] and moving[e.index]]
+    if not free:
         return dcoef
     out = CoefficientTangents(dcoef.shared.copy(), dcoef.lanes.copy())
-    for external in [e for e in plan.externals if not unitary[e.index]]:
+    for external in free:
         shape = (external.dim,) if external.diagonal else (external.dim, external.dim)
         part = slice(external.param, external.param + 2 * int(np.prod(shape)))
         if external.form == LANES:

@@ -90,21 +90,49 @@ def deposit(shared, totals, out, o, lanes, t, g):
 
 # ------------------------------------------------------------------ 2 x 2
 #
-# Formula:   psi'_a = sum_b U_ab psi_b for each pair of rows j, j ^ x; G_ab = sum conj(lambda'_a) psi_b.
+# Formula:   psi'_a = sum_b U_ab psi_b for each pair of rows j, j ^ x; G_ab = sum conj(lambda'_a) psi_b. If U stays
+#            unitary, only the anti-Hermitian part of M_ab = sum conj(lambda'_a) psi'_b matters, and G = M conj(U).
+#            (a + ib)(x + iy) = s - (a + b) y + i (s + (b - a) x), s = a (x + y): three products in place of four.
 # Shapes:    U: 4 complex coefficients; G: 4 complex cotangents.
 # Layout:    row j, of even parity under z, comes first in the pair; a flip is the same without coefficients.
 # Reference: ``apply`` and ``outer``.
 
 
 @row_kernel
+def times_2x2(u, psi):
+    """A 2x2 times the vector ``(x + i y, z + i w)``."""
+    (a, b, c, d, e, f, g, h), (x, y, z, w) = u, psi
+    p, q = x + y, z + w
+    s, t = a * p + c * q, e * p + g * q
+    return (
+        s - (a + b) * y - (c + d) * w,
+        s + (b - a) * x + (d - c) * z,
+        t - (e + f) * y - (g + h) * w,
+        t + (f - e) * x + (h - g) * z,
+    )
+
+
+@row_kernel
+def pair_at(fr, fi, i, k):
+    """The amplitudes at ``i`` and ``k``, as four registers."""
+    return load(fr, i), load(fi, i), load(fr, k), load(fi, k)
+
+
+@row_kernel
+def save_pair(fr, fi, i, k, pair):
+    """Write the amplitudes at ``i`` and ``k``."""
+    save(fr, i, pair[0])
+    save(fi, i, pair[1])
+    save(fr, k, pair[2])
+    save(fi, k, pair[3])
+
+
+@row_kernel
 def u2_at(fr, fi, i, k, u):
-    """A 2x2 on the registers at ``i`` and ``k``."""
-    a, b, c, d, e, f, g, h = u
-    x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
-    save(fr, i, a * x - b * y + c * z - d * w)
-    save(fi, i, a * y + b * x + c * w + d * z)
-    save(fr, k, e * x - f * y + g * z - h * w)
-    save(fi, k, e * y + f * x + g * w + h * z)
+    """A 2x2 on the registers at ``i`` and ``k``; what they are then."""
+    psi = times_2x2(u, pair_at(fr, fi, i, k))
+    save_pair(fr, fi, i, k, psi)
+    return psi
 
 
 @row_kernel
@@ -139,13 +167,56 @@ def u2(fr, fi, n, lanes, op, shared, m, ml, undo):
 
 
 @row_kernel
+def u2_cotangent(u, first, real, imag, second):
+    """``M conj(U)`` of ``M = ((i first, real + i imag), (-real + i imag, i second))``; ``u`` is the inverse of U."""
+    a, b, c, d, e, f, g, h = u
+    return (
+        real * c - imag * d - first * b,
+        real * d + imag * c + first * a,
+        real * g - imag * h - first * f,
+        real * h + imag * g + first * e,
+        -real * a - imag * b - second * d,
+        imag * a - real * b + second * c,
+        -real * e - imag * f - second * h,
+        imag * e - real * f + second * g,
+    )
+
+
+@row_kernel
 def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
-    """Un-compute a 2x2 and add its matrix cotangent."""
-    xmask, zmask, run, cmask, cval, o = op[XMASK], op[ZMASK], op[RUN], op[CMASK], op[CVAL], op[COTANGENT]
+    """Un-compute a 2x2 and add its matrix cotangent, as far as a U that stays unitary can tell."""
+    xmask, zmask, run, cmask, cval = op[XMASK], op[ZMASK], op[RUN], op[CMASK], op[CVAL]
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
         t = q * step
         u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t, bool(1))
+        first = second = real = imag = splat(fr.dtype.type(0))
+        for j in range(0, n, run):
+            if parity(j & zmask) != 0 or j & cmask != cval:
+                continue
+            distance = ((j ^ xmask) - j) * lanes
+            for i in range(j * lanes + t, (j + run) * lanes, stride):
+                k = i + distance
+                x, y, z, w = pair_at(fr, fi, i, k)
+                p0, q0, p1, q1 = pair_at(gr, gi, i, k)
+                first = first + p0 * y - q0 * x
+                second = second + p1 * w - q1 * z
+                real = real + p0 * z + q0 * w - p1 * x - q1 * y
+                imag = imag + p0 * w - q0 * z + p1 * y - q1 * x
+                save_pair(fr, fi, i, k, times_2x2(u, (x, y, z, w)))
+                save_pair(gr, gi, i, k, times_2x2(u, (p0, q0, p1, q1)))
+        half = splat(fr.dtype.type(0.5))
+        g = u2_cotangent(u, first, half * real, half * imag, second)
+        u2_deposit(shared, totals, out, op[COTANGENT], lanes, t, g)
+
+
+@row_kernel
+def u2_overlap(gr, gi, fr, fi, n, lanes, op, shared, totals, out):
+    """Add the whole matrix cotangent of a 2x2, lambda after and psi before it."""
+    xmask, zmask, run, cmask, cval = op[XMASK], op[ZMASK], op[RUN], op[CMASK], op[CVAL]
+    step, blocks, stride = blocks_of(fr, lanes, shared)
+    for block in range(blocks):
+        t = block * step
         a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
         for j in range(0, n, run):
             if parity(j & zmask) != 0 or j & cmask != cval:
@@ -153,9 +224,8 @@ def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
             distance = ((j ^ xmask) - j) * lanes
             for i in range(j * lanes + t, (j + run) * lanes, stride):
                 k = i + distance
-                u2_at(fr, fi, i, k, u)
-                x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
-                p0, q0, p1, q1 = load(gr, i), load(gi, i), load(gr, k), load(gi, k)
+                x, y, z, w = pair_at(fr, fi, i, k)
+                p0, q0, p1, q1 = pair_at(gr, gi, i, k)
                 a = a + p0 * x + q0 * y
                 b = b + p0 * y - q0 * x
                 c = c + p0 * z + q0 * w
@@ -164,15 +234,20 @@ def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
                 f = f + p1 * y - q1 * x
                 g = g + p1 * z + q1 * w
                 h = h + p1 * w - q1 * z
-                u2_at(gr, gi, i, k, u)
-        deposit(shared, totals, out, o, lanes, t, a)
-        deposit(shared, totals, out, o + 1, lanes, t, b)
-        deposit(shared, totals, out, o + 2, lanes, t, c)
-        deposit(shared, totals, out, o + 3, lanes, t, d)
-        deposit(shared, totals, out, o + 4, lanes, t, e)
-        deposit(shared, totals, out, o + 5, lanes, t, f)
-        deposit(shared, totals, out, o + 6, lanes, t, g)
-        deposit(shared, totals, out, o + 7, lanes, t, h)
+        u2_deposit(shared, totals, out, op[COTANGENT], lanes, t, (a, b, c, d, e, f, g, h))
+
+
+@row_kernel
+def u2_deposit(shared, totals, out, o, lanes, t, g):
+    """Add the four entries of a matrix cotangent."""
+    deposit(shared, totals, out, o, lanes, t, g[0])
+    deposit(shared, totals, out, o + 1, lanes, t, g[1])
+    deposit(shared, totals, out, o + 2, lanes, t, g[2])
+    deposit(shared, totals, out, o + 3, lanes, t, g[3])
+    deposit(shared, totals, out, o + 4, lanes, t, g[4])
+    deposit(shared, totals, out, o + 5, lanes, t, g[5])
+    deposit(shared, totals, out, o + 6, lanes, t, g[6])
+    deposit(shared, totals, out, o + 7, lanes, t, g[7])
 
 
 @row_kernel

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from qhybrid_devices.statevector._jit import row_kernel
-from qhybrid_devices.statevector.kernels import bits_of, parity, phase_at, spread
+from qhybrid_devices.statevector.kernels import bits_of, pair_at, parity, phase_at, spread, u2_cotangent
 from qhybrid_devices.statevector.simd import exchange, exchanged, load, save, splat, total
 from qhybrid_devices.statevector.table import (
     CMASK,
@@ -111,10 +111,18 @@ def is_met(walk, j, rows, tile):
 
 # ------------------------------------------------------------------ 2 x 2
 #
-# Formula:   psi'_a = sum_b U_ab psi_b for each pair; G_ab = sum conj(lambda'_a) psi_b.
+# Formula:   psi'_a = sum_b U_ab psi_b for each pair; G_ab = sum conj(lambda'_a) psi_b; for M see ``kernels.py``, as for
+#            the three products of a complex one.
 # Shapes:    U: 4 complex coefficients; G: 4 complex cotangents.
 # Layout:    an amplitude of even parity comes first in its pair: there D = U_00, O = U_01, elsewhere U_11 and U_10.
 # Reference: ``apply`` and ``outer``.
+
+
+@row_kernel
+def u2_numbers(m, p, undo):
+    """The eight coefficients of a 2x2, or of its inverse."""
+    a, b, c, d, e, f, g, h = m[p], m[p + 1], m[p + 2], m[p + 3], m[p + 4], m[p + 5], m[p + 6], m[p + 7]
+    return (a, -b, e, -f, c, -d, g, -h) if undo else (a, b, c, d, e, f, g, h)
 
 
 @row_kernel
@@ -150,20 +158,35 @@ def u2_lanes(fr, op, signs, m, odd, buffer, undo):
 def mixed(u, x, y, z, w):
     """``D (x + i y) + O (z + i w)``."""
     a, b, c, d = u
-    return a * x - b * y + c * z - d * w, a * y + b * x + c * w + d * z
+    s = a * (x + y) + c * (z + w)
+    return s - (a + b) * y - (c + d) * w, s + (b - a) * x + (d - c) * z
+
+
+@row_kernel
+def u2_moved(psi, order, u, v):
+    """A 2x2 on two registers ``(x + i y, z + i w)``, each of which has its partners in the other."""
+    x, y, z, w = psi
+    p, q = mixed(u, x, y, exchanged(z, order), exchanged(w, order))
+    r, s = mixed(v, z, w, exchanged(x, order), exchanged(y, order))
+    return p, q, r, s
+
+
+@row_kernel
+def save_rows(fr, fi, i, k, psi):
+    """Write the registers at ``i`` and ``k``, which may be the same: then the first."""
+    save(fr, i, psi[0])
+    save(fi, i, psi[1])
+    if i != k:
+        save(fr, k, psi[2])
+        save(fi, k, psi[3])
 
 
 @row_kernel
 def u2_pair(fr, fi, i, k, order, u, v):
-    """A 2x2 on the registers at ``i`` and ``k``, which may be the same."""
-    x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
-    p, q = mixed(u, x, y, exchanged(z, order), exchanged(w, order))
-    save(fr, i, p)
-    save(fi, i, q)
-    if i != k:
-        p, q = mixed(v, z, w, exchanged(x, order), exchanged(y, order))
-        save(fr, k, p)
-        save(fi, k, q)
+    """A 2x2 on the registers at ``i`` and ``k``, which may be the same; what they are then."""
+    psi = u2_moved(pair_at(fr, fi, i, k), order, u, v)
+    save_rows(fr, fi, i, k, psi)
+    return psi
 
 
 @row_kernel
@@ -190,7 +213,7 @@ def overlap(x, y, p, q):
 
 @row_kernel
 def u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer):
-    """Un-compute a 2x2 and add its matrix cotangent."""
+    """Un-compute a 2x2 and add its matrix cotangent, as far as a U that stays unitary can tell."""
     order, width = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize
     kinds, walk, count = kinds_of_rows(op), walk_of(op), op[COUNT]
     for odd in range(kinds):
@@ -198,14 +221,78 @@ def u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer):
             continue
         u = u2_lanes(fr, op, signs, m, odd ^ outer, buffer, bool(1))
         v = u2_lanes(fr, op, signs, m, odd ^ outer ^ (2 - kinds), buffer, bool(1))
-        zero = splat(fr.dtype.type(0))
-        a = b = c = d = e = f = g = h = zero
+        a = b = c = d = e = f = splat(fr.dtype.type(0))
         for q in range(count):
             j = paired_row(walk, q, odd)
             if not is_met(walk, j, rows, tile):
                 continue
             i, k = j * width, (j ^ walk.xmask) * width
-            u2_pair(fr, fi, i, k, order, u, v)
+            x, y, z, w = pair_at(fr, fi, i, k)
+            p0, q0, p1, q1 = pair_at(gr, gi, i, k)
+            own, real, imag = turned_row(fr, fi, gr, gi, i, order, u, (x, y, z, w), (p0, q0, p1, q1))
+            a, b, c = a + own, b + real, c + imag
+            if i != k:
+                own, real, imag = turned_row(fr, fi, gr, gi, k, order, v, (z, w, x, y), (p1, q1, p0, q0))
+                d, e, f = d + own, e + real, f + imag
+        u2_add(fr, op, signs, odd ^ outer, m, totals, (a, b, c), buffer)
+        u2_add(fr, op, signs, odd ^ outer ^ (2 - kinds), m, totals, (d, e, f), buffer)
+
+
+@row_kernel
+def turned_row(fr, fi, gr, gi, i, order, u, psi, lam):
+    """Write the row at ``i`` of psi and lambda, un-computed; what it adds to M, its own part and that of its partner.
+
+    Args:
+        u: ``D`` and ``O`` of the inverse
+        psi, lam: the row and its partner, as four registers
+    """
+    x, y, z, w = psi[0], psi[1], exchanged(psi[2], order), exchanged(psi[3], order)
+    p, q = lam[0], lam[1]
+    s, t = mixed(u, x, y, z, w)
+    save(fr, i, s)
+    save(fi, i, t)
+    s, t = mixed(u, p, q, exchanged(lam[2], order), exchanged(lam[3], order))
+    save(gr, i, s)
+    save(gi, i, t)
+    real, imag = overlap(z, w, p, q)
+    return p * y - q * x, real, imag
+
+
+@row_kernel
+def u2_add(fr, op, signs, odd, m, totals, sums, buffer):
+    """Add sums over the rows of one parity, what each lane has to say of M, to the entries of the matrix cotangent."""
+    first, second = places(fr, op, signs, odd)
+    if op[LANE_CMASK] != 0:
+        met = lane_controls(fr, op, buffer)
+        first, second = met * first, met * second
+    own, real, imag = sums
+    half, o = fr.dtype.type(0.5), op[COTANGENT]
+    real, imag = half * total((first - second) * real), half * total((first + second) * imag)
+    g = u2_cotangent(u2_numbers(m, op[PARAM], bool(1)), total(first * own), real, imag, total(second * own))
+    totals[o] += g[0]
+    totals[o + 1] += g[1]
+    totals[o + 2] += g[2]
+    totals[o + 3] += g[3]
+    totals[o + 4] += g[4]
+    totals[o + 5] += g[5]
+    totals[o + 6] += g[6]
+    totals[o + 7] += g[7]
+
+
+@row_kernel
+def u2_overlap(gr, gi, fr, fi, op, rows, tile, outer, signs, totals, buffer):
+    """Add the whole matrix cotangent of a 2x2, lambda after and psi before it."""
+    order, width = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize
+    kinds, walk, count = kinds_of_rows(op), walk_of(op), op[COUNT]
+    for odd in range(kinds):
+        if not has_rows(op, odd):
+            continue
+        a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
+        for q in range(count):
+            j = paired_row(walk, q, odd)
+            if not is_met(walk, j, rows, tile):
+                continue
+            i, k = j * width, (j ^ walk.xmask) * width
             x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
             p0, q0, p1, q1 = load(gr, i), load(gi, i), load(gr, k), load(gi, k)
             s, t = overlap(x, y, p0, q0)
@@ -217,7 +304,6 @@ def u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer):
                 e, f = e + s, f + t
                 s, t = overlap(z, w, p1, q1)
                 g, h = g + s, h + t
-            u2_pair(gr, gi, i, k, order, u, v)
         u2_deposit(fr, op, signs, odd ^ outer, totals, (a, b, c, d), buffer)
         u2_deposit(fr, op, signs, odd ^ outer ^ (2 - kinds), totals, (g, h, e, f), buffer)
 

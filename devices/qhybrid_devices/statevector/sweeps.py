@@ -12,7 +12,7 @@ from qhybrid_devices.statevector.in_parts import PART, WORKER, in_parts
 from qhybrid_devices.statevector.kernels import bits_of, flat, parity, spread
 from qhybrid_devices.statevector.product import product_cotangents, product_state
 from qhybrid_devices.statevector.simd import borrowed, load, save
-from qhybrid_devices.statevector.table import DIAGONAL, FLIP, FORM, KIND, LANES, OUTER_ZMASK, PAULI, U2
+from qhybrid_devices.statevector.table import DIAGONAL, FLIP, FORM, FREE, KIND, LANES, OUTER_ZMASK, PAULI, U2
 
 
 @row_kernel
@@ -45,7 +45,7 @@ def apply_one(op, bits, fr, fi, n, lanes, shared, m, ml, buffer, undo):
 def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, wanted, shared, m, ml, totals, out, buffer):
     """Un-compute one operation on psi and lambda and, if wanted, add its matrix cotangent."""
     kind = op[KIND]
-    if wanted and kind == U2:
+    if wanted and kind == U2 and op[FREE] == 0:
         kernels.u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out)
     elif wanted and kind == PAULI:
         kernels.pauli_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out)
@@ -54,7 +54,9 @@ def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, wanted, shared, m, ml, total
     else:
         for step in range(2):
             xr, xi = (fr, fi) if step == 0 else (gr, gi)
-            if wanted and step == 1:
+            if wanted and step == 1 and kind == U2:
+                kernels.u2_overlap(gr, gi, fr, fi, n, lanes, op, shared, totals, out)
+            elif wanted and step == 1:
                 kernels.dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out)
             apply_one(op, bits, xr, xi, n, lanes, shared, m, ml, buffer, bool(1))
 
@@ -140,7 +142,7 @@ def sweep_one(op, bits, fr, fi, n, rows, lanes, tile, signs, m, buffer, undo):
 def unsweep_one(op, bits, fr, fi, gr, gi, n, rows, lanes, tile, signs, wanted, m, totals, buffer):
     """Un-compute one operation on tiles of psi and lambda and, if wanted, add its matrix cotangent."""
     kind, outer = op[KIND], parity(tile & op[OUTER_ZMASK])
-    if wanted and kind == U2:
+    if wanted and kind == U2 and op[FREE] == 0:
         lane_kernels.u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer)
     elif wanted and kind == PAULI and lane_kernels.is_phase(op):
         lane_kernels.phases_reverse(fr, fi, gr, gi, n, op, rows, tile, outer, signs, m, totals, buffer)
@@ -151,7 +153,9 @@ def unsweep_one(op, bits, fr, fi, gr, gi, n, rows, lanes, tile, signs, wanted, m
     else:
         for step in range(2):
             xr, xi = (fr, fi) if step == 0 else (gr, gi)
-            if wanted and step == 1:
+            if wanted and step == 1 and kind == U2:
+                lane_kernels.u2_overlap(gr, gi, fr, fi, op, rows, tile, outer, signs, totals, buffer)
+            elif wanted and step == 1:
                 lane_kernels.dense_cotangent(fr, fi, gr, gi, n, op, rows, tile, bits, totals, buffer)
             sweep_one(op, bits, xr, xi, n, rows, lanes, tile, signs, m, buffer, bool(1))
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 #
 # Where lanes are amplitudes, LANE_* are bits of a lane; OUTER_ZMASK, CMASK and CVAL are bits of the index of the whole
 # state. Rows are then counted as ``paired_row`` says, with FIRST, SECOND, FIX and COUNT.
+#
+# FREE is 1 where the entries of a matrix may change in any direction, 0 where it stays unitary whatever changes.
 (
     KIND,
     FORM,
@@ -29,8 +31,9 @@ from __future__ import annotations
     SECOND,
     FIX,
     COUNT,
-) = range(21)
-OP_COLUMNS = 21
+    FREE,
+) = range(22)
+OP_COLUMNS = 22
 
 # Values of KIND.
 U2, FLIP, PAULI, DIAGONAL, DENSE = range(5)

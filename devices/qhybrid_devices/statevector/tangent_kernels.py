@@ -20,16 +20,19 @@ from qhybrid_devices.statevector.kernels import (
     blocks_of,
     coefficient,
     deposit,
+    pair_at,
     pauli_at,
     pauli_overlap,
     pauli_sign,
+    save_pair,
     spread,
+    times_2x2,
     u2_at,
     u2_coefficients,
 )
 from qhybrid_devices.statevector.lane_kernels import has_rows, kinds_of_rows, paired_row, walk_of
 from qhybrid_devices.statevector.simd import load, save, splat
-from qhybrid_devices.statevector.table import CMASK, COTANGENT, COUNT, CVAL, NUM_Y, PARAM, RUN, TARGET, WIDTH
+from qhybrid_devices.statevector.table import CMASK, COTANGENT, COUNT, CVAL, FREE, NUM_Y, PARAM, RUN, TARGET, WIDTH
 
 #: Bytes of psi that a block of rows takes at most.
 BLOCK_BYTES = 1 << 14
@@ -54,6 +57,12 @@ class Directions(NamedTuple):
     count: int
     shared: NDArray
     lanes: NDArray
+
+
+@row_kernel
+def planes_at(x, o, plane):
+    """Real and imaginary part of the state at ``o`` of a flat array."""
+    return x[o : o + plane], x[o + plane : o + 2 * plane]
 
 
 class Runs(NamedTuple):
@@ -111,100 +120,60 @@ def u2_change(u, du):
 
 
 @row_kernel
-def times_2x2(u, x, y, z, w):
-    """A 2x2 times the vector ``(x + i y, z + i w)``."""
-    a, b, c, d, e, f, g, h = u
+def plus_change(chi, b, psi, free):
+    """``chi + B psi'`` of a pair; ``B`` is anti-Hermitian unless it is ``free``."""
+    x, y, z, w = psi
+    if free:
+        add = times_2x2(b, psi)
+        return chi[0] + add[0], chi[1] + add[1], chi[2] + add[2], chi[3] + add[3]
+    _, first, c, d, _, _, _, second = b
+    s, t = c * (z + w), c * (x + y)
     return (
-        a * x - b * y + c * z - d * w,
-        a * y + b * x + c * w + d * z,
-        e * x - f * y + g * z - h * w,
-        (e * y + f * x + g * w + h * z),
+        chi[0] + s - first * y - (c + d) * w,
+        chi[1] + s + first * x + (d - c) * z,
+        chi[2] - t + (c - d) * y - second * w,
+        chi[3] - t + (c + d) * x + second * z,
     )
 
 
 @row_kernel
-def u2_tangent_at(fr, fi, i, k, chi, o, plane, u, change, unitary):
-    """``U chi + B psi'`` on the registers at ``i`` and ``k``."""
-    r, m, s, n = o + i, o + i + plane, o + k, o + k + plane
-    p = times_2x2(u, load(chi, r), load(chi, m), load(chi, s), load(chi, n))
-    x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
-    if unitary:
-        _, b, c, d, _, _, _, h = change
-        save(chi, r, p[0] - b * y + c * z - d * w)
-        save(chi, m, p[1] + b * x + c * w + d * z)
-        save(chi, s, p[2] - c * x - d * y - h * w)
-        save(chi, n, p[3] - c * y + d * x + h * z)
-    else:
-        q = times_2x2(change, x, y, z, w)
-        save(chi, r, p[0] + q[0])
-        save(chi, m, p[1] + q[1])
-        save(chi, s, p[2] + q[2])
-        save(chi, n, p[3] + q[3])
+def u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, leads, free):
+    """Pairs ``first .. last - 1`` of one direction; if it ``leads``, of psi too."""
+    for q in range(first, last, runs.span):
+        j = paired_row(walk, q, 0)
+        if j & walk.cmask == walk.cval:
+            start, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+            for e in range(runs.registers):
+                i = start + e * runs.stride
+                k = i + distance
+                psi = u2_at(fr, fi, i, k, u) if leads else pair_at(fr, fi, i, k)
+                chi = times_2x2(u, pair_at(xr, xi, i, k))
+                save_pair(xr, xi, i, k, plus_change(chi, change, psi, free))
 
 
 @row_kernel
-def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, unitary, undo):
+def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
     """A 2x2 on psi and on tangents."""
     step, blocks, _ = blocks_of(fr, lanes, shared)
     walk, p, count, runs = walk_of(op), op[PARAM], op[COUNT], runs_of(fr, op, lanes, shared)
-    for b in range(blocks):
-        t = b * step
-        u = u2_coefficients(shared, m, ml, p, lanes, t, undo)
-        for first in range(0, count, runs.size):
-            last = min(first + runs.size, count)
-            for q in range(first, last, runs.span):
-                j = paired_row(walk, q, 0)
-                if j & walk.cmask == walk.cval:
-                    i, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
-                    for e in range(runs.registers):
-                        h = i + e * runs.stride
-                        u2_at(fr, fi, h, h + distance, u)
-            for s in range(d.count):
-                o, du = d.at[s], u2_coefficients(shared, d.shared, d.lanes, p + d.shift[s], lanes, t, undo)
-                change = u2_change(u, du)
-                for q in range(first, last, runs.span):
-                    j = paired_row(walk, q, 0)
-                    if j & walk.cmask == walk.cval:
-                        i, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
-                        for e in range(runs.registers):
-                            h = i + e * runs.stride
-                            u2_tangent_at(fr, fi, h, h + distance, d.planes, o, d.plane, u, change, unitary)
-
-
-@row_kernel
-def u2_overlap(gr, gi, fr, fi, lanes, op, shared, totals, out):
-    """Add the matrix cotangent of a 2x2, lambda after and psi before it."""
-    step, blocks, _ = blocks_of(fr, lanes, shared)
-    walk, o, runs = walk_of(op), op[COTANGENT], runs_of(fr, op, lanes, shared)
     for block in range(blocks):
         t = block * step
-        a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
-        for q in range(0, op[COUNT], runs.span):
-            j = paired_row(walk, q, 0)
-            if j & walk.cmask != walk.cval:
-                continue
-            start, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
-            for r in range(runs.registers):
-                i = start + r * runs.stride
-                k = i + distance
-                x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
-                p0, q0, p1, q1 = load(gr, i), load(gi, i), load(gr, k), load(gi, k)
-                a = a + p0 * x + q0 * y
-                b = b + p0 * y - q0 * x
-                c = c + p0 * z + q0 * w
-                d = d + p0 * w - q0 * z
-                e = e + p1 * x + q1 * y
-                f = f + p1 * y - q1 * x
-                g = g + p1 * z + q1 * w
-                h = h + p1 * w - q1 * z
-        deposit(shared, totals, out, o, lanes, t, a)
-        deposit(shared, totals, out, o + 1, lanes, t, b)
-        deposit(shared, totals, out, o + 2, lanes, t, c)
-        deposit(shared, totals, out, o + 3, lanes, t, d)
-        deposit(shared, totals, out, o + 4, lanes, t, e)
-        deposit(shared, totals, out, o + 5, lanes, t, f)
-        deposit(shared, totals, out, o + 6, lanes, t, g)
-        deposit(shared, totals, out, o + 7, lanes, t, h)
+        u = u2_coefficients(shared, m, ml, p, lanes, t, undo)
+        size = runs.size if d.count > 1 else count
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            for s in range(d.count):
+                du = u2_coefficients(shared, d.shared, d.lanes, p + d.shift[s], lanes, t, undo)
+                change = u2_change(u, du)
+                xr, xi = planes_at(d.planes, d.at[s], d.plane)
+                if op[FREE] != 0 and s == 0:
+                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, True, True)
+                elif op[FREE] != 0:
+                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, False, True)
+                elif s == 0:
+                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, True, False)
+                else:
+                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, False, False)
 
 
 # ------------------------------------------------------------------ Pauli rotations

@@ -10,7 +10,7 @@ with ``psi`` after the operation.
 from __future__ import annotations
 
 from qhybrid_devices.statevector._jit import row_kernel
-from qhybrid_devices.statevector.kernels import phase_at, spread
+from qhybrid_devices.statevector.kernels import pair_at, phase_at, spread
 from qhybrid_devices.statevector.lane_kernels import (
     clear_sums,
     deposit_sums,
@@ -27,9 +27,11 @@ from qhybrid_devices.statevector.lane_kernels import (
     pauli_signs,
     places,
     row_sign,
+    save_rows,
     turned,
-    u2_deposit,
     u2_lanes,
+    u2_moved,
+    u2_numbers,
     u2_pair,
     walk_of,
 )
@@ -37,6 +39,7 @@ from qhybrid_devices.statevector.simd import exchange, exchanged, load, save, sp
 from qhybrid_devices.statevector.table import (
     COTANGENT,
     COUNT,
+    FREE,
     LANE_CMASK,
     LANE_CVAL,
     LANE_XMASK,
@@ -45,7 +48,13 @@ from qhybrid_devices.statevector.table import (
     TARGET,
     WIDTH,
 )
-from qhybrid_devices.statevector.tangent_kernels import gather_targets, phase_tangent_at, row_of_dense, u2_change
+from qhybrid_devices.statevector.tangent_kernels import (
+    gather_targets,
+    phase_tangent_at,
+    planes_at,
+    row_of_dense,
+    u2_change,
+)
 
 #: Pairs of rows in a block, whose registers of psi stay in the first-level cache.
 BLOCK_ROWS = 64
@@ -57,13 +66,6 @@ BLOCK_ROWS = 64
 # Shapes:    U and B: 4 complex coefficients; G: 4 complex cotangents.
 # Layout:    as in ``lane_kernels.py``, ``dD`` and ``dO`` being those of B. Here psi goes first.
 # Reference: ``apply`` and ``outer``.
-
-
-@row_kernel
-def u2_numbers(m, p, undo):
-    """The eight coefficients of a 2x2, or of its inverse."""
-    a, b, c, d, e, f, g, h = m[p], m[p + 1], m[p + 2], m[p + 3], m[p + 4], m[p + 5], m[p + 6], m[p + 7]
-    return (a, -b, e, -f, c, -d, g, -h) if undo else (a, b, c, d, e, f, g, h)
 
 
 @row_kernel
@@ -83,47 +85,40 @@ def u2_change_lanes(fr, op, signs, change, odd, buffer):
 
 
 @row_kernel
-def changed(u, v, x, y, z, w, p, q, r, s, unitary):
-    """``D (x + i y) + O (z + i w) + dD (p + i q) + dO (r + i s)``; ``dD`` is imaginary as long as U stays unitary."""
-    a, b, c, d = u
+def changed(chi, v, x, y, z, w, free):
+    """``chi + dD (x + i y) + dO (z + i w)``; ``dD`` is imaginary unless it is ``free``."""
     e, f, g, h = v
-    re = a * x - b * y + c * z - d * w - f * q + g * r - h * s
-    im = a * y + b * x + c * w + d * z + f * p + g * s + h * r
-    return (re, im) if unitary else (re + e * p, im + e * q)
+    s = chi[0] + g * (z + w) - f * y - (g + h) * w
+    t = chi[1] + g * (z + w) + f * x + (h - g) * z
+    return (s + e * x, t + e * y) if free else (s, t)
 
 
 @row_kernel
-def u2_tangent_pair(fr, fi, i, k, chi, o, plane, order, u, v, du, dv, unitary):
-    """``U chi + B psi'`` on the registers at ``i`` and ``k``, which may be the same."""
-    r, m, s, n = o + i, o + i + plane, o + k, o + k + plane
-    x, y, z, w = load(chi, r), load(chi, m), load(chi, s), load(chi, n)
-    a, b, c, d = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
-    f, g, p, q = exchanged(z, order), exchanged(w, order), exchanged(c, order), exchanged(d, order)
-    re, im = changed(u, du, x, y, f, g, a, b, p, q, unitary)
-    save(chi, r, re)
-    save(chi, m, im)
-    if i != k:
-        f, g, p, q = exchanged(x, order), exchanged(y, order), exchanged(a, order), exchanged(b, order)
-        re, im = changed(v, dv, z, w, f, g, c, d, p, q, unitary)
-        save(chi, s, re)
-        save(chi, n, im)
+def u2_tangent_pair(psi, xr, xi, i, k, order, u, v, du, dv, free):
+    """``U chi + B psi'`` on the registers at ``i`` and ``k``, which may be the same; ``psi`` is the new one there."""
+    a, b, c, d = psi
+    p, q, r, s = u2_moved(pair_at(xr, xi, i, k), order, u, v)
+    p, q = changed((p, q), du, a, b, exchanged(c, order), exchanged(d, order), free)
+    r, s = changed((r, s), dv, c, d, exchanged(a, order), exchanged(b, order), free)
+    save_rows(xr, xi, i, k, (p, q, r, s))
 
 
 @row_kernel
-def u2_tangent_rows(fr, fi, first, last, odd, walk, rows, tile, chi, o, plane, order, u, v, du, dv, unitary):
-    """The pairs of rows ``first .. last - 1`` of one direction."""
+def u2_tangent_rows(fr, fi, xr, xi, first, last, odd, walk, rows, tile, order, u, v, du, dv, leads, free):
+    """The pairs of rows ``first .. last - 1`` of one direction; if it ``leads``, of psi too."""
     width = 64 // fr.itemsize
     for q in range(first, last):
         j = paired_row(walk, q, odd)
         if is_met(walk, j, rows, tile):
             i, k = j * width, (j ^ walk.xmask) * width
-            u2_tangent_pair(fr, fi, i, k, chi, o, plane, order, u, v, du, dv, unitary)
+            psi = u2_pair(fr, fi, i, k, order, u, v) if leads else pair_at(fr, fi, i, k)
+            u2_tangent_pair(psi, xr, xi, i, k, order, u, v, du, dv, free)
 
 
 @row_kernel
-def u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, unitary, undo):
+def u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, undo):
     """A 2x2 on psi and on tangents."""
-    order, width, p = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize, op[PARAM]
+    order, p = exchange(fr, op[LANE_XMASK]), op[PARAM]
     kinds, walk, count, own = kinds_of_rows(op), walk_of(op), op[COUNT], u2_numbers(m, op[PARAM], undo)
     for odd in range(kinds):
         if not has_rows(op, odd):
@@ -131,53 +126,28 @@ def u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, unitary, undo
         other = odd ^ outer ^ (2 - kinds)
         u = u2_lanes(fr, op, signs, m, odd ^ outer, buffer, undo)
         v = u2_lanes(fr, op, signs, m, other, buffer, undo)
-        for first in range(0, count, BLOCK_ROWS):
-            last = min(first + BLOCK_ROWS, count)
-            for q in range(first, last):
-                j = paired_row(walk, q, odd)
-                if is_met(walk, j, rows, tile):
-                    u2_pair(fr, fi, j * width, (j ^ walk.xmask) * width, order, u, v)
+        size = BLOCK_ROWS if d.count > 1 else count
+        for first in range(0, count, size):
+            last = min(first + size, count)
             for s in range(d.count):
-                change, o = u2_change(own, u2_numbers(d.shared, p + d.shift[s], undo)), d.at[s]
+                change = u2_change(own, u2_numbers(d.shared, p + d.shift[s], undo))
                 du = u2_change_lanes(fr, op, signs, change, odd ^ outer, buffer)
                 dv = u2_change_lanes(fr, op, signs, change, other, buffer)
-                if unitary:
+                xr, xi = planes_at(d.planes, d.at[s], d.plane)
+                if op[FREE] != 0 and s == 0:
+                    u2_tangent_rows(fr, fi, xr, xi, first, last, odd, walk, rows, tile, order, u, v, du, dv, True, True)
+                elif op[FREE] != 0:
                     u2_tangent_rows(
-                        fr, fi, first, last, odd, walk, rows, tile, d.planes, o, d.plane, order, u, v, du, dv, True
+                        fr, fi, xr, xi, first, last, odd, walk, rows, tile, order, u, v, du, dv, False, True
+                    )
+                elif s == 0:
+                    u2_tangent_rows(
+                        fr, fi, xr, xi, first, last, odd, walk, rows, tile, order, u, v, du, dv, True, False
                     )
                 else:
                     u2_tangent_rows(
-                        fr, fi, first, last, odd, walk, rows, tile, d.planes, o, d.plane, order, u, v, du, dv, False
+                        fr, fi, xr, xi, first, last, odd, walk, rows, tile, order, u, v, du, dv, False, False
                     )
-
-
-@row_kernel
-def u2_overlap(gr, gi, fr, fi, op, rows, tile, outer, signs, totals, buffer):
-    """Add the matrix cotangent of a 2x2, lambda after and psi before it."""
-    order, width = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize
-    kinds, walk, count = kinds_of_rows(op), walk_of(op), op[COUNT]
-    for odd in range(kinds):
-        if not has_rows(op, odd):
-            continue
-        a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
-        for q in range(count):
-            j = paired_row(walk, q, odd)
-            if not is_met(walk, j, rows, tile):
-                continue
-            i, k = j * width, (j ^ walk.xmask) * width
-            x, y, z, w = load(fr, i), load(fi, i), load(fr, k), load(fi, k)
-            p0, q0, p1, q1 = load(gr, i), load(gi, i), load(gr, k), load(gi, k)
-            s, t = overlap(x, y, p0, q0)
-            a, b = a + s, b + t
-            s, t = overlap(exchanged(z, order), exchanged(w, order), p0, q0)
-            c, d = c + s, d + t
-            if i != k:
-                s, t = overlap(exchanged(x, order), exchanged(y, order), p1, q1)
-                e, f = e + s, f + t
-                s, t = overlap(z, w, p1, q1)
-                g, h = g + s, h + t
-        u2_deposit(fr, op, signs, odd ^ outer, totals, (a, b, c, d), buffer)
-        u2_deposit(fr, op, signs, odd ^ outer ^ (2 - kinds), totals, (g, h, e, f), buffer)
 
 
 # ------------------------------------------------------------------ Pauli rotations

@@ -16,7 +16,7 @@ from qhybrid_devices.statevector.product_tangents import product_dual_cotangents
 from qhybrid_devices.statevector.simd import borrowed, save, splat
 from qhybrid_devices.statevector.sweeps import apply_one, copy, gather, scatter, sweep_one
 from qhybrid_devices.statevector.table import DENSE, DIAGONAL, FORM, KIND, LANES, OUTER_ZMASK, PARAM, PAULI, U2, WIDTH
-from qhybrid_devices.statevector.tangent_kernels import Directions
+from qhybrid_devices.statevector.tangent_kernels import Directions, planes_at
 
 # ------------------------------------------------------------------ directions
 
@@ -146,21 +146,15 @@ def group_places(dirs, first, last, births, before, c, chunks, plane, at, which)
     return count
 
 
-@row_kernel
-def planes_at(x, o, plane):
-    """Real and imaginary part of the state at ``o`` of a flat array."""
-    return x[o : o + plane], x[o + plane : o + 2 * plane]
-
-
 # ------------------------------------------------------------------ lanes are samples
 
 
 @row_kernel
-def advance(op, bits, fr, fi, d, plain, others, n, lanes, shared, m, ml, buffer, unitary, undo):
+def advance(op, bits, fr, fi, d, plain, others, n, lanes, shared, m, ml, buffer, undo):
     """One operation on psi, on the tangents ``d`` that it changes and on ``others`` at ``plain``."""
     kind, done = op[KIND], 0
     if d.count > 0 and kind == U2:
-        tangent_kernels.u2_tangent(fr, fi, d, lanes, op, shared, m, ml, unitary, undo)
+        tangent_kernels.u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo)
         done = 1
     elif d.count > 0 and kind == PAULI:
         tangent_kernels.pauli_tangent(fr, fi, d, lanes, op, shared, m, ml, undo)
@@ -179,7 +173,7 @@ def overlap_one(op, bits, gr, gi, fr, fi, n, lanes, shared, totals, out):
     """Add the matrix cotangent of one operation, for any bra and ket."""
     kind = op[KIND]
     if kind == U2:
-        tangent_kernels.u2_overlap(gr, gi, fr, fi, lanes, op, shared, totals, out)
+        kernels.u2_overlap(gr, gi, fr, fi, n, lanes, op, shared, totals, out)
     elif kind == PAULI:
         tangent_kernels.pauli_overlaps(gr, gi, fr, fi, lanes, op, shared, totals, out)
     elif kind == DIAGONAL:
@@ -190,7 +184,7 @@ def overlap_one(op, bits, gr, gi, fr, fi, n, lanes, shared, totals, out):
 
 @kernel
 def tangent_forward(
-    team, i0, i1, psi, target, chi, dirs, edges, births, moved, unitary, ops, product, order, bits, ms, ml, dms, dml,
+    team, i0, i1, psi, target, chi, dirs, edges, births, moved, ops, product, order, bits, ms, ml, dms, dml,
     scratch, buffers,
 ):  # fmt: skip
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
@@ -203,7 +197,6 @@ def tangent_forward(
         dirs, edges: group ``g`` of directions is ``dirs[edges[g] : edges[g + 1]]``; item ``c * groups + g`` is that
             group and chunk ``c``
         births, moved: as for :func:`split_directions`
-        unitary: for each operation whether it stays unitary along all directions
         ops, bits: tables of the plan
         product: the bit of each product operation; if there are any they overwrite all states before all others
         order: the other operations to apply, in this order
@@ -240,7 +233,7 @@ def tangent_forward(
                 0 if shared else c * dml.shape[2], step, at, shift, plain,
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, derivatives, own_derivatives)
-            advance(ops[i], bits, fr, fi, d, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], bool(0))
+            advance(ops[i], bits, fr, fi, d, plain, others, n, lanes, shared, ms, own, buffer, bool(0))
         if groups > 1 and g == 0:
             copy(fr, flat(target[c, 0]))
             copy(fi, flat(target[c, 1]))
@@ -248,7 +241,7 @@ def tangent_forward(
 
 @kernel
 def tangent_backward(
-    team, i0, i1, psi, lam, psi_target, lam_target, chi, dlam, dirs, edges, births, moved, unitary, ops, product,
+    team, i0, i1, psi, lam, psi_target, lam_target, chi, dlam, dirs, edges, births, moved, ops, product,
     order, want, bits, ms, ml, dms, dml, ums, uml, gs, gl, dgs, dgl, scratch, buffers,
 ):  # fmt: skip
     """Un-compute psi, lambda and the tangents of both, and add the wanted matrix cotangents and their tangents.
@@ -314,7 +307,7 @@ def tangent_backward(
                     2 * chunks * plane, 0 if shared else c * dml.shape[2], step, at, shift, plain,
                 )  # fmt: skip
                 there = Directions(planes, plane, at, shift, changed, change, own_change)
-                advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, unitary[i], undo)
+                advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, undo)
         if product.shape[0] > 0:
             count = group_places(dirs, first, last, always, product.shape[0], c, chunks, plane, at, plain)
             product_dual_cotangents(
@@ -332,11 +325,11 @@ def tangent_backward(
 
 
 @row_kernel
-def sweep_advance(op, bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary, undo):
+def sweep_advance(op, bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, undo):
     """One operation on tiles of psi, of the tangents ``d`` that it changes and of ``others`` at ``plain``."""
     kind, outer, done = op[KIND], parity(tile & op[OUTER_ZMASK]), 0
     if d.count > 0 and kind == U2:
-        tangent_lane_kernels.u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, unitary, undo)
+        tangent_lane_kernels.u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, undo)
         done = 1
     elif d.count > 0 and kind == PAULI and lane_kernels.is_phase(op):
         tangent_lane_kernels.phases_tangent(fr, fi, d, n, op, rows, tile, outer, signs, m, buffer, undo)
@@ -358,7 +351,7 @@ def sweep_overlap(op, bits, gr, gi, fr, fi, n, rows, lanes, tile, signs, totals,
     """Add what a tile contributes to the matrix cotangent of one operation, for any bra and ket."""
     kind, outer = op[KIND], parity(tile & op[OUTER_ZMASK])
     if kind == U2:
-        tangent_lane_kernels.u2_overlap(gr, gi, fr, fi, op, rows, tile, outer, signs, totals, buffer)
+        lane_kernels.u2_overlap(gr, gi, fr, fi, op, rows, tile, outer, signs, totals, buffer)
     elif kind == PAULI:
         tangent_lane_kernels.pauli_overlaps(gr, gi, fr, fi, op, rows, tile, outer, signs, totals, buffer)
     elif kind == DIAGONAL:
@@ -384,7 +377,7 @@ def move_tiles(states, c, dirs, first, last, births, until, tile, rows, lanes, s
 
 @kernel
 def tangent_sweep_forward(
-    team, i0, i1, psi, target, chi, dirs, edges, births, moved, unitary, ops, order, bits, rows, lanes, tiles, signs,
+    team, i0, i1, psi, target, chi, dirs, edges, births, moved, ops, order, bits, rows, lanes, tiles, signs,
     ms, ml, dms, dml, whole, scratch, chi_scratch, buffers,
 ):  # fmt: skip
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
@@ -434,9 +427,7 @@ def tangent_sweep_forward(
                 chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
             )  # fmt: skip
             d = Directions(planes, plane, at, shift, changed, dm, dm)
-            sweep_advance(
-                ops[i], bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], bool(0)
-            )
+            sweep_advance(ops[i], bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, bool(0))
         if not in_place and g == 0:
             scatter(flat(target[c, 0]), tile, rows, lanes, fr)
             scatter(flat(target[c, 1]), tile, rows, lanes, fi)
@@ -446,7 +437,7 @@ def tangent_sweep_forward(
 
 @kernel
 def tangent_sweep_backward(
-    team, i0, i1, psi, lam, psi_target, lam_target, chi, dlam, dirs, edges, births, moved, unitary, ops, order, want,
+    team, i0, i1, psi, lam, psi_target, lam_target, chi, dlam, dirs, edges, births, moved, ops, order, want,
     bits, rows, lanes, tiles, signs, ms, ml, dms, dml, ums, uml, gs, gc, dgs, dgc, whole, scratch, chi_scratch,
     dlam_scratch, buffers,
 ):  # fmt: skip
@@ -529,9 +520,7 @@ def tangent_sweep_backward(
                     c * dml.shape[2] if mine else 0, chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
                 )  # fmt: skip
                 there = Directions(planes, plane, at, shift, changed, change, change)
-                sweep_advance(
-                    ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, unitary[i], undo
-                )
+                sweep_advance(ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, undo)
         if not in_place and g == 0:
             scatter(flat(psi_target[c, 0]), tile, rows, lanes, fr)
             scatter(flat(psi_target[c, 1]), tile, rows, lanes, fi)
