@@ -50,6 +50,8 @@ class Values(NamedTuple):
 
     def contiguous(self) -> Values:
         """The same angles in one piece of memory, which is what kernels are compiled for."""
+        if self.batched.flags.c_contiguous:
+            return self
         return self._replace(batched=np.ascontiguousarray(self.batched))
 
     def number(self, value: Angle | float) -> NDArray | float:
@@ -102,10 +104,14 @@ class Directions:
 
     def some(self, start: int, stop: int) -> Directions:
         """Some of the directions, as views."""
+        if start == 0 and stop == len(self):
+            return self
         return Directions(self.shared[start:stop], self.batched[start:stop], tuple(a[start:stop] for a in self.arrays))
 
     def contiguous(self) -> Directions:
         """The same tangents of angles in one piece of memory."""
+        if self.batched.flags.c_contiguous:
+            return self
         return replace(self, batched=np.ascontiguousarray(self.batched))
 
     def one(self, index: int) -> Values:

@@ -17,6 +17,7 @@ from qhybrid_devices.statevector.simd import register_array, register_lanes
 from qhybrid_devices.statevector.sweeps import backward, forward, sweep_backward, sweep_forward
 from qhybrid_devices.statevector.table import FREE, LANES
 from qhybrid_devices.statevector.tangent_sweeps import (
+    find_births,
     is_zero,
     moved_coefficients,
     tangent_backward,
@@ -292,13 +293,15 @@ def apply_tangents(
         for each direction the first operation after which its tangent is not zero: -1 if it was not zero before, the
         number of operations if it still is
     """
-    moved = _moved(plan, dcoef, moving)
-    begun = np.array([not (from_zeros or is_zero(x.reshape(-1))) for x in chi], np.bool_)
-    never = ~(begun | moved.any(1))
-    chi[never] = 0
+    moved, births = _moved(plan, dcoef, moving), np.zeros(len(chi), np.int64)
+    if not from_zeros:
+        births[[not is_zero(x.reshape(-1)) for x in chi]] = -1
+    find_births(moved, births)
+    never = births == len(plan.operations)
+    if never.any():
+        chi[never] = 0
     if not plan.operations:
-        return np.where(begun, -1, 0)
-    births = np.where(begun, -1, np.where(never, len(plan.operations), moved.argmax(1)))
+        return births
     by_birth = np.argsort(births, kind="stable")
     job, states = _TangentJob.of(plan, layout, len(chi), len(plan.operations), 1), _Swapped(psi)
     numbers = (coef.shared, coef.lanes, dcoef.shared, dcoef.lanes)
@@ -500,6 +503,8 @@ class _TangentJob:
     def groups(self, sweep: Sweep, by_birth: NDArray) -> tuple[NDArray, NDArray]:
         """Directions dealt out to groups, early and late births to each, and the edges of the groups."""
         groups = self.num_groups(sweep, len(by_birth))
+        if groups == 1:
+            return by_birth, np.array([0, len(by_birth)])
         hands = [by_birth[g::groups] for g in range(groups)]
         return np.concatenate(hands), np.cumsum([0, *map(len, hands)])
 

@@ -365,14 +365,9 @@ class StateVectorExecutable(Executable):
         for start, some in product(range(0, count, size), range(0, len(directions), most)):
             stop, last = min(start + size, count), min(some + most, len(directions))
             layout = self._layout(stop - start, shares=2)
-            yield Pass(
-                slice(start, stop),
-                slice(some, last),
-                self._compile(layout.tile),
-                layout,
-                values.part(program, start, stop).contiguous(),
-                directions.part(program, start, stop).some(some, last).contiguous(),
-            )
+            own = directions.part(program, start, stop).some(some, last)
+            given = values.part(program, start, stop).contiguous(), own.contiguous()
+            yield Pass(slice(start, stop), slice(some, last), self._compile(layout.tile), layout, *given)
 
     # ------------------------------------------------------------------ slots and results
 

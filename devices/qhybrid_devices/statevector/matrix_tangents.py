@@ -42,6 +42,7 @@ from qhybrid_devices.statevector.table import (
     COMP_PARAM,
     COMP_SIZE,
     COMP_TYPE,
+    FACTOR_BATCHED,
     FACTOR_CONSTANTS,
     FACTOR_INDEX,
     FACTOR_TERMS,
@@ -131,6 +132,37 @@ def compose_spectrum_tangent(comp, factors, constants, shared, batched, moves, f
         for m in range(terms):
             slope = slope + get(scratch.phases, m) * every(constants[o + m].real * constants[o + terms + m * size + q])
         write_pair(out, comp[COMP_PARAM] + 2 * q, lane, complex_of(-(slope.imag * v), slope.real * v), buffer)
+
+
+@row_kernel
+def changes(factors, f, d_shared, d_batched):
+    """Whether the angle of factor ``f`` changes along any direction."""
+    r, count = factors[f, FACTOR_INDEX], 0
+    for k in range(d_shared.shape[0]):
+        if factors[f, FACTOR_BATCHED] == 0:
+            count += d_shared[k, r] != 0
+        else:
+            for t in range(d_batched.shape[2]):
+                count += d_batched[k, r, t] != 0
+        if count > 0:
+            return True
+    return False
+
+
+@kernel
+def moving_compositions(comps, factors, d_shared, d_batched, moving):
+    """Mark the operations with an angle that changes along any direction.
+
+    Args:
+        comps, factors: tables of the plan
+        d_shared, d_batched: as for :func:`compose_tangents`
+        moving: of all operations, changed in place
+    """
+    for i in range(comps.shape[0]):
+        for f in range(comps[i, COMP_FIRST], comps[i, COMP_LAST]):
+            if changes(factors, f, d_shared, d_batched):
+                moving[comps[i, COMP_OP]] = True
+                break
 
 
 @kernel

@@ -62,6 +62,21 @@ def moved_coefficients(ops, moving, dms, dml, out):
 
 
 @kernel
+def find_births(moved, births):
+    """For each direction the first operation that changes, or the number of operations; -1 stays.
+
+    Args:
+        moved: from :func:`moved_coefficients`
+        births: -1 where a tangent is not zero before all operations; receives the others
+    """
+    for d in range(births.shape[0]):
+        if births[d] >= 0:
+            births[d] = 0
+            while births[d] < moved.shape[1] and not moved[d, births[d]]:
+                births[d] += 1
+
+
+@kernel
 def is_zero(x):
     """Whether all of a flat array is zero."""
     for first in range(0, x.shape[0], 1024):

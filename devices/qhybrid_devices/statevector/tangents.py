@@ -20,9 +20,9 @@ from qhybrid_devices.statevector.engine import (
     product_workers,
 )
 from qhybrid_devices.statevector.matrices import scratch_memory
-from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents
+from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents, moving_compositions
 from qhybrid_devices.statevector.plan import Plan
-from qhybrid_devices.statevector.table import COMP_FIRST, COMP_OP, FACTOR_BATCHED, FACTOR_INDEX, LANES
+from qhybrid_devices.statevector.table import LANES
 from qhybrid_devices.statevector.threads import run_kernel
 
 
@@ -30,11 +30,7 @@ def moving_operations(plan: Plan, directions: Directions) -> NDArray:
     """For each operation of a plan whether it changes along any direction."""
     moving = np.zeros(len(plan.operations), np.bool_)
     if len(plan.comps):
-        rows, is_batched = plan.factors[:, FACTOR_INDEX], plan.factors[:, FACTOR_BATCHED] == 1
-        factors = np.zeros(len(plan.factors), np.bool_)
-        factors[is_batched] = np.any(directions.batched, (0, 2))[rows[is_batched]]
-        factors[~is_batched] = np.any(directions.shared, 0)[rows[~is_batched]]
-        moving[plan.comps[:, COMP_OP]] = np.logical_or.reduceat(factors, plan.comps[:, COMP_FIRST])
+        moving_compositions(plan.comps, plan.factors, directions.shared, directions.batched, moving)
     for external in plan.externals:
         moving[external.index] = external_moves(external.operator, directions)
     return moving
