@@ -19,7 +19,7 @@ from qhybrid.capture.lowering import Lowered, lower
 from qhybrid.capture.observables import Output, ScalarOutput
 from qhybrid.capture.postselection import RARE, RARE_SHIFTED, RARE_SINGLE, PostselectedProbabilities, PostselectedScalar
 from qhybrid.execution import Circuit, Function
-from qhybrid.gradients import Block, CircuitFunction, Gathered, GradientMethod, Refused, resolve
+from qhybrid.gradients import Block, CircuitFunction, Gathered, GradientMethod, Refused, Single, resolve
 from qhybrid.interfaces import autograd
 from qhybrid.program import Angle, Program
 
@@ -100,20 +100,30 @@ class CompiledCircuit:
             self._functions[key] = found
         return found
 
+    def _number(self, method: GradientMethod, shots: int | None, *how: Any) -> Function:
+        """The one number that it gives, without an axis of scalars; arguments are those of :meth:`function`."""
+        key = (method, shots, *how, Single)
+        found = self._functions.get(key)
+        if found is None:
+            found = self._functions[key] = Single(self.function(method, shots, *how))
+        return found
+
     def measured(self, values: SlotValues, method: GradientMethod, shots: int | None) -> list[Any]:
         """One value of the host for each measurement; see :meth:`results`."""
-        results = self.results(values, method, shots)
-        scalars = _unstack(values.host, results[0])
-        if not self.only_scalars:
-            rare = self._rarest(method) if shots is None else 0.0  # derivatives with shots are refused anyway
-            scalars = [o.value(scalars, results[1:], rare) for o in self.outputs]
+        if values.host == "torch" and self.is_one_number:
+            function = self._number(method, shots, values.constant, values.blocks)
+            scalars = list(interfaces.apply(values.host, function, values.tensors))
+        else:
+            results = self.results(values, method, shots)
+            scalars = _unstack(values.host, results[0])
+            if not self.only_scalars:
+                rare = self._rarest(method) if shots is None else 0.0  # derivatives with shots are refused anyway
+                scalars = [o.value(scalars, results[1:], rare) for o in self.outputs]
         return [_as_pennylane(s) for s in scalars] if values.host == "autograd" else scalars
 
 
 def _unstack(host: str, scalars: Any) -> list[Any]:
-    if host == "torch":  # of one number PyTorch takes the axis off faster, and puts it back
-        return [scalars.squeeze(-1)] if scalars.shape[-1] == 1 else list(scalars.unbind(-1))
-    return autograd.unstack(scalars)
+    return list(scalars.unbind(-1)) if host == "torch" else autograd.unstack(scalars)
 
 
 def _as_pennylane(value: Any) -> Any:

@@ -8,7 +8,8 @@
 * :func:`resolve`: from ``diff_method`` as a user gives it to a method and the reason for it.
 * :func:`check_method`, :func:`resolves`: whether a ``diff_method`` exists at all, and whether it is one of ours.
 * :class:`CircuitFunction`: a program on a device as a :class:`~qhybrid.execution.Function` for hosts, and
-  :class:`Gathered`, the same of arguments whose numbers the slots are, moved, scaled and shifted.
+  :class:`Gathered`, the same of arguments whose numbers the slots are, moved, scaled and shifted;
+  :class:`Single`, the same of one number without an axis of its own.
 
 Second derivatives are exact for every method that is exact: native where the device has them, else by shift rules.
 """
@@ -31,6 +32,7 @@ from qhybrid.gradients.resolve import check_method as check_method
 from qhybrid.gradients.resolve import pennylane_name as pennylane_name
 from qhybrid.gradients.resolve import resolve as resolve
 from qhybrid.gradients.resolve import resolves as resolves
+from qhybrid.gradients.single import Single as Single
 
 if TYPE_CHECKING:
     from qhybrid.gradients.checked import Checked as Checked

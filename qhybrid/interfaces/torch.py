@@ -214,7 +214,7 @@ def _under_transforms(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[tor
     level = torch_func.current()
     if level is None:
         return _Node.apply(call, *tensors)
-    if torch_func.is_vmap(level):
+    if isinstance(level, torch_func.Vmap):
         return torch_func.through_vmap(level, tensors, lambda axis, inputs: _mapped(call, axis, inputs))
     with enable_single_level_autograd_function():
         return _LevelNode.apply(level, call, *torch_func.lifted(level, tensors))

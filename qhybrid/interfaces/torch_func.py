@@ -8,32 +8,43 @@ few tensors need none of that.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch._C import _functorch
-from torch._functorch.pyfunctorch import GradInterpreter, VmapInterpreter
 from torch.autograd import forward_ad
 
 Tensors = Sequence[torch.Tensor]
-#: What takes a ``vmap`` or a ``grad`` through a function.
-_INTERPRETERS = {_functorch.TransformType.Vmap: VmapInterpreter, _functorch.TransformType.Grad: GradInterpreter}
 
 
-def current() -> Any | None:
+class Vmap(NamedTuple):
+    """A level of ``vmap``: its number, and how many elements are mapped."""
+
+    number: int
+    size: int
+
+
+class Grad(NamedTuple):
+    """A level of ``grad``: its number, PyTorch's own record of it, and what that record points into."""
+
+    number: int
+    record: Any
+    owner: Any
+
+
+def current() -> Vmap | Grad | None:
     """The innermost transformation, if it is a ``vmap`` or a ``grad``; PyTorch's own way knows all others."""
     level = _functorch.peek_interpreter_stack()
-    interpreter = _INTERPRETERS.get(level.key())
-    return None if interpreter is None else interpreter(level)
-
-
-def is_vmap(level: Any) -> bool:
-    """Whether a level is a ``vmap``."""
-    return isinstance(level, VmapInterpreter)
+    kind = level.key()
+    if kind == _functorch.TransformType.Vmap:
+        return Vmap(level.level(), _functorch.CVmapInterpreterPtr(level).batchSize())
+    if kind == _functorch.TransformType.Grad:
+        return Grad(level.level(), _functorch.CGradInterpreterPtr(level), level)
+    return None
 
 
 def through_vmap(
-    level: Any, tensors: Tensors, inside: Callable[[tuple[int, tuple[bool, ...]] | None, Tensors], Tensors]
+    level: Vmap, tensors: Tensors, inside: Callable[[tuple[int, tuple[bool, ...]] | None, Tensors], Tensors]
 ) -> tuple[torch.Tensor, ...]:
     """A function of tensors under ``vmap``.
 
@@ -43,23 +54,24 @@ def through_vmap(
         inside: gives the outputs at the level below, from the number of elements and which inputs are mapped (``None``
             if none is), and the inputs; the axis that is mapped is the first one, of all outputs too
     """
-    number = level.level()
-    pairs = [_functorch._unwrap_batched(_functorch.unwrap_if_dead(t), number) for t in tensors]
+    pairs = [_functorch._unwrap_batched(_functorch.unwrap_if_dead(t), level.number) for t in tensors]
     flags = tuple([dim is not None for _, dim in pairs])
-    with level.lower():
+    outer = _functorch.pop_dynamic_layer_stack()
+    try:
         if True not in flags:
             return tuple(inside(None, tensors))
-        inputs = [t.movedim(dim, 0) if dim else t for t, dim in pairs]
-        outputs = inside((level.batch_size(), flags), inputs)
-    return tuple([_functorch._add_batch_dim(y, 0, number) for y in outputs])
+        outputs = inside((level.size, flags), [t.movedim(dim, 0) if dim else t for t, dim in pairs])
+    finally:
+        _functorch.push_dynamic_layer_stack(outer)
+    return tuple([_functorch._add_batch_dim(y, 0, level.number) for y in outputs])
 
 
-def lifted(level: Any, tensors: Tensors) -> list[torch.Tensor]:
+def lifted(level: Grad, tensors: Tensors) -> list[torch.Tensor]:
     """Tensors as they are differentiated at a level of ``grad``."""
-    return [level._cptr.lift(_functorch.unwrap_if_dead(t)) for t in tensors]
+    return [level.record.lift(_functorch.unwrap_if_dead(t)) for t in tensors]
 
 
-def through_grad(level: Any, tensors: Tensors, inside: Callable[[Tensors], Tensors]) -> tuple[torch.Tensor, ...]:
+def through_grad(level: Grad, tensors: Tensors, inside: Callable[[Tensors], Tensors]) -> tuple[torch.Tensor, ...]:
     """A function of tensors inside ``grad``, which is up to a node of this level to differentiate.
 
     Args:
@@ -67,8 +79,12 @@ def through_grad(level: Any, tensors: Tensors, inside: Callable[[Tensors], Tenso
         tensors: the function's inputs at this level
         inside: gives the outputs from the inputs at the level below
     """
-    number = level.level()
-    inputs = [_functorch._unwrap_for_grad(t, number) for t in tensors]
-    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), level.lower():
-        outputs = inside(inputs)
-    return tuple([_functorch._wrap_for_grad(y, number) for y in outputs])
+    inputs = [_functorch._unwrap_for_grad(t, level.number) for t in tensors]
+    outer_mode = level.record.prevGradMode()  # what is outside of ``grad`` may be in ``no_grad``
+    with torch.set_grad_enabled(outer_mode), forward_ad._set_fwd_grad_enabled(True):
+        outer = _functorch.pop_dynamic_layer_stack()
+        try:
+            outputs = inside(inputs)
+        finally:
+            _functorch.push_dynamic_layer_stack(outer)
+    return tuple([_functorch._wrap_for_grad(y, level.number) for y in outputs])
