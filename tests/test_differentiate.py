@@ -17,7 +17,8 @@ from pennylane import numpy as pnp
 import qhybrid
 from qhybrid.capture.signature import flatten
 from qhybrid.errors import NotFiniteError
-from qhybrid.gradients.function import MOST_DERIVED, CircuitFunction
+from qhybrid.gradients.function import MOST_DERIVED
+from qhybrid.gradients.gathered import Gathered
 from qhybrid_devices.statevector.executable import MOST_LAYOUTS, StateVectorExecutable
 from qhybrid_devices.statevector.small import SmallRun
 
@@ -394,5 +395,5 @@ def test_derived_functions_that_are_kept_are_bounded():
         angles = torch.linspace(0, 3, size, dtype=torch.float64)
         torch.testing.assert_close(torch.func.vmap(torch.func.grad(circuit))(angles), -angles.sin())
     functions = circuit._entry(*flatten((start,), {})).circuit._functions.values()
-    (function,) = [f for f in functions if isinstance(f, CircuitFunction)]
-    assert 0 < len(function._derivatives) <= MOST_DERIVED
+    (gathered,) = [f for f in functions if isinstance(f, Gathered)]
+    assert 0 < len(gathered.function._derivatives) <= MOST_DERIVED
