@@ -139,6 +139,7 @@ class _Route(NamedTuple):
         spread: values on their way back, directions first
         kept: what they have in the end
         summed: axes that are summed over on the way back
+        plain: whether all of that leaves values as they are
     """
 
     laned: bool
@@ -150,6 +151,7 @@ class _Route(NamedTuple):
     spread: tuple[int, ...]
     kept: tuple[int, ...]
     summed: tuple[int, ...]
+    plain: bool
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,8 @@ class LaneMap:
     def flatten(self, value: NDArray, port: Port) -> NDArray:
         """Broadcast to all axes: ``(directions, lanes, *own axes)``, where the port has directions and lanes."""
         route = self._route(port)
+        if route.plain:
+            return value
         if route.laned and port.role == "batched":
             value = np.swapaxes(value, route.carried, route.carried + 1)
         own = value.shape[route.carried + (route.laned and port.batched) :]
@@ -246,6 +250,8 @@ class LaneMap:
     def restore(self, value: NDArray, port: Port) -> NDArray:
         """The transpose of :meth:`flatten`: sum over the axes that the port does not carry."""
         route = self._route(port)
+        if route.plain:
+            return value
         own = value.shape[len(route.flat) :]
         if not route.directed and self.directions != 1:
             value = np.broadcast_to(value, (self.directions, *value.shape))
@@ -285,14 +291,21 @@ class LaneMap:
         spread = (*self.direction_sizes, *lanes, *inner)
         ordered = [*(spread[k] for k in self._back), *inner]
         carries = [*port.carries, *([port.batched] if laned else [])]
+        given = (*(n if c else 1 for n, _, c in axes), *((self.batch if port.batched else 1,) if laned else ()))
+        flat = (*((self.directions,) if directed else ()), *((self.count,) if laned else ()))
+        kept = tuple(n for n, c in zip(ordered, carries, strict=True) if c)
+        summed = tuple(k for k, (n, c) in enumerate(zip(ordered, carries, strict=True)) if not c and n != 1)
+        moves = self._is_reordered or (laned and port.role == "batched")
+        repeats = (*front, *inner) != given or bool(summed) or not (directed or self.directions == 1)
         return _Route(
             laned=laned,
             directed=directed,
             carried=sum(port.carries),
-            given=(*(n if c else 1 for n, _, c in axes), *((self.batch if port.batched else 1,) if laned else ())),
+            given=given,
             full=(*front, *inner),
-            flat=(*((self.directions,) if directed else ()), *((self.count,) if laned else ())),
+            flat=flat,
             spread=spread,
-            kept=tuple(n for n, c in zip(ordered, carries, strict=True) if c),
-            summed=tuple(k for k, (n, c) in enumerate(zip(ordered, carries, strict=True)) if not c and n != 1),
+            kept=kept,
+            summed=summed,
+            plain=kept == flat and not (moves or repeats),
         )
