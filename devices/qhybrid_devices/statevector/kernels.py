@@ -211,30 +211,24 @@ def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
 
 
 @row_kernel
-def u2_overlap(gr, gi, fr, fi, n, lanes, op, shared, totals, out):
-    """Add the whole matrix cotangent of a 2x2, lambda after and psi before it."""
+def u2_entries(gr, gi, fr, fi, n, lanes, op, shared, totals, out):
+    """Add the whole matrix cotangent of a 2x2, lambda after and psi before it; few circuits need it, so it is short."""
     xmask, zmask, run, cmask, cval = op[XMASK], op[ZMASK], op[RUN], op[CMASK], op[CVAL]
     step, blocks, stride = blocks_of(fr, lanes, shared)
-    for block in range(blocks):
-        t = block * step
-        a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
+    for q in range(4 * blocks):
+        entry, t = q % 4, (q // 4) * step
+        real = imag = splat(fr.dtype.type(0))
         for j in range(0, n, run):
             if parity(j & zmask) != 0 or j & cmask != cval:
                 continue
             distance = ((j ^ xmask) - j) * lanes
             for i in range(j * lanes + t, (j + run) * lanes, stride):
-                k = i + distance
-                x, y, z, w = pair_at(fr, fi, i, k)
-                p0, q0, p1, q1 = pair_at(gr, gi, i, k)
-                a = a + p0 * x + q0 * y
-                b = b + p0 * y - q0 * x
-                c = c + p0 * z + q0 * w
-                d = d + p0 * w - q0 * z
-                e = e + p1 * x + q1 * y
-                f = f + p1 * y - q1 * x
-                g = g + p1 * z + q1 * w
-                h = h + p1 * w - q1 * z
-        u2_deposit(shared, totals, out, op[COTANGENT], lanes, t, (a, b, c, d, e, f, g, h))
+                bra, ket = i + (entry >> 1) * distance, i + (entry & 1) * distance
+                p, q0, x, y = load(gr, bra), load(gi, bra), load(fr, ket), load(fi, ket)
+                real = real + p * x + q0 * y
+                imag = imag + p * y - q0 * x
+        deposit(shared, totals, out, op[COTANGENT] + 2 * entry, lanes, t, real)
+        deposit(shared, totals, out, op[COTANGENT] + 2 * entry + 1, lanes, t, imag)
 
 
 @row_kernel

@@ -55,7 +55,7 @@ def reverse_one(op, bits, fr, fi, gr, gi, n, lanes, wanted, shared, m, ml, total
         for step in range(2):
             xr, xi = (fr, fi) if step == 0 else (gr, gi)
             if wanted and step == 1 and kind == U2:
-                kernels.u2_overlap(gr, gi, fr, fi, n, lanes, op, shared, totals, out)
+                kernels.u2_entries(gr, gi, fr, fi, n, lanes, op, shared, totals, out)
             elif wanted and step == 1:
                 kernels.dense_cotangent(fr, fi, gr, gi, n, lanes, op, bits, shared, totals, out)
             apply_one(op, bits, xr, xi, n, lanes, shared, m, ml, buffer, bool(1))

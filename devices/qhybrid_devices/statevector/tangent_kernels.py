@@ -29,6 +29,7 @@ from qhybrid_devices.statevector.kernels import (
     times_2x2,
     u2_at,
     u2_coefficients,
+    u2_deposit,
 )
 from qhybrid_devices.statevector.lane_kernels import has_rows, kinds_of_rows, paired_row, walk_of
 from qhybrid_devices.statevector.simd import load, save, splat
@@ -174,6 +175,35 @@ def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
                     u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, True, False)
                 else:
                     u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, False, False)
+
+
+@row_kernel
+def u2_overlap(gr, gi, fr, fi, lanes, op, shared, totals, out):
+    """Add the matrix cotangent of a 2x2, lambda after and psi before it."""
+    step, blocks, _ = blocks_of(fr, lanes, shared)
+    walk, runs = walk_of(op), runs_of(fr, op, lanes, shared)
+    for block in range(blocks):
+        t = block * step
+        a = b = c = d = e = f = g = h = splat(fr.dtype.type(0))
+        for q in range(0, op[COUNT], runs.span):
+            j = paired_row(walk, q, 0)
+            if j & walk.cmask != walk.cval:
+                continue
+            start, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+            for r in range(runs.registers):
+                i = start + r * runs.stride
+                k = i + distance
+                x, y, z, w = pair_at(fr, fi, i, k)
+                p0, q0, p1, q1 = pair_at(gr, gi, i, k)
+                a = a + p0 * x + q0 * y
+                b = b + p0 * y - q0 * x
+                c = c + p0 * z + q0 * w
+                d = d + p0 * w - q0 * z
+                e = e + p1 * x + q1 * y
+                f = f + p1 * y - q1 * x
+                g = g + p1 * z + q1 * w
+                h = h + p1 * w - q1 * z
+        u2_deposit(shared, totals, out, op[COTANGENT], lanes, t, (a, b, c, d, e, f, g, h))
 
 
 # ------------------------------------------------------------------ Pauli rotations

@@ -188,7 +188,7 @@ def overlap_one(op, bits, gr, gi, fr, fi, n, lanes, shared, totals, out):
     """Add the matrix cotangent of one operation, for any bra and ket."""
     kind = op[KIND]
     if kind == U2:
-        kernels.u2_overlap(gr, gi, fr, fi, n, lanes, op, shared, totals, out)
+        tangent_kernels.u2_overlap(gr, gi, fr, fi, lanes, op, shared, totals, out)
     elif kind == PAULI:
         tangent_kernels.pauli_overlaps(gr, gi, fr, fi, lanes, op, shared, totals, out)
     elif kind == DIAGONAL:
