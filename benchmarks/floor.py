@@ -28,8 +28,8 @@ from qhybrid_devices.statevector.threads import Part, num_threads, parallel
 SIZES, QUICK_SIZES = ((10, 4), (16, 4), (20, 4)), ((4, 2),)
 CALLS, QUICK_CALLS = {10: 400, 16: 40, 20: 9}, {4: 2}
 #: Floating-point operations an amplitude: forward; and in reverse, two states and the matrix cotangent.
-FORWARD = {U2: 14, FLIP: 0, PAULI: 6, DIAGONAL: 6}
-REVERSE = {U2: 44, FLIP: 0, PAULI: 16, DIAGONAL: 20}
+FORWARD = {U2: 12, FLIP: 0, PAULI: 6, DIAGONAL: 6}
+REVERSE = {U2: 36, FLIP: 0, PAULI: 16, DIAGONAL: 20}
 COMPLEX = 16
 #: Numbers of a matrix, and bytes of an array, whose operations are timed.
 MATRIX, COPIED = 2000, 1 << 28
