@@ -13,7 +13,7 @@ from pennylane.tape import QuantumScript
 
 from qhybrid.drawing.model import Node
 from qhybrid.execution import Function
-from qhybrid.gradients import CircuitFunction, Gathered
+from qhybrid.gradients import CircuitFunction, Gathered, Single
 from qhybrid.program import Expectation, Probabilities, Program, Samples, Scalar, State, Tensor, Variance
 from qhybrid.tapes.operations import tape_operations
 
@@ -30,7 +30,7 @@ def quantum_node(function: Function, shape: tuple[int, ...] | None) -> Node | No
         function: what a host evaluates
         shape: of its value
     """
-    while isinstance(function, Gathered):
+    while isinstance(function, Gathered | Single):
         function = function.function
     if not isinstance(function, CircuitFunction):
         return None
