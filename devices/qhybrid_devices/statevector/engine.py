@@ -25,12 +25,13 @@ from qhybrid_devices.statevector.tangent_sweeps import (
     tangent_sweep_backward,
     tangent_sweep_forward,
 )
-from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, num_parts, num_threads, run_kernel
+from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, num_parts, run_kernel
 from qhybrid_devices.statevector.tilings import Tiling
 
 #: Operations times lanes below which one thread composes coefficients faster.
 PARALLEL_PRODUCTS = 1 << 14
-#: How much less work is worth other threads where it is the same for many states, since nobody waits for another.
+#: How much less work is worth other threads where states are in pieces anyway: nobody waits for another, and each finds
+#: in its cache what it has just computed.
 SPREAD = 8
 #: Part of the cache for the tiles of a group of directions.
 TANGENT_CACHE = 0.75
@@ -47,6 +48,7 @@ class Layout:
         tile: whether lanes are samples (tile mode) or a sample is a chunk (sweep mode)
         dtype: float32 or float64
         parallel_work: updated amplitudes below which one thread is faster
+        threads: that may be used
     """
 
     num_wires: int
@@ -56,6 +58,7 @@ class Layout:
     tile: bool
     dtype: np.dtype
     parallel_work: int
+    threads: int
 
     @functools.cached_property
     def shape(self) -> tuple[int, int, int, int]:
@@ -77,7 +80,7 @@ class Layout:
 
     def workers(self, steps: int) -> int:
         """Threads worth starting for ``steps`` passes over the states."""
-        return num_threads() if (steps * self.width << self.num_wires) > self.parallel_work else 1
+        return self.threads if (steps * self.width << self.num_wires) > self.parallel_work else 1
 
     def row_pieces(self, steps: int, copies: int) -> tuple[int, int, int]:
         """What ``steps`` passes over all chunks and rows can be split into, and the threads worth starting for it.
@@ -89,7 +92,7 @@ class Layout:
         Returns:
             items; pieces of each chunk, more than one if there is but a single chunk; threads
         """
-        workers = self.workers(steps * copies * (SPREAD if copies > 1 else 1))
+        workers = self.workers(steps * copies * (SPREAD if self.chunks * copies > 1 else 1))
         chunks, pieces = self.chunks * copies, 1
         if workers > 1 and chunks == 1:
             # Whole registers of rows, where lanes are amplitudes.
@@ -123,7 +126,7 @@ class Coefficients(NamedTuple):
 def product_workers(plan: Plan, layout: Layout, directions: int = 1) -> int:
     """Threads worth starting for the coefficients of each sample, or for their derivatives along some directions."""
     many = plan.num_lane_coefficients and len(plan.comps) * layout.width * directions > PARALLEL_PRODUCTS
-    return num_threads() if many else 1
+    return layout.threads if many else 1
 
 
 def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
@@ -296,10 +299,8 @@ def apply_tangents(
     moved, births = _moved(plan, dcoef, moving), np.zeros(len(chi), np.int64)
     if not from_zeros:
         births[[not is_zero(x.reshape(-1)) for x in chi]] = -1
-    find_births(moved, births)
-    never = births == len(plan.operations)
-    if never.any():
-        chi[never] = 0
+    if find_births(moved, births):
+        chi[births == len(plan.operations)] = 0
     if not plan.operations:
         return births
     by_birth = np.argsort(births, kind="stable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -121,10 +121,12 @@ class StateVectorExecutable(Executable):
             return self._cotangents(Values(*found, ()), slots, needs)
         if not self.program.is_batched:
             cotangents = tuple([np.asarray(c)[None] for c in cotangents])
-        total, final = _zeros_like(values), residual.take() if residual else None
+        total = _zeros_like(values)
         for start, stop in self._groups(count, 2 + self._scratch_states):
             part, into = values.part(self.program, start, stop), total.part(self.program, start, stop)
-            self._vjp_group(part, stop - start, [c[start:stop] for c in cotangents], needs, final, into)
+            run = partial(self._forward, part, stop - start)
+            final = residual.take(run) if residual else run()
+            self._vjp_group(part, [c[start:stop] for c in cotangents], needs, final, into)
         return self._cotangents(total, slots, needs)
 
     def jvp(self, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
@@ -235,13 +237,11 @@ class StateVectorExecutable(Executable):
     def _vjp_group(
         self,
         values: Values,
-        count: int,
         cotangents: list[NDArray],
         needs: Needs,
-        final: Final | None,
+        final: Final,
         into: Values,
     ) -> None:
-        final = final or self._forward(values, count)
         layout, psi = final.layout, final.psi
         compiled = self._compile(layout.tile)
         plan, request = compiled.plan, compiled.request(needs)
@@ -280,9 +280,7 @@ class StateVectorExecutable(Executable):
 
     def _layout(self, count: int, shares: int = 1) -> Layout:
         """How the states of ``count`` samples lie in memory, in tiles of a share of the cache."""
-        n, o = self.program.num_wires, self.options
-        workers = num_threads() if (count << n) * 16 > o.parallel_work else 1
-        key = (count, shares, workers)
+        key = (count, shares, num_threads())
         found = self._layouts.get(key)
         if found is None:
             if len(self._layouts) >= MOST_LAYOUTS:
@@ -290,11 +288,12 @@ class StateVectorExecutable(Executable):
             found = self._layouts[key] = self._new_layout(*key)
         return found
 
-    def _new_layout(self, count: int, shares: int, workers: int) -> Layout:
+    def _new_layout(self, count: int, shares: int, threads: int) -> Layout:
         n, o = self.program.num_wires, self.options
+        workers = threads if (count << n) * 16 > o.parallel_work else 1
         tile = n < o.sweep_wires or (n <= o.tile_wires and count >= o.tile_batch)
         if not tile:
-            return Layout(n, count, count, 1, False, self.real_dtype, o.parallel_work)
+            return Layout(n, count, count, 1, False, self.real_dtype, o.parallel_work, threads)
         width = register_lanes(self.real_dtype)
         most = max(width, o.tile_bytes // shares // ((2 * self.real_dtype.itemsize) << n) // width * width)
         chunks = -(-count // most)
@@ -302,7 +301,7 @@ class StateVectorExecutable(Executable):
             chunks = max(chunks, min(workers * PARTS_PER_WORKER, -(-count // (o.tile_lanes * width))))
         lanes = -(-count // chunks)
         lanes += -lanes % width
-        return Layout(n, count, -(-count // lanes), lanes, True, self.real_dtype, o.parallel_work)
+        return Layout(n, count, -(-count // lanes), lanes, True, self.real_dtype, o.parallel_work, threads)
 
     @cached_property
     def _state_bytes(self) -> int:
@@ -383,10 +382,16 @@ class StateVectorExecutable(Executable):
 
     def _no_tangents(self, directions: int, count: int) -> tuple[NDArray, ...]:
         """Room for tangents of the results, directions and samples in front."""
+        return tuple([np.zeros((directions, count, *shape), dtype) for shape, dtype in self._result_types])
+
+    @cached_property
+    def _result_types(self) -> list[tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of each result, without its batch."""
         states = (False, *(isinstance(t, State) for t in self.program.tensors))
-        shapes = (result_shape(self.program, i, None) for i in range(len(states)))
-        kinds = (self.c_dtype if state else self.real_dtype for state in states)
-        return tuple(np.zeros((directions, count, *s), kind) for s, kind in zip(shapes, kinds, strict=True))
+        return [
+            (result_shape(self.program, i, None), self.c_dtype if state else self.real_dtype)
+            for i, state in enumerate(states)
+        ]
 
     def _unbatched(self, tangents: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         """Without the axis of samples if the program has none."""

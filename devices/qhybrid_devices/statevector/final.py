@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from numpy.typing import NDArray
@@ -21,23 +22,30 @@ class Final(NamedTuple):
 class Residual:
     """A :class:`Final` kept for derivatives, of which each wants to overwrite the state.
 
-    A small state is copied for each of them. A large one goes to the first, so that no more than psi and lambda are in
-    memory; a later derivative of the same run finds nothing and runs the circuit again.
+    It goes to the first, which in training is the only one. A later derivative of the same run finds nothing and runs
+    the circuit again: each of them if the state is large, so that no more than psi and lambda are in memory; else once
+    for all, to be copied from then on.
 
     ``layout`` is that of the state.
     """
 
     def __init__(self, final: Final, copied_bytes: int) -> None:
         self.layout = final.layout
-        self._kept = [final]  # taking from a list is atomic: derivatives may be in several threads
+        self._first = [final]  # taking from a list is atomic: derivatives may be in several threads
+        self._again: Final | None = None
         self._copies = final.psi.nbytes <= copied_bytes
 
-    def take(self) -> Final | None:
-        """A final state of one's own; ``None`` if it has gone to another."""
-        if self._copies:
-            (final,) = self._kept
-            return final._replace(psi=register_copy(final.psi))
+    def take(self, run: Callable[[], Final]) -> Final:
+        """A final state of one's own.
+
+        Args:
+            run: gives it anew
+        """
         try:
-            return self._kept.pop()
+            return self._first.pop()
         except IndexError:
-            return None
+            pass
+        if not self._copies:
+            return run()
+        kept = self._again = self._again or run()
+        return kept._replace(psi=register_copy(kept.psi))

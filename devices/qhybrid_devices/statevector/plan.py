@@ -49,7 +49,7 @@ class PlanOptions:
         directions, direction_bytes: most directions along which states have their tangents at once; more if the
             tangents of a sample take less
         residual_bytes: largest final state that ``run_with_residual`` keeps
-        copied_bytes: largest kept state that each derivative copies; a larger one is used up by the first
+        copied_bytes: largest final state that further derivatives of a run copy; a larger one they compute anew
         parallel_work: updated amplitudes below which one thread is faster
     """
 

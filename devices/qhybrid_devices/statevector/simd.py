@@ -44,7 +44,7 @@ def register_array(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
     size = count * np.dtype(dtype).itemsize
     room = bytes_of(size + REGISTER_BYTES)
     start = -room.__array_interface__["data"][0] % REGISTER_BYTES
-    return room[start : start + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, room, start)
 
 
 def register_copy(array: NDArray) -> NDArray:

@@ -32,7 +32,7 @@ class SmallRun(Direct):
     Args:
         compiled: the program
         layout: of the states
-        copied_bytes: largest final state that is copied for each derivative
+        copied_bytes: largest final state that further derivatives copy
     """
 
     def __init__(self, compiled: Compiled, layout: Layout, copied_bytes: int) -> None:
@@ -67,8 +67,8 @@ class SmallRun(Direct):
         values, into = Values(shared, batched, ()), Values(np.zeros(shared.shape), np.zeros(batched.shape), ())
         request, dtype = self.compiled.request(needs), self.layout.dtype
         if request.stop < len(self.compiled.plan.operations):
-            final = None if residual is None else residual.take()
-            self._reverse(values, final or self._final(values), cotangents, request, into)
+            final = residual.take(lambda: self._final(values)) if residual else self._final(values)
+            self._reverse(values, final, cotangents, request, into)
         return into.shared.astype(dtype, copy=False), into.batched.astype(dtype, copy=False)
 
     def _final(self, values: Values) -> Final:

@@ -68,12 +68,18 @@ def find_births(moved, births):
     Args:
         moved: from :func:`moved_coefficients`
         births: -1 where a tangent is not zero before all operations; receives the others
+
+    Returns:
+        whether any tangent stays zero
     """
+    unborn = 0
     for d in range(births.shape[0]):
         if births[d] >= 0:
             births[d] = 0
             while births[d] < moved.shape[1] and not moved[d, births[d]]:
                 births[d] += 1
+            unborn += births[d] == moved.shape[1]
+    return unborn > 0
 
 
 @kernel

@@ -205,6 +205,27 @@ def test_a_large_residual_is_used_up(rng, build, matches_reference, batch):
     matches_reference(builder.program((Expectation(XYZ),)), builder.values(), PlanOptions(copied_bytes=0))
 
 
+@pytest.mark.parametrize(("copied_bytes", "runs"), [(1 << 22, [0, 1, 0, 0]), (0, [0, 1, 1, 1])])
+def test_how_often_derivatives_of_one_run_run_it_again(rng, build, monkeypatch, copied_bytes, runs):
+    """The first never does; of further ones each does if the state is large, else only the first of them."""
+    builder = build(rng, 12, 16)
+    builder.mix()
+    builder.add("pauli", 2, batched=True)
+    options = PlanOptions(copied_bytes=copied_bytes)
+    executable, values = StateVectorExecutable(builder.program((Expectation(XYZ),)), options=options), builder.values()
+    (scalars,), residual = executable.run_with_residual(values)
+    again = []
+    forward = StateVectorExecutable._forward
+    monkeypatch.setattr(StateVectorExecutable, "_forward", lambda *a: again.append(a) or forward(*a))
+    found = []
+    for expected in runs:
+        again.clear()
+        found.append(executable.vjp(values, (np.ones_like(scalars),), Needs(), residual))
+        assert len(again) == expected
+    for later in found[1:]:
+        np.testing.assert_array_equal(later.shared, found[0].shared)
+
+
 @pytest.mark.parametrize("depth", [1, 6])
 @pytest.mark.parametrize("outputs", [1, 5])
 def test_a_gradient_holds_two_states(rng, build, depth, outputs):
