@@ -28,8 +28,8 @@ from qhybrid_devices.statevector.tangent_sweeps import (
 from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, num_parts, run_kernel
 from qhybrid_devices.statevector.tilings import Tiling
 
-#: Operations times lanes below which one thread composes coefficients faster.
-PARALLEL_PRODUCTS = 1 << 14
+#: Coefficients of each sample below which one thread computes them all, or their derivatives, faster.
+PARALLEL_COEFFICIENTS = 1 << 13
 #: How much less work is worth other threads where states are in pieces anyway: nobody waits for another, and each finds
 #: in its cache what it has just computed.
 SPREAD = 8
@@ -125,7 +125,7 @@ class Coefficients(NamedTuple):
 
 def product_workers(plan: Plan, layout: Layout, directions: int = 1) -> int:
     """Threads worth starting for the coefficients of each sample, or for their derivatives along some directions."""
-    many = plan.num_lane_coefficients and len(plan.comps) * layout.width * directions > PARALLEL_PRODUCTS
+    many = plan.num_lane_coefficients * layout.width * directions > PARALLEL_COEFFICIENTS
     return layout.threads if many else 1
 
 
@@ -515,11 +515,14 @@ def chain_rule(
 ) -> None:
     """Add the cotangents of all angles and arrays to ``into``, given the matrix cotangents."""
     if len(plan.comps):
-        chain(
-            plan.comps, plan.factors, plan.constants, values.shared, values.batched, want,
-            scratch_memory(1, plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
-            g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), into.shared, into.batched,
+        workers = product_workers(plan, layout)
+        by_part = np.zeros((num_parts(layout.chunks, workers), len(into.shared)))
+        run_kernel(
+            chain, layout.chunks, workers, plan.comps, plan.factors, plan.constants, values.shared, values.batched,
+            want, scratch_memory(workers, plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
+            g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), by_part, into.batched,
         )  # fmt: skip
+        into.shared[...] += by_part.sum(0) if len(by_part) > 1 else by_part[0]
     for external in plan.externals:
         if want[external.index]:
             external_cotangent(external.operator, values, external_g(external, layout, g), into)

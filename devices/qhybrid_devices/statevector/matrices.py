@@ -24,7 +24,7 @@ from qhybrid_devices.statevector.complex_simd import (
     phase,
     put,
 )
-from qhybrid_devices.statevector.in_parts import WORKER, in_parts
+from qhybrid_devices.statevector.in_parts import PART, WORKER, in_parts
 from qhybrid_devices.statevector.simd import borrowed, load, save, splat, total
 from qhybrid_devices.statevector.table import (
     COMP_COTANGENT,
@@ -56,8 +56,11 @@ class Scratch(NamedTuple):
 
 
 def scratch_memory(workers: int, most_terms: int, most_factors: int, orders: int) -> NDArray:
-    """Memory of each thread for factors of so many terms, so many in an operation, ``orders`` of ``F, F', F''``."""
-    return np.empty((workers, 2 * WIDTH * (1 + most_terms + 4 * most_factors * orders)))
+    """Memory of each thread for factors of so many terms, so many in an operation, ``orders`` of ``F, F', F''``.
+
+    There is room behind it, so that no thread writes where the cache of another has something of its own.
+    """
+    return np.empty((workers, 2 * WIDTH * (2 + most_terms + 4 * most_factors * orders)))
 
 
 @row_kernel
@@ -76,12 +79,22 @@ def row_of(g, p, lane, count, buffer):
     if count == 1:
         return splat(g[p, lane])
     if count == WIDTH:
-        for t in range(WIDTH):
-            buffer[t] = g[p, lane + t]
-    else:
-        for t in range(WIDTH):
-            buffer[t] = g[p, lane + t] if t < count else 0.0
+        return load(g[p], lane)
+    for t in range(WIDTH):
+        buffer[t] = g[p, lane + t] if t < count else 0.0
     return load(buffer, 0)
+
+
+@row_kernel
+def add_row(out, p, lane, values, count, buffer):
+    """Add ``count`` lanes of a register to row ``p`` from ``lane`` on."""
+    if count == WIDTH:
+        row = out[p]
+        save(row, lane, load(row, lane) + values)
+        return
+    save(buffer, 0, values)
+    for t in range(count):
+        out[p, lane + t] += buffer[t]
 
 
 @row_kernel
@@ -97,12 +110,11 @@ def angles_of(factors, f, shared, batched, first, buffer):
 def add_angles(factors, f, values, first, count, d_shared, d_batched, buffer):
     """Add to the cotangents of the angle of factor ``f`` for ``count`` samples."""
     i = factors[f, FACTOR_INDEX]
-    save(buffer, 0, values)
     if factors[f, FACTOR_BATCHED] == 0:
+        save(buffer, 0, values)
         d_shared[i] += buffer[0] if count == 1 else total(values)
-        return
-    for t in range(count):
-        d_batched[i, first + t] += buffer[t]
+    else:
+        add_row(d_batched, i, first, values, count, buffer)
 
 
 @row_kernel
@@ -115,13 +127,12 @@ def pair_of(g, p, lane, count, buffer):
 @row_kernel
 def write_row(out, p, lane, values, buffer):
     """Write a register to row ``p`` from ``lane`` on, as far as there are lanes."""
+    if lane + WIDTH <= out.shape[1] and out.itemsize == 8:
+        save(out[p], lane, values)
+        return
     save(buffer, 0, values)
-    if lane + WIDTH <= out.shape[1]:
-        for t in range(WIDTH):
-            out[p, lane + t] = buffer[t]
-    else:
-        for t in range(out.shape[1] - lane):
-            out[p, lane + t] = buffer[t]
+    for t in range(min(WIDTH, out.shape[1] - lane)):
+        out[p, lane + t] = buffer[t]
 
 
 @row_kernel
@@ -293,7 +304,7 @@ def compose(team, c0, c1, comps, factors, constants, shared, batched, memory, mo
     """
     if in_parts(team, c0, c1):
         return
-    comps, ms, ml = borrowed(comps), borrowed(ms), borrowed(ml)
+    comps, batched, ms, ml = borrowed(comps), borrowed(batched), borrowed(ms), borrowed(ml)
     scratch = scratch_in(memory, team[WORKER], most_terms, orders)
     for i in range(comps.shape[0]):
         comp = comps[i]
@@ -357,26 +368,32 @@ def chain_spectrum(comp, factors, constants, shared, batched, first, lane, count
 
 
 @kernel
-def chain(comps, factors, constants, shared, batched, want, memory, most_terms, orders, gs, gl, d_shared, d_batched):
-    """Add the cotangents of the angles, given the matrix cotangents.
+def chain(
+    team, c0, c1, comps, factors, constants, shared, batched, want, memory, most_terms, orders,
+    gs, gl, d_shared, d_batched,
+):  # fmt: skip
+    """Add the cotangents of the angles for some chunks of samples, given the matrix cotangents.
 
     Args:
-        comps, factors, constants, shared, batched: as for :func:`compose`
+        team, c0, c1, comps, factors, constants, shared, batched: as for :func:`compose`
         want: for each operation whether its matrix cotangent is there
         memory, most_terms, orders: scratch for two orders
-        gs: shared matrix cotangents ``(K, 1)``
+        gs: shared matrix cotangents ``(K, 1)``, gone through with chunk 0
         gl: those of each sample ``(C, K, L)``
-        d_shared: ``(Ps,)``
+        d_shared: ``(parts, Ps)``, what each part adds
         d_batched: ``(Pb, B)``
     """
-    comps, gs, gl = borrowed(comps), borrowed(gs), borrowed(gl)
-    scratch = scratch_in(memory, 0, most_terms, orders)
+    if in_parts(team, c0, c1):
+        return
+    comps, batched, gs, gl = borrowed(comps), borrowed(batched), borrowed(gs), borrowed(gl)
+    d_shared, d_batched = borrowed(d_shared)[team[PART]], borrowed(d_batched)
+    scratch = scratch_in(memory, team[WORKER], most_terms, orders)
     for i in range(comps.shape[0]):
         comp = comps[i]
         if not want[comp[COMP_OP]]:
             continue
         own = comp[COMP_FORM] != SHARED
-        for c in range(gl.shape[0] if own else 1):
+        for c in range(c0, c1 if own else min(c1, 1)):
             g = gl[c] if own else gs
             for lane in range(0, g.shape[1], WIDTH):
                 first = c * g.shape[1] + lane

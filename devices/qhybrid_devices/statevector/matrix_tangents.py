@@ -15,6 +15,7 @@ from qhybrid_devices.statevector.complex_simd import WIDTH, complex_of, every, g
 from qhybrid_devices.statevector.in_parts import WORKER, in_parts
 from qhybrid_devices.statevector.matrices import (
     add_angles,
+    add_row,
     angles_of,
     contracted,
     cotangent_2x2,
@@ -32,7 +33,7 @@ from qhybrid_devices.statevector.matrices import (
     write_factors,
     write_pair,
 )
-from qhybrid_devices.statevector.simd import borrowed, save, splat
+from qhybrid_devices.statevector.simd import borrowed, splat
 from qhybrid_devices.statevector.table import (
     COMP_COTANGENT,
     COMP_FIRST,
@@ -77,9 +78,7 @@ def add_moves(factors, f, values, first, count, moves, buffer):
     if not moves.across:
         add_angles(factors, f, values, first, count, moves.shared, moves.lanes, buffer)
         return
-    save(buffer, 0, values)
-    for t in range(count):
-        moves.lanes[factors[f, FACTOR_INDEX], first + t] += buffer[t]
+    add_row(moves.lanes, factors[f, FACTOR_INDEX], first, values, count, buffer)
 
 
 @row_kernel
@@ -185,7 +184,7 @@ def compose_tangents(
     """
     if in_parts(team, c0, c1):
         return
-    comps, dms, dml = borrowed(comps), borrowed(dms), borrowed(dml)
+    comps, batched, dms, dml = borrowed(comps), borrowed(batched), borrowed(dms), borrowed(dml)
     d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
     scratch, directions = scratch_in(memory, team[WORKER], most_terms, orders), dms.shape[1]
     for i in range(comps.shape[0]):
@@ -303,7 +302,8 @@ def chain_tangents(
         out_shared, out_batched, out_across: shaped as ``d_shared``, ``d_batched`` and ``d_across``; what belongs to the
             shared angles is the sum of the first and the last
     """
-    comps, gs, gl, dgs, dgl = borrowed(comps), borrowed(gs), borrowed(gl), borrowed(dgs), borrowed(dgl)
+    comps, batched, gs, gl = borrowed(comps), borrowed(batched), borrowed(gs), borrowed(gl)
+    dgs, dgl = borrowed(dgs), borrowed(dgl)
     d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
     out_shared, out_batched, out_across = borrowed(out_shared), borrowed(out_batched), borrowed(out_across)
     scratch, directions = scratch_in(memory, 0, most_terms, orders), dgs.shape[1]
