@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -101,11 +102,15 @@ class Task:
 
     def step(self) -> list[Tensor]:
         """One training step up to the gradients, which it returns."""
-        parameters = list(self.model.parameters())
-        for parameter in parameters:
+        for parameter in self._parameters:
             parameter.grad = None
         cross_entropy(self.model(self.features), self.labels).backward()
-        return [parameter.grad for parameter in parameters]
+        return [parameter.grad for parameter in self._parameters]
+
+    @cached_property
+    def _parameters(self) -> list[nn.Parameter]:
+        """Found once, as an optimizer does."""
+        return list(self.model.parameters())
 
     def predict(self) -> list[Tensor]:
         """The outputs, without a graph."""

@@ -516,13 +516,15 @@ def chain_rule(
     """Add the cotangents of all angles and arrays to ``into``, given the matrix cotangents."""
     if len(plan.comps):
         workers = product_workers(plan, layout)
-        by_part = np.zeros((num_parts(layout.chunks, workers), len(into.shared)))
+        parts = num_parts(layout.chunks, workers)
+        by_part = into.shared[None] if parts == 1 else np.zeros((parts, len(into.shared)))
         run_kernel(
             chain, layout.chunks, workers, plan.comps, plan.factors, plan.constants, values.shared, values.batched,
             want, scratch_memory(workers, plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
             g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), by_part, into.batched,
         )  # fmt: skip
-        into.shared[...] += by_part.sum(0) if len(by_part) > 1 else by_part[0]
+        if parts > 1:
+            into.shared[...] += by_part.sum(0)
     for external in plan.externals:
         if want[external.index]:
             external_cotangent(external.operator, values, external_g(external, layout, g), into)
