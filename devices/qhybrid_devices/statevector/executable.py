@@ -96,7 +96,7 @@ class StateVectorExecutable(Executable):
         groups = self._groups(count, 1 + self._scratch_states)
         parts, residual = [], None
         for start, stop in groups:
-            part = values.part(self.program, start, stop)
+            part = values.part(self.program, start, stop).contiguous()
             final = self._forward(part, stop - start)
             parts.append(results(self._compile(final.layout.tile).measurements, final.layout, part, final.psi))
             if keep and len(groups) == 1 and final.psi.nbytes <= self.options.residual_bytes:
@@ -123,10 +123,13 @@ class StateVectorExecutable(Executable):
             cotangents = tuple([np.asarray(c)[None] for c in cotangents])
         total = _zeros_like(values)
         for start, stop in self._groups(count, 2 + self._scratch_states):
-            part, into = values.part(self.program, start, stop), total.part(self.program, start, stop)
+            part, target = values.part(self.program, start, stop).contiguous(), total.part(self.program, start, stop)
+            into = target if target is total else _zeros_like(part)
             run = partial(self._forward, part, stop - start)
             final = residual.take(run) if residual else run()
             self._vjp_group(part, [c[start:stop] for c in cotangents], needs, final, into)
+            if into is not target:
+                accumulate(target, into)
         return self._cotangents(total, slots, needs)
 
     def jvp(self, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
@@ -174,7 +177,7 @@ class StateVectorExecutable(Executable):
         values, count = Values.of(self.program, slots)
         parts = []
         for start, stop in self._groups(count, states=3):
-            part = values.part(self.program, start, stop)
+            part = values.part(self.program, start, stop).contiguous()
             final = self._forward(part, stop - start)
             plan = self._compile(final.layout.tile).sampling
             parts.append(sample_results(plan, self.program, final.layout, part, final.psi, shots, rng))

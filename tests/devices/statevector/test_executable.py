@@ -7,6 +7,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 
@@ -29,6 +30,7 @@ from qhybrid.program import (
 )
 from qhybrid_devices.statevector import memory
 from qhybrid_devices.statevector.executable import StateVectorExecutable
+from qhybrid_devices.statevector.matrices import chain, compose
 from qhybrid_devices.statevector.plan import PlanOptions
 
 KINDS = ["fixed", "pauli", "spectral", "spectral-diagonal", "evolution", "matrix", "diagonal"]
@@ -194,6 +196,23 @@ def test_groups_of_samples(rng, build, matches_reference):
     builder.add("matrix", 1, batched=True)
     program = builder.program((Expectation(XYZ),), (State(),))
     matches_reference(program, builder.values(), PlanOptions(group_bytes=512))
+
+
+def test_parts_of_a_batch_compile_nothing_anew(rng, build):
+    """Their angles are in one piece of memory, as those of a whole batch are."""
+    if numba.config.DISABLE_JIT:
+        pytest.skip("nothing is compiled")
+    builder = build(rng, 3, 11)
+    builder.add("pauli", 2, batched=True)
+    builder.add("pauli", 1, batched=True)
+    executable = StateVectorExecutable(builder.program((Expectation(XYZ),)), options=PlanOptions(group_bytes=512))
+    values = builder.values()
+    (scalars,) = executable.run(values)
+    executable.vjp(values, (np.ones_like(scalars),), Needs())
+    for kernel in (compose, chain):
+        arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, numba.types.Array)]
+        assert arrays
+        assert {a.layout for a in arrays} == {"C"}
 
 
 @pytest.mark.parametrize("batch", [None, 3])
