@@ -171,7 +171,7 @@ class CircuitFunction(Function):
             outputs, residual = self._reduced.forward(*self._squeezed(inputs))
             return self._expanded(outputs), residual
         if not sig.sizes:
-            slots = self._slots(inputs)
+            slots = _owned(self._slots(inputs))
             results, residual = self.method.forward(self.circuit, slots)
             return results, _Kept((), (), residual, slots)
         lanes, circuit = self._laid_out(inputs)
@@ -417,6 +417,12 @@ class CircuitFunction(Function):
         }
         always = sig.bends_a_tangent or not (program.num_shared or program.num_batched)
         return tuple(a.batched or always or i in varying for i, a in enumerate(program.arrays))
+
+
+def _owned(slots: Slots) -> Slots:
+    """The same, but for angles that are nobody else's: the derivative is that of this evaluation."""
+    shared, batched = (None if x is None else np.array(x) for x in (slots.shared, slots.batched))
+    return replace(slots, shared=shared, batched=batched)
 
 
 def _places(carries: Sequence[bool], axes: Sequence[int]) -> list[int]:

@@ -298,8 +298,9 @@ def _widest(dtypes: tuple[torch.dtype, ...]) -> torch.dtype:
 
 
 def _to_torch(array: NDArray, real: torch.dtype, device: torch.device | None) -> torch.Tensor:
-    # PyTorch brings axes to other places in a third of the time that NumPy takes for many samples.
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy()).contiguous()
+    # Of what PyTorch can hold, it brings the axes in order in half of the time that NumPy takes for many samples.
+    can_hold = array.flags.writeable and min(array.strides, default=0) >= 0
+    tensor = torch.from_numpy(array if can_hold else array.copy()).contiguous()
     if tensor.dtype is real and device is None:
         return tensor
     dtype = tensor.dtype if array.dtype.kind not in "fc" else _complex(real) if array.dtype.kind == "c" else real

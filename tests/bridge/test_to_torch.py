@@ -33,6 +33,15 @@ def test_first_and_second_derivatives():
     assert torch.autograd.gradgradcheck(f, xs, check_fwd_over_rev=True)
 
 
+@pytest.mark.parametrize("f", [lambda x: x[::-1] ** 2, lambda x: anp.flipud(anp.sin(x)), lambda x: x[::-2]])
+def test_axes_that_run_backwards(f):
+    """PyTorch has none, NumPy makes them without a copy."""
+    x = torch.linspace(0.1, 0.6, 6, dtype=torch.float64, requires_grad=True)
+    hosted = bridge.to_torch(f)
+    torch.testing.assert_close(hosted(x).detach(), torch.tensor(np.array(f(x.detach().numpy()))))
+    assert torch.autograd.gradcheck(hosted, (x,), check_forward_ad=True)
+
+
 def test_third_derivative():
     f = bridge.to_torch(lambda x: anp.sin(x))
     (x,) = inputs(())

@@ -69,6 +69,19 @@ def test_pullback_at_inputs_is_the_derivative_of_the_evaluation():
         np.testing.assert_array_equal(a, b)
 
 
+def test_pullback_of_larger_circuits_is_the_derivative_of_the_evaluation(monkeypatch):
+    """Those have a record of slots, which is kept; the second pullback runs the circuit again at them."""
+    monkeypatch.setattr(StateVectorExecutable, "direct", lambda *_: None)
+    function, inputs = CircuitFunction(circuit(), Adjoint()), inputs_of()
+    outputs, residual = function.forward(*inputs)
+    expected = function.pullback((True, True))(*inputs, *outputs)
+    for array in inputs:
+        array += 1
+    for _ in range(2):
+        for a, b in zip(function.pullback((True, True), residual)(*inputs, *outputs), expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-14)
+
+
 @pytest.mark.parametrize(
     ("made", "method"),
     [

@@ -28,7 +28,7 @@ from qhybrid_devices.statevector.tangent_sweeps import (
 from qhybrid_devices.statevector.threads import PARTS_PER_WORKER, num_parts, run_kernel
 from qhybrid_devices.statevector.tilings import Tiling
 
-#: Coefficients of each sample below which one thread computes them all, or their derivatives, faster.
+#: Coefficients of all samples, along all directions, below which one thread computes them, or chains them, faster.
 PARALLEL_COEFFICIENTS = 1 << 13
 #: How much less work is worth other threads where states are in pieces anyway: nobody waits for another, and each finds
 #: in its cache what it has just computed.
@@ -47,7 +47,8 @@ class Layout:
         chunks, lanes: sample ``c * lanes + t`` is lane ``t`` of chunk ``c``
         tile: whether lanes are samples (tile mode) or a sample is a chunk (sweep mode)
         dtype: float32 or float64
-        parallel_work: updated amplitudes below which one thread is faster
+        parallel_work: updated amplitudes below which one thread is faster, ``SPREAD`` times as many as for words on
+            several chunks
         threads: that may be used
     """
 

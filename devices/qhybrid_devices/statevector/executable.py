@@ -112,7 +112,8 @@ class StateVectorExecutable(Executable):
             slots: parameters of all samples
             cotangents: shaped like the results of :meth:`run`
             needs: which cotangents are wanted
-            residual: from :meth:`run_with_residual` on the same slots; saves the forward run, once if it is large
+            residual: from :meth:`run_with_residual` on the same slots; saves a forward run, as the first
+                derivative takes the state; later ones share another if it is small
         """
         values, count = Values.of(self.program, slots)
         small = self.direct(count)

@@ -23,8 +23,8 @@ class Residual:
     """A :class:`Final` kept for derivatives, of which each wants to overwrite the state.
 
     It goes to the first, which in training is the only one. A later derivative of the same run finds nothing and runs
-    the circuit again: each of them if the state is large, so that no more than psi and lambda are in memory; else once
-    for all, to be copied from then on.
+    the circuit again: each of them if the state is large, so that no more than psi and lambda are in memory; else it
+    leaves the state there for others to copy.
 
     ``layout`` is that of the state.
     """
@@ -47,5 +47,8 @@ class Residual:
             pass
         if not self._copies:
             return run()
-        kept = self._again = self._again or run()
+        kept = self._again
+        if kept is None:
+            kept = self._again = run()
+            self.layout = kept.layout  # the number of threads may have changed
         return kept._replace(psi=register_copy(kept.psi))

@@ -75,7 +75,10 @@ def scratch_in(memory, worker, most_terms, orders):
 
 @row_kernel
 def row_of(g, p, lane, count, buffer):
-    """Row ``p`` from ``lane`` on as a register, zero but for ``count`` lanes; a single one fills the register."""
+    """Row ``p`` from ``lane`` on as a register, zero but for ``count`` lanes; a single one fills the register.
+
+    Here and below, numbers of a row follow each other in memory, and those that are read are float64.
+    """
     if count == 1:
         return splat(g[p, lane])
     if count == WIDTH:

@@ -50,7 +50,7 @@ class PlanOptions:
             tangents of a sample take less
         residual_bytes: largest final state that ``run_with_residual`` keeps
         copied_bytes: largest final state that further derivatives of a run copy; a larger one they compute anew
-        parallel_work: updated amplitudes below which one thread is faster
+        parallel_work: updated amplitudes below which one thread is faster, a part of it where states are in pieces
     """
 
     tile_wires: int = 12

@@ -28,7 +28,7 @@ from qhybrid.program import (
     Term,
     Variance,
 )
-from qhybrid_devices.statevector import memory
+from qhybrid_devices.statevector import engine, memory
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.matrices import chain, compose
 from qhybrid_devices.statevector.plan import PlanOptions
@@ -243,6 +243,28 @@ def test_how_often_derivatives_of_one_run_run_it_again(rng, build, monkeypatch, 
         assert len(again) == expected
     for later in found[1:]:
         np.testing.assert_array_equal(later.shared, found[0].shared)
+        np.testing.assert_array_equal(later.batched, found[0].batched)
+
+
+def test_shared_angles_of_gates_that_differ_by_sample(rng, build, matches_reference, monkeypatch):
+    """Several threads add to the cotangents of the same angles."""
+    monkeypatch.setattr(engine, "PARALLEL_COEFFICIENTS", 0)
+    monkeypatch.setenv("QHYBRID_NUM_THREADS", "3")
+    builder = build(rng, 3, 40)
+    for batched in (False, True, False):
+        for _ in range(4):
+            builder.add("pauli", 1, batched=batched)
+    program = builder.program((Expectation(XYZ),))
+    parts, run = [], engine.run_kernel
+
+    def spy(kernel, count, workers, *arguments):
+        if kernel is chain:
+            parts.append(arguments[-2].shape[0])
+        run(kernel, count, workers, *arguments)
+
+    monkeypatch.setattr(engine, "run_kernel", spy)
+    matches_reference(program, builder.values(), PlanOptions(tile_wires=0, sweep_wires=1))
+    assert max(parts) > 1
 
 
 @pytest.mark.parametrize("depth", [1, 6])
