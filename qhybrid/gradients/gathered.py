@@ -96,12 +96,6 @@ class Block:
         return -len(self.arrangements[0].slot)
 
     @cached_property
-    def alone(self) -> Arrangement | None:
-        """That of the one array whose rows are the slots as they are, if there is no more to it."""
-        is_plain = len(self.arrangements) == 1 and self.index is self.scale is self.offset is None
-        return self.arrangements[0] if is_plain else None
-
-    @cached_property
     def _parts(self) -> list[Any]:
         """Where the rows of each array are."""
         ends = np.cumsum([a.slot[0] for a in self.arrangements]).tolist()
@@ -244,8 +238,6 @@ class _Wiring:
     def _gather(self, group: Group, arguments: Sequence[NDArray]) -> NDArray:
         block, members = group.block, group.members
         assert block is not None
-        if block.alone is not None and members[0] is not None and not self.sizes:
-            return block.alone.arrange(arguments[members[0]])
         if None in members:
             pairs = zip(block.arrangements, members, strict=True)
             arrays = [np.zeros(a.shape) if m is None else arguments[m] for a, m in pairs]

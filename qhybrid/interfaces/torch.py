@@ -298,9 +298,8 @@ def _widest(dtypes: tuple[torch.dtype, ...]) -> torch.dtype:
 
 
 def _to_torch(array: NDArray, real: torch.dtype, device: torch.device | None) -> torch.Tensor:
-    # Of what PyTorch can hold, it brings the axes in order in half of the time that NumPy takes for many samples.
-    can_hold = array.flags.writeable and min(array.strides, default=0) >= 0
-    tensor = torch.from_numpy(array if can_hold else array.copy()).contiguous()
+    flags = array.flags
+    tensor = torch.from_numpy(array if flags.c_contiguous and flags.writeable else array.copy())
     if tensor.dtype is real and device is None:
         return tensor
     dtype = tensor.dtype if array.dtype.kind not in "fc" else _complex(real) if array.dtype.kind == "c" else real

@@ -151,9 +151,7 @@ class TorchLayer(nn.Module):
         device, dtype = inputs.device, inputs.dtype
         weights = {}
         for name, shape in self._shapes.items():
-            weight = self._parameters.get(name)
-            if weight is None:  # parametrized, pruned, or an attribute of another kind
-                weight = getattr(self, name)
+            weight = getattr(self, name)
             if weight.shape != shape:
                 raise ValueError(f"The weight {name!r} has shape {tuple(weight.shape)}; weight_shapes says {shape}.")
             if weight.dtype != dtype or weight.device != device:

@@ -49,7 +49,7 @@ class SmallRun(Direct):
             return None
         if not compiled.is_one_tile(register_lanes(layout.dtype)):
             return None
-        # The limits from which on gates are shared out among threads; words of so little work are not worth it.
+        # The limits from which on gates, and words on a single chunk, are shared out among threads.
         one_part = layout.items(plan.sweeps[0]) == 1 or layout.workers(3 * len(plan.operations)) == 1
         return cls(compiled, layout, copied_bytes) if one_part and layout.workers(len(m.table) + 1) == 1 else None
 
