@@ -35,6 +35,8 @@ from qhybrid_devices.statevector.executable import StateVectorExecutable
 #: (qubits, layers, batch), and numbers of directions at once.
 TANGENT_SIZES, DIRECTIONS = ((10, 4, 32), (16, 4, 1), (20, 2, 1)), (1, 4, 16)
 QUICK_SIZES, QUICK_DIRECTIONS = ((3, 1, 2),), (1, 2)
+#: The native batch whose samples are on the last axis.
+LAST = "native batch, samples last"
 #: (qubits, layers) of the Hessian: 60 parameters; and of the ensemble, with its members.
 HESSIAN_SIZE, QUICK_HESSIAN_SIZE = (10, 2), (2, 1)
 ENSEMBLE_SIZES, QUICK_ENSEMBLE_SIZES = ((8, 2, 256), (10, 4, 256)), ((2, 1, 3),)
@@ -230,17 +232,22 @@ def best_ratio(seconds: Mapping[str, float]) -> float:
 
 
 def ensemble_cases(qubits: int, layers: int, members: int) -> dict[str, Callable[[], torch.Tensor]]:
-    """Values and gradients of many sets of weights: under ``vmap``, and as a batch that the circuit is written for."""
+    """Values and gradients of many sets of weights: under ``vmap``, and as a batch.
+
+    A batch is the same weights given to the same circuit, which broadcasts; and, in :data:`LAST`, weights with samples
+    on their last axis, as a device has them, for a circuit written for these.
+    """
     generator = torch.Generator().manual_seed(0)
     many = torch.rand(members, layers, qubits, 3, generator=generator, dtype=torch.float64)
-    node = circuit_of(qhybrid, "qhybrid.statevector", qubits)
     last = many.movedim(0, -1).contiguous()
 
-    def value(w: torch.Tensor) -> torch.Tensor:
-        return node(w, w)
+    @qhybrid.qnode(qhybrid.device("qhybrid.statevector", wires=qubits))
+    def circuit(weights):
+        qhybrid.StronglyEntanglingLayers(weights, wires=range(qubits))
+        return qhybrid.expval(qhybrid.PauliZ(0) @ qhybrid.PauliZ(1))
 
     @qhybrid.qnode(qhybrid.device("qhybrid.statevector", wires=qubits))
-    def native(weights):
+    def circuit_of_last(weights):
         for layer in range(layers):
             for wire in range(qubits):
                 qhybrid.Rot(*weights[layer, wire], wires=wire)
@@ -249,31 +256,40 @@ def ensemble_cases(qubits: int, layers: int, members: int) -> dict[str, Callable
                 qhybrid.CNOT([wire, (wire + distance) % qubits])
         return qhybrid.expval(qhybrid.PauliZ(0) @ qhybrid.PauliZ(1))
 
-    def native_gradient() -> torch.Tensor:
-        start = last.clone().requires_grad_()
-        return torch.autograd.grad(native(start).sum(), start)[0].movedim(-1, 0)
+    def gradient(node: Callable[[torch.Tensor], torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+        start = weights.clone().requires_grad_()
+        return torch.autograd.grad(node(start).sum(), start)[0]
 
+    values, gradients = vmap(circuit), vmap(grad(circuit))
     return {
-        "values, native batch": lambda: native(last),
-        "values, vmap": lambda: vmap(value)(many),
-        "gradients, native batch": native_gradient,
-        "gradients, vmap": lambda: vmap(grad(value))(many),
+        "values, native batch": lambda: circuit(many),
+        f"values, {LAST}": lambda: circuit_of_last(last),
+        "values, vmap": lambda: values(many),
+        "gradients, native batch": lambda: gradient(circuit, many),
+        f"gradients, {LAST}": lambda: gradient(circuit_of_last, last).movedim(-1, 0),
+        "gradients, vmap": lambda: gradients(many),
     }
 
 
 def measure_ensembles(size: tuple[int, int, int], effort: Effort) -> dict[str, Any]:
-    """Check and time ``vmap`` beside the native batch."""
+    """Check and time ``vmap`` beside native batches."""
     cases = ensemble_cases(*size)
+    native = ("native batch", LAST)
     difference = {
-        what: checked_difference(what, [cases[f"{what}, vmap"]()], [cases[f"{what}, native batch"]()], TOLERANCE)
+        f"{what}, {batch}": checked_difference(
+            what, [cases[f"{what}, vmap"]()], [cases[f"{what}, {batch}"]()], TOLERANCE
+        )
         for what in ("values", "gradients")
+        for batch in native
     }
     seconds = interleaved(cases, effort)
     return {
         "size": size,
         "difference": difference,
         "milliseconds": {n: 1e3 * t for n, t in seconds.items()},
-        "ratio": {w: seconds[f"{w}, vmap"] / seconds[f"{w}, native batch"] for w in ("values", "gradients")},
+        "ratio": {
+            f"{w}, {b}": seconds[f"{w}, vmap"] / seconds[f"{w}, {b}"] for w in ("values", "gradients") for b in native
+        },
     }
 
 

@@ -101,7 +101,7 @@ class Direct(ABC):
 
         Args:
             shared: angles ``(Ps,)`` in double precision, in one piece of memory
-            batched: angles ``(Pb, samples)``, likewise
+            batched: angles ``(Pb, samples)``, likewise, in either order of axes
         """
 
     @abstractmethod

@@ -17,7 +17,7 @@ class Values(NamedTuple):
 
     Args:
         shared: ``(Ps,)``
-        batched: ``(Pb, B)``
+        batched: ``(Pb, B)``; in memory either axis may come first
         arrays: complex, with the batch axis in front where the slot has one
     """
 
@@ -32,11 +32,8 @@ class Values(NamedTuple):
         if program.is_batched:
             assert slots.batch_size is not None
             count = slots.batch_size
-        shared = np.zeros(0) if slots.shared is None else np.ascontiguousarray(slots.shared, float)
-        if slots.batched is None:
-            batched = np.zeros((0, count))
-        else:
-            batched = np.ascontiguousarray(slots.batched, float)
+        shared = np.zeros(0) if slots.shared is None else in_one_piece(slots.shared)
+        batched = np.zeros((0, count)) if slots.batched is None else in_one_piece(slots.batched)
         return cls(shared, batched, tuple([np.asarray(a, complex) for a in slots.arrays])), count
 
     def part(self, program: Program, start: int, stop: int) -> Values:
@@ -50,9 +47,18 @@ class Values(NamedTuple):
 
     def contiguous(self) -> Values:
         """The same angles in one piece of memory, which is what kernels are compiled for."""
-        if self.batched.flags.c_contiguous:
-            return self
-        return self._replace(batched=np.ascontiguousarray(self.batched))
+        batched = in_one_piece(self.batched)
+        return self if batched is self.batched else self._replace(batched=batched)
+
+    def zeros(self) -> Values:
+        """Zeros that lie in memory as these values do."""
+        order = "C" if self.batched.flags.c_contiguous else "F"
+        arrays = tuple([np.zeros(a.shape, a.dtype) for a in self.arrays])
+        return Values(np.zeros(self.shared.shape), np.zeros(self.batched.shape, order=order), arrays)
+
+    def rows(self) -> tuple[NDArray, bool]:
+        """The batched angles as kernels take them: as they lie in memory, and whether samples come first there."""
+        return (self.batched, False) if self.batched.flags.c_contiguous else (self.batched.T, True)
 
     def number(self, value: Angle | float) -> NDArray | float:
         """A parameter, scalar or ``(B,)``."""
@@ -80,10 +86,10 @@ class Directions:
         """The tangents of an execution, zeros where they are not given."""
         assert tangents.shared is not None
         zero = cls.zeros(len(tangents.shared), values)
-        batched = zero.batched if tangents.batched is None else np.ascontiguousarray(tangents.batched, float)
+        batched = zero.batched if tangents.batched is None else _rows_in_one_piece(tangents.batched)
         given = tangents.arrays or (None,) * len(zero.arrays)
         arrays = (z if a is None else np.asarray(a, complex) for a, z in zip(given, zero.arrays, strict=True))
-        return cls(np.ascontiguousarray(tangents.shared, float), batched, tuple(arrays))
+        return cls(_rows_in_one_piece(tangents.shared), batched, tuple(arrays))
 
     @classmethod
     def zeros(cls, count: int, values: Values) -> Directions:
@@ -112,7 +118,7 @@ class Directions:
         """The same tangents of angles in one piece of memory."""
         if self.batched.flags.c_contiguous:
             return self
-        return replace(self, batched=np.ascontiguousarray(self.batched))
+        return replace(self, batched=_rows_in_one_piece(self.batched))
 
     def one(self, index: int) -> Values:
         """One direction, as views."""
@@ -127,6 +133,20 @@ class Directions:
     def moves(self, value: Angle | float) -> bool:
         """Whether a parameter changes along any direction."""
         return isinstance(value, Angle) and bool(self.number(value).any())
+
+
+def in_one_piece(angles: NDArray) -> NDArray:
+    """Angles as float64 without gaps in memory, whichever axis comes first there, and such that one may write to them.
+
+    Kernels would be compiled once more for any others.
+    """
+    angles = np.asarray(angles, float)
+    return angles if angles.flags.forc and angles.flags.writeable else np.array(angles)
+
+
+def _rows_in_one_piece(tangents: NDArray) -> NDArray:
+    """The same with axes in their order in memory."""
+    return in_one_piece(np.ascontiguousarray(tangents))
 
 
 def accumulate(into: Values | Directions, cotangents: Values | Directions) -> None:

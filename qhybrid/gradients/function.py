@@ -175,10 +175,9 @@ class CircuitFunction(Function):
             results, residual = self.method.forward(self.circuit, slots)
             return results, _Kept((), (), residual, slots)
         lanes, circuit = self._laid_out(inputs)
-        slots = self._point(lanes, circuit, inputs).slots
+        slots = _owned(self._slots_in_lanes(lanes, circuit, inputs))
         results, residual = self.method.forward(circuit, slots)
-        outputs = tuple(lanes.restore(results[p.index], p) for p in sig.outputs)
-        return outputs, _Kept(sig.sizes, lanes.array_lanes, residual, slots)
+        return self._restored(lanes, results), _Kept(sig.sizes, lanes.array_lanes, residual, slots)
 
     def pullback_at(self, needs: tuple[bool, ...], residual: Any) -> Callable[..., tuple[NDArray, ...]] | None:
         """The pullback at inputs that were run without a record of slots; see :meth:`Function.pullback_at`."""
@@ -211,8 +210,8 @@ class CircuitFunction(Function):
         if direct is None:
             return None
         # Copies: the derivative is that of this evaluation, whatever is done to the inputs before it is asked for.
-        shared = np.array(inputs[0], float, order="C") if program.num_shared else np.empty(0)
-        batched = np.array(inputs[-1], float, order="C") if program.num_batched else np.empty((0, 1))
+        shared = np.array(inputs[0], float) if program.num_shared else np.empty(0)
+        batched = np.array(inputs[-1], float) if program.num_batched else np.empty((0, 1))
         check_angles(program, shared, batched)
         return direct, (shared, batched)
 
@@ -299,6 +298,8 @@ class CircuitFunction(Function):
     def _call_mapped(self, inputs: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
         sig = self._signature
         lanes, circuit = self._laid_out(inputs)
+        if sig.gives_values:
+            return self._restored(lanes, circuit.run(self._slots_in_lanes(lanes, circuit, inputs)))
         point = self._point(lanes, circuit, inputs)
         found = self._derivatives_at(circuit, point, _in_lanes(sig.needs) if lanes.in_lanes else sig.needs)
         outputs = []
@@ -310,6 +311,10 @@ class CircuitFunction(Function):
             else:
                 outputs.append(_like(lanes.entry(found[p.kind], p), inputs[k]))
         return tuple(outputs)
+
+    def _restored(self, lanes: LaneMap, results: Sequence[NDArray]) -> tuple[NDArray, ...]:
+        """The results with their mapped axes."""
+        return tuple([lanes.restore(results[p.index], p) for p in self._signature.outputs])
 
     def _laid_out(self, inputs: tuple[NDArray, ...]) -> tuple[LaneMap, Circuit]:
         """Where mapped axes go, and the circuit that has room for them."""
@@ -326,27 +331,26 @@ class CircuitFunction(Function):
             found = self._laid[batch] = lanes, circuit
         return found
 
-    def _point(self, lanes: LaneMap, circuit: Circuit, inputs: tuple[NDArray, ...]) -> _Point:
+    def _slots_in_lanes(self, lanes: LaneMap, circuit: Circuit, inputs: Sequence[NDArray]) -> Slots:
+        """The point of evaluation, which is checked where results are asked for."""
         sig = self._signature
+        slots = lanes.slots(sig.slots, [inputs[k] for k in sig.indices(Kind.VALUE)])
+        if Kind.VALUE in sig.kinds:
+            check_slots(circuit.program, slots)
+        return slots
+
+    def _point(self, lanes: LaneMap, circuit: Circuit, inputs: tuple[NDArray, ...]) -> _Point:
+        sig, left = self._signature, self._left(lanes.array_lanes)
 
         def slots(kind: Kind) -> Slots | None:
             index = sig.indices(kind)
-            if not index and kind is not Kind.VALUE:
-                return None
-            return lanes.slots([sig.inputs[k] for k in index], [inputs[k] for k in index])
+            return lanes.slots([sig.inputs[k] for k in index], [inputs[k] for k in index]) if index else None
 
         def results(kind: Kind) -> tuple[NDArray, ...] | None:
             return self._results(kind, inputs, lambda value, port: lanes.flatten(_double(value), port))
 
-        left = self._left(lanes.array_lanes)
-        at = left.slots if left and left.slots else slots(Kind.VALUE)
-        assert at is not None
-        if Kind.VALUE in sig.kinds:
-            check_slots(circuit.program, at)
-        if sig.gives_values:
-            return _Point(at)
         return _Point(
-            at,
+            left.slots if left and left.slots else self._slots_in_lanes(lanes, circuit, inputs),
             results(Kind.COTANGENT),
             slots(Kind.TANGENT),
             results(Kind.COTANGENT_TANGENT),
@@ -357,8 +361,8 @@ class CircuitFunction(Function):
     def _derivatives_at(self, circuit: Circuit, point: _Point, needs: Needs) -> dict[Kind, Any]:
         """What the outputs are made of, by their kind: slots, or one array a result."""
         kinds, method = self._signature.kinds, self.method
-        if kinds <= {Kind.VALUE}:
-            return {Kind.VALUE: circuit.run(point.slots) if kinds else ()}
+        if not kinds:
+            return {}
         if kinds == {Kind.COTANGENT}:
             assert point.cotangents is not None
             circuit, cotangents = self._active(circuit, point.cotangents)

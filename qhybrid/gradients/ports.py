@@ -209,8 +209,8 @@ class LaneMap:
             return gather(ports, values, len(self.program.arrays))
         front = (self.directions,) if directed else ()
         flat = {p.place: self.flatten(v, p) for p, v in zip(ports, values, strict=True)}
-        arrays = tuple(flat.get(("array", i)) for i in range(len(self.program.arrays)))
-        arrays = tuple(None if a is None else a.astype(complex, copy=False) for a in arrays)
+        given = [flat.get(("array", i)) for i in range(len(self.program.arrays))]
+        arrays = tuple([None if a is None else a.astype(complex, copy=False) for a in given])
         shared, batched = flat.get(("shared", 0)), flat.get(("batched", 0))
         if not self.in_lanes:
             if shared is None:
@@ -220,8 +220,8 @@ class LaneMap:
         parts = [np.zeros((*front, self.count, n)) if x is None else x for x, n in blocks if n]
         if len(parts) != 1:
             parts = [np.concatenate([np.zeros((*front, self.count, 0)), *parts], axis=-1)]
-        rows = np.swapaxes(parts[0], -1, -2)
-        return Slots(np.empty((*front, 0)), np.ascontiguousarray(rows, dtype=float), arrays, self.count)
+        rows = parts[0].swapaxes(-1, -2).astype(float, copy=False)
+        return Slots(np.empty((*front, 0)), rows, arrays, self.count)
 
     def entry(self, slots: Slots, port: Port) -> NDArray:
         """The part of the slots that belongs to ``port``, back in its own axes."""

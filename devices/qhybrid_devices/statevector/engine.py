@@ -136,7 +136,7 @@ def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     ml = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
     workers = product_workers(plan, layout)
     run_kernel(
-        compose, layout.chunks, workers, plan.comps, plan.factors, plan.constants, values.shared, values.batched,
+        compose, layout.chunks, workers, plan.comps, plan.factors, plan.constants, values.shared, *values.rows(),
         scratch_memory(workers, plan.most_terms, plan.most_factors, 1), plan.most_terms, 1, ms.reshape(-1, 1), ml,
     )  # fmt: skip
     for external in plan.externals:
@@ -520,9 +520,9 @@ def chain_rule(
         parts = num_parts(layout.chunks, workers)
         by_part = into.shared[None] if parts == 1 else np.zeros((parts, len(into.shared)))
         run_kernel(
-            chain, layout.chunks, workers, plan.comps, plan.factors, plan.constants, values.shared, values.batched,
+            chain, layout.chunks, workers, plan.comps, plan.factors, plan.constants, values.shared, *values.rows(),
             want, scratch_memory(workers, plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
-            g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), by_part, into.batched,
+            g.shared.reshape(-1, 1), g.lanes.astype(float, copy=False), by_part, into.rows()[0],
         )  # fmt: skip
         if parts > 1:
             into.shared[...] += by_part.sum(0)

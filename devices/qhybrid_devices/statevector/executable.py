@@ -122,10 +122,10 @@ class StateVectorExecutable(Executable):
             return self._cotangents(Values(*found, ()), slots, needs)
         if not self.program.is_batched:
             cotangents = tuple([np.asarray(c)[None] for c in cotangents])
-        total = _zeros_like(values)
+        total = values.zeros()
         for start, stop in self._groups(count, 2 + self._scratch_states):
             part, target = values.part(self.program, start, stop).contiguous(), total.part(self.program, start, stop)
-            into = target if target is total else _zeros_like(part)
+            into = target if target is total else part.zeros()
             run = partial(self._forward, part, stop - start)
             final = residual.take(run) if residual else run()
             self._vjp_group(part, [c[start:stop] for c in cotangents], needs, final, into)
@@ -159,7 +159,7 @@ class StateVectorExecutable(Executable):
         c, dc = [np.asarray(a) for a in cotangents], [np.asarray(a) for a in given]
         if not batched:
             c, dc = [a[None] for a in c], [a[:, None] for a in dc]
-        out, total, d_total = self._no_tangents(k, count), _zeros_like(values), Directions.zeros(k, values)
+        out, total, d_total = self._no_tangents(k, count), values.zeros(), Directions.zeros(k, values)
         job = _Curves(values, count, c, directions, dc, needs, wanted, out, total, d_total)
         by_curvature = self._curvature_passes(job)
         if by_curvature is not None:
@@ -191,7 +191,7 @@ class StateVectorExecutable(Executable):
         program = self.program
         for p in self._passes(job.values, job.directions, job.count, states=2):
             own, d_own = [a[p.samples] for a in job.cotangents], [a[p.some, p.samples] for a in job.moves]
-            into, d_into = _zeros_like(p.values), Directions.zeros(len(p.directions), p.values)
+            into, d_into = p.values.zeros(), Directions.zeros(len(p.directions), p.values)
             found = second_order(p, own, d_own, job.needs, job.wanted, into, d_into)
             if job.wanted.results:
                 _write(found, p, job.results)
@@ -440,8 +440,3 @@ def _write(tangents: tuple[NDArray, ...], p: Pass, out: tuple[NDArray, ...]) -> 
     """Write the tangents of one pass to those of all samples and directions."""
     for own, target in zip(tangents, out, strict=True):
         target[p.some, p.samples] = own
-
-
-def _zeros_like(values: Values) -> Values:
-    arrays = tuple([np.zeros(a.shape, a.dtype) for a in values.arrays])
-    return Values(np.zeros(values.shared.shape), np.zeros(values.batched.shape), arrays)

@@ -73,6 +73,25 @@ def scratch_in(memory, worker, most_terms, orders):
 # ------------------------------------------------------------------ samples and registers
 
 
+class Rows(NamedTuple):
+    """Numbers of all samples, whichever axis is first: number ``i`` of sample ``t`` is at ``i * row + t * lane``."""
+
+    numbers: NDArray
+    row: int
+    lane: int
+    samples: int
+
+
+@row_kernel
+def rows_of(array, samples_first):
+    """The rows of an array ``(P, B)``, or ``(B, P)`` if samples come first, that is in one piece of memory."""
+    one, many = array.shape[0] * 0 + 1, array.shape[1]  # not a literal
+    numbers = array.reshape(array.size)
+    if samples_first:
+        return Rows(numbers, one, many, array.shape[0])
+    return Rows(numbers, many, one, many)
+
+
 @row_kernel
 def row_of(g, p, lane, count, buffer):
     """Row ``p`` from ``lane`` on as a register, zero but for ``count`` lanes; a single one fills the register.
@@ -89,15 +108,26 @@ def row_of(g, p, lane, count, buffer):
 
 
 @row_kernel
-def add_row(out, p, lane, values, count, buffer):
-    """Add ``count`` lanes of a register to row ``p`` from ``lane`` on."""
-    if count == WIDTH:
-        row = out[p]
-        save(row, lane, load(row, lane) + values)
+def numbers_of(rows, i, first, buffer):
+    """Number ``i`` of the samples from ``first`` on, zero beyond the last one."""
+    start, count = i * rows.row + first * rows.lane, min(WIDTH, rows.samples - first)
+    if count == WIDTH and rows.lane == 1:
+        return load(rows.numbers, start)
+    for t in range(WIDTH):
+        buffer[t] = rows.numbers[start + t * rows.lane] if t < count else 0.0
+    return load(buffer, 0)
+
+
+@row_kernel
+def add_numbers(rows, i, first, values, count, buffer):
+    """Add to number ``i`` of ``count`` samples from ``first`` on."""
+    start = i * rows.row + first * rows.lane
+    if count == WIDTH and rows.lane == 1:
+        save(rows.numbers, start, load(rows.numbers, start) + values)
         return
     save(buffer, 0, values)
     for t in range(count):
-        out[p, lane + t] += buffer[t]
+        rows.numbers[start + t * rows.lane] += buffer[t]
 
 
 @row_kernel
@@ -106,7 +136,7 @@ def angles_of(factors, f, shared, batched, first, buffer):
     i = factors[f, FACTOR_INDEX]
     if factors[f, FACTOR_BATCHED] == 0:
         return splat(shared[i])
-    return row_of(batched, i, first, min(WIDTH, batched.shape[1] - first), buffer)
+    return numbers_of(batched, i, first, buffer)
 
 
 @row_kernel
@@ -117,7 +147,7 @@ def add_angles(factors, f, values, first, count, d_shared, d_batched, buffer):
         save(buffer, 0, values)
         d_shared[i] += buffer[0] if count == 1 else total(values)
     else:
-        add_row(d_batched, i, first, values, count, buffer)
+        add_numbers(d_batched, i, first, values, count, buffer)
 
 
 @row_kernel
@@ -292,7 +322,9 @@ def compose_spectrum(comp, factors, constants, shared, batched, first, lane, out
 
 
 @kernel
-def compose(team, c0, c1, comps, factors, constants, shared, batched, memory, most_terms, orders, ms, ml):
+def compose(
+    team, c0, c1, comps, factors, constants, shared, batched, samples_first, memory, most_terms, orders, ms, ml
+):  # fmt: skip
     """Coefficients of all operations that have angles, for some chunks of samples; the shared ones with chunk 0.
 
     Args:
@@ -300,14 +332,14 @@ def compose(team, c0, c1, comps, factors, constants, shared, batched, memory, mo
         c0, c1: which chunks
         comps, factors, constants: tables of the plan
         shared: angles ``(Ps,)``
-        batched: angles ``(Pb, B)``
+        batched, samples_first: angles as :func:`rows_of` takes them
         memory, most_terms, orders: scratch, from :func:`scratch_memory`, for one order
         ms: ``(K, 1)``, receives the shared coefficients
         ml: ``(C, K, L)``, receives those of each sample; lane ``t`` of chunk ``c`` is sample ``c * L + t``
     """
     if in_parts(team, c0, c1):
         return
-    comps, batched, ms, ml = borrowed(comps), borrowed(batched), borrowed(ms), borrowed(ml)
+    comps, batched, ms, ml = borrowed(comps), rows_of(borrowed(batched), samples_first), borrowed(ms), borrowed(ml)
     scratch = scratch_in(memory, team[WORKER], most_terms, orders)
     for i in range(comps.shape[0]):
         comp = comps[i]
@@ -372,24 +404,24 @@ def chain_spectrum(comp, factors, constants, shared, batched, first, lane, count
 
 @kernel
 def chain(
-    team, c0, c1, comps, factors, constants, shared, batched, want, memory, most_terms, orders,
+    team, c0, c1, comps, factors, constants, shared, batched, samples_first, want, memory, most_terms, orders,
     gs, gl, d_shared, d_batched,
 ):  # fmt: skip
     """Add the cotangents of the angles for some chunks of samples, given the matrix cotangents.
 
     Args:
-        team, c0, c1, comps, factors, constants, shared, batched: as for :func:`compose`
+        team, c0, c1, comps, factors, constants, shared, batched, samples_first: as for :func:`compose`
         want: for each operation whether its matrix cotangent is there
         memory, most_terms, orders: scratch for two orders
         gs: shared matrix cotangents ``(K, 1)``, gone through with chunk 0
         gl: those of each sample ``(C, K, L)``
         d_shared: ``(parts, Ps)``, what each part adds
-        d_batched: ``(Pb, B)``
+        d_batched: laid out as ``batched``
     """
     if in_parts(team, c0, c1):
         return
-    comps, batched, gs, gl = borrowed(comps), borrowed(batched), borrowed(gs), borrowed(gl)
-    d_shared, d_batched = borrowed(d_shared)[team[PART]], borrowed(d_batched)
+    comps, batched, gs, gl = borrowed(comps), rows_of(borrowed(batched), samples_first), borrowed(gs), borrowed(gl)
+    d_shared, d_batched = borrowed(d_shared)[team[PART]], rows_of(borrowed(d_batched), samples_first)
     scratch = scratch_in(memory, team[WORKER], most_terms, orders)
     for i in range(comps.shape[0]):
         comp = comps[i]
@@ -400,7 +432,7 @@ def chain(
             g = gl[c] if own else gs
             for lane in range(0, g.shape[1], WIDTH):
                 first = c * g.shape[1] + lane
-                count = min(WIDTH, batched.shape[1] - first, g.shape[1] - lane) if own else 1
+                count = min(WIDTH, batched.samples - first, g.shape[1] - lane) if own else 1
                 if count < 1:
                     break
                 inputs = (comp, factors, constants, shared, batched)

@@ -14,18 +14,21 @@ from qhybrid_devices.statevector._jit import kernel, row_kernel
 from qhybrid_devices.statevector.complex_simd import WIDTH, complex_of, every, get, phase
 from qhybrid_devices.statevector.in_parts import WORKER, in_parts
 from qhybrid_devices.statevector.matrices import (
+    Rows,
     add_angles,
-    add_row,
+    add_numbers,
     angles_of,
     contracted,
     cotangent_2x2,
     entries,
     identity,
     inverse,
+    numbers_of,
     pair_of,
     phases_of,
     product_of,
     row_of,
+    rows_of,
     scratch_in,
     times,
     transposed,
@@ -56,12 +59,13 @@ from qhybrid_devices.statevector.table import (
 class Moves(NamedTuple):
     """Tangents of angles: of the shared ones ``(Ps,)``, and ``lanes``.
 
-    Those are the ones of the batched angles, ``(Pb, B)``, or ``(Ps, k)`` if lanes are directions.
+    Those are the ones of the batched angles, of each sample, or of the shared ones along each direction if lanes are
+    directions.
     """
 
     across: bool
     shared: NDArray
-    lanes: NDArray
+    lanes: Rows
 
 
 @row_kernel
@@ -69,7 +73,7 @@ def moves_of(factors, f, moves, first, buffer):
     """The tangents of the angle of factor ``f`` for the lanes from ``first`` on."""
     if not moves.across:
         return angles_of(factors, f, moves.shared, moves.lanes, first, buffer)
-    return row_of(moves.lanes, factors[f, FACTOR_INDEX], first, min(WIDTH, moves.lanes.shape[1] - first), buffer)
+    return numbers_of(moves.lanes, factors[f, FACTOR_INDEX], first, buffer)
 
 
 @row_kernel
@@ -78,7 +82,7 @@ def add_moves(factors, f, values, first, count, moves, buffer):
     if not moves.across:
         add_angles(factors, f, values, first, count, moves.shared, moves.lanes, buffer)
         return
-    add_row(moves.lanes, factors[f, FACTOR_INDEX], first, values, count, buffer)
+    add_numbers(moves.lanes, factors[f, FACTOR_INDEX], first, values, count, buffer)
 
 
 @row_kernel
@@ -166,14 +170,14 @@ def moving_compositions(comps, factors, d_shared, d_batched, moving):
 
 @kernel
 def compose_tangents(
-    team, c0, c1, comps, factors, constants, shared, batched, d_shared, d_batched, d_across, moving,
+    team, c0, c1, comps, factors, constants, shared, batched, samples_first, d_shared, d_batched, d_across, moving,
     memory, most_terms, orders, dms, dml,
 ):  # fmt: skip
     """Tangents of the coefficients of all moving operations that have angles, for some chunks of samples.
 
     Args:
         team, c0, c1: as for ``compose``
-        comps, factors, constants, shared, batched: as for ``compose``
+        comps, factors, constants, shared, batched, samples_first: as for ``compose``
         d_shared: tangents of the angles ``(k, Ps)``
         d_batched: ``(k, Pb, B)``
         d_across: the transpose of ``d_shared``, ``(Ps, k)``
@@ -184,7 +188,7 @@ def compose_tangents(
     """
     if in_parts(team, c0, c1):
         return
-    comps, batched, dms, dml = borrowed(comps), borrowed(batched), borrowed(dms), borrowed(dml)
+    comps, batched, dms, dml = borrowed(comps), rows_of(borrowed(batched), samples_first), borrowed(dms), borrowed(dml)
     d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
     scratch, directions = scratch_in(memory, team[WORKER], most_terms, orders), dms.shape[1]
     for i in range(comps.shape[0]):
@@ -201,7 +205,7 @@ def compose_tangents(
                 if is_product and not (across and lane > 0):
                     write_factors(*inputs, first, scratch)
                 for k in range(1 if across else directions):
-                    moves = Moves(across, d_shared[k], d_across if across else d_batched[k])
+                    moves = Moves(across, d_shared[k], rows_of(d_across if across else d_batched[k], False))
                     out = dms if across else dml[k, c]
                     if is_product:
                         write_2x2(comp, tangent_of(comp, factors, moves, first, scratch), lane, out, scratch.buffer)
@@ -285,13 +289,14 @@ def chain_spectrum_tangent(comp, factors, constants, shared, batched, moves, fir
 
 @kernel
 def chain_tangents(
-    comps, factors, constants, shared, batched, d_shared, d_batched, d_across, want, memory, most_terms, orders,
+    comps, factors, constants, shared, batched, samples_first, d_shared, d_batched, d_across, want,
+    memory, most_terms, orders,
     gs, gl, dgs, dgl, out_shared, out_batched, out_across,
 ):  # fmt: skip
     """Add the tangents of the cotangents of the angles.
 
     Args:
-        comps, factors, constants, shared, batched: as for ``compose``
+        comps, factors, constants, shared, batched, samples_first: as for ``compose``
         d_shared, d_batched: tangents of the angles, ``(k, Ps)`` and ``(k, Pb, B)``
         d_across: the transpose of ``d_shared``, ``(Ps, k)``
         want: for each operation whether its matrix cotangent is there
@@ -302,7 +307,7 @@ def chain_tangents(
         out_shared, out_batched, out_across: shaped as ``d_shared``, ``d_batched`` and ``d_across``; what belongs to the
             shared angles is the sum of the first and the last
     """
-    comps, batched, gs, gl = borrowed(comps), borrowed(batched), borrowed(gs), borrowed(gl)
+    comps, batched, gs, gl = borrowed(comps), rows_of(borrowed(batched), samples_first), borrowed(gs), borrowed(gl)
     dgs, dgl = borrowed(dgs), borrowed(dgl)
     d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
     out_shared, out_batched, out_across = borrowed(out_shared), borrowed(out_batched), borrowed(out_across)
@@ -318,14 +323,14 @@ def chain_tangents(
             g, lanes = (gs, directions) if across else (gl[c], gl.shape[2])
             for lane in range(0, lanes, WIDTH):
                 first = lane if across else c * lanes + lane
-                count = min(WIDTH, lanes - lane) if across else min(WIDTH, batched.shape[1] - first, lanes - lane)
+                count = min(WIDTH, lanes - lane) if across else min(WIDTH, batched.samples - first, lanes - lane)
                 if count < 1:
                     break
                 if is_product and not (across and lane > 0):
                     write_factors(*inputs, first, scratch)
                 for k in range(1 if across else directions):
-                    moves = Moves(across, d_shared[k], d_across if across else d_batched[k])
-                    out = Moves(across, out_shared[k], out_across if across else out_batched[k])
+                    moves = Moves(across, d_shared[k], rows_of(d_across if across else d_batched[k], False))
+                    out = Moves(across, out_shared[k], rows_of(out_across if across else out_batched[k], False))
                     cotangents = Cotangents(g, dgs if across else dgl[k, c], lane, count, across)
                     if is_product:
                         chain_product_tangent(comp, factors, moves, first, cotangents, out, scratch)

@@ -64,7 +64,8 @@ class SmallRun(Direct):
         self, shared: NDArray, batched: NDArray, cotangents: NDArray, needs: Needs, residual: Residual | None = None
     ) -> tuple[NDArray, NDArray]:
         """Cotangents of the angles; see :meth:`qhybrid.execution.Direct.vjp`."""
-        values, into = Values(shared, batched, ()), Values(np.zeros(shared.shape), np.zeros(batched.shape), ())
+        values = Values(shared, batched, ())
+        into = values.zeros()
         request, dtype = self.compiled.request(needs), self.layout.dtype
         if request.stop < len(self.compiled.plan.operations):
             final = residual.take(lambda: self._final(values)) if residual else self._final(values)

@@ -73,7 +73,7 @@ def _compose(
 ) -> NDArray:
     """Write the tangents of each sample's coefficients to ``lanes``, and return those of the shared ones ``(k, K)``."""
     inputs = (
-        plan.comps, plan.factors, plan.constants, values.shared, values.batched,
+        plan.comps, plan.factors, plan.constants, values.shared, *values.rows(),
         directions.shared, directions.batched, np.ascontiguousarray(directions.shared.T), moving,
     )  # fmt: skip
     across = np.zeros((len(plan.shared_constants), len(directions)), layout.dtype)
@@ -106,7 +106,7 @@ def chain_rule_tangents(
     if len(plan.comps):
         across = np.zeros(directions.shared.shape[::-1])
         chain_tangents(
-            plan.comps, plan.factors, plan.constants, values.shared, values.batched,
+            plan.comps, plan.factors, plan.constants, values.shared, *values.rows(),
             directions.shared, directions.batched, np.ascontiguousarray(directions.shared.T), want,
             scratch_memory(1, plan.most_terms, plan.most_factors, 3), plan.most_terms, 3,
             g.shared[:, None], g.lanes.astype(float, copy=False),

@@ -31,6 +31,7 @@ from qhybrid.program import (
 from qhybrid_devices.statevector import engine, memory
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.matrices import chain, compose
+from qhybrid_devices.statevector.matrix_tangents import compose_tangents
 from qhybrid_devices.statevector.plan import PlanOptions
 
 KINDS = ["fixed", "pauli", "spectral", "spectral-diagonal", "evolution", "matrix", "diagonal"]
@@ -198,21 +199,69 @@ def test_groups_of_samples(rng, build, matches_reference):
     matches_reference(program, builder.values(), PlanOptions(group_bytes=512))
 
 
-def test_parts_of_a_batch_compile_nothing_anew(rng, build):
-    """Their angles are in one piece of memory, as those of a whole batch are."""
+#: How a host may keep rows of angles: samples last or first, with gaps, backwards, protected.
+LAYOUTS = {
+    "samples last": np.ascontiguousarray,
+    "samples first": np.asfortranarray,
+    "with gaps": lambda rows: np.repeat(rows, 2, axis=1)[:, ::2],
+    "backwards": lambda rows: np.ascontiguousarray(rows[::-1, ::-1])[::-1, ::-1],
+    "protected": lambda rows: np.frombuffer(rows.tobytes()).reshape(rows.shape),
+}
+
+
+def of_each_sample(rng, build, batch, *kinds):
+    """A program with gates that differ from sample to sample, and its values."""
+    builder = build(rng, 3, batch)
+    builder.mix()
+    for kind in kinds:
+        builder.add(kind, 1, batched=True)
+        builder.add(kind, 2, batched=True)
+    return builder.program((Expectation(XYZ), Variance(XYZ))), builder.values()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("batch", [1, 3, 8, 21])
+@pytest.mark.parametrize("group_bytes", [512, 1 << 20])
+def test_layouts_of_angles(rng, build, batch, layout, group_bytes):
+    """However angles lie in memory, results and derivatives are the same."""
+    program, values = of_each_sample(rng, build, batch, "pauli", "spectral", "evolution", "spectral-diagonal")
+    other = replace(values, batched=LAYOUTS[layout](values.batched))
+    np.testing.assert_array_equal(other.batched, values.batched)
+    executable = StateVectorExecutable(program, options=PlanOptions(group_bytes=group_bytes))
+    cotangents = tuple(rng.normal(size=r.shape) for r in executable.run(values))
+    tangents = Slots(
+        rng.normal(size=(2, program.num_shared)), rng.normal(size=(2, *values.batched.shape)), (), values.batch_size
+    )
+
+    def everything(slots):
+        results, residual = executable.run_with_residual(slots)
+        again = executable.vjp(slots, cotangents, Needs(), residual)
+        first = executable.vjp(slots, cotangents, Needs())
+        second = executable.second_order(slots, cotangents, tangents, None, Needs())
+        parts = [
+            s for found in (first, again, second.cotangents, second.tangents) for s in (found.shared, found.batched)
+        ]
+        return [*results, *executable.jvp(slots, tangents), *parts, *second.results]
+
+    for got, wanted in zip(everything(other), everything(values), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_is_compiled_anew_for_a_layout(rng, build, layout):
+    """Angles, and those of the parts of a batch, reach kernels in one piece of memory that may be written to."""
     if numba.config.DISABLE_JIT:
         pytest.skip("nothing is compiled")
-    builder = build(rng, 3, 11)
-    builder.add("pauli", 2, batched=True)
-    builder.add("pauli", 1, batched=True)
-    executable = StateVectorExecutable(builder.program((Expectation(XYZ),)), options=PlanOptions(group_bytes=512))
-    values = builder.values()
-    (scalars,) = executable.run(values)
-    executable.vjp(values, (np.ones_like(scalars),), Needs())
-    for kernel in (compose, chain):
+    program, values = of_each_sample(rng, build, 11, "pauli")
+    values = replace(values, batched=LAYOUTS[layout](values.batched))
+    executable = StateVectorExecutable(program, options=PlanOptions(group_bytes=512))
+    results = executable.run(values)
+    executable.vjp(values, tuple(map(np.ones_like, results)), Needs())
+    executable.jvp(values, Slots(np.ones((1, 0)), LAYOUTS[layout](values.batched)[None], (), 11))
+    for kernel in (compose, chain, compose_tangents):
         arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, numba.types.Array)]
         assert arrays
-        assert {a.layout for a in arrays} == {"C"}
+        assert {(a.layout, a.mutable) for a in arrays} == {("C", True)}
 
 
 @pytest.mark.parametrize("batch", [None, 3])
