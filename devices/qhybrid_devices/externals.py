@@ -52,9 +52,9 @@ class Values(NamedTuple):
 
     def zeros(self) -> Values:
         """Zeros that lie in memory as these values do."""
-        order = "C" if self.batched.flags.c_contiguous else "F"
-        arrays = tuple([np.zeros(a.shape, a.dtype) for a in self.arrays])
-        return Values(np.zeros(self.shared.shape), np.zeros(self.batched.shape, order=order), arrays)
+        own, samples_first = self.rows()
+        rows, arrays = np.zeros(own.shape), tuple([np.zeros(a.shape, a.dtype) for a in self.arrays])
+        return Values(np.zeros(self.shared.shape), rows.T if samples_first else rows, arrays)
 
     def rows(self) -> tuple[NDArray, bool]:
         """The batched angles as kernels take them: as they lie in memory, and whether samples come first there."""

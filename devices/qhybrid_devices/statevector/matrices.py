@@ -25,7 +25,7 @@ from qhybrid_devices.statevector.complex_simd import (
     put,
 )
 from qhybrid_devices.statevector.in_parts import PART, WORKER, in_parts
-from qhybrid_devices.statevector.simd import borrowed, load, save, splat, total
+from qhybrid_devices.statevector.simd import borrowed, load, load_apart, save, splat, total
 from qhybrid_devices.statevector.table import (
     COMP_COTANGENT,
     COMP_FIRST,
@@ -111,8 +111,8 @@ def row_of(g, p, lane, count, buffer):
 def numbers_of(rows, i, first, buffer):
     """Number ``i`` of the samples from ``first`` on, zero beyond the last one."""
     start, count = i * rows.row + first * rows.lane, min(WIDTH, rows.samples - first)
-    if count == WIDTH and rows.lane == 1:
-        return load(rows.numbers, start)
+    if count == WIDTH:
+        return load(rows.numbers, start) if rows.lane == 1 else load_apart(rows.numbers, start, rows.lane)
     for t in range(WIDTH):
         buffer[t] = rows.numbers[start + t * rows.lane] if t < count else 0.0
     return load(buffer, 0)

@@ -122,6 +122,22 @@ def _load(typingctx, array, index):
 
 
 @intrinsic
+def _load_apart(typingctx, array, index, step):
+    register = Register(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        value, place = ir.Constant(register.llvm, ir.Undefined), args[1]
+        for lane in range(register.lanes):
+            number = builder.load(builder.gep(data, [place]))
+            value = builder.insert_element(value, number, ir.IntType(32)(lane))
+            place = builder.add(place, args[2])
+        return value
+
+    return register(array, types.intp, types.intp), codegen
+
+
+@intrinsic
 def _save(typingctx, array, index, value):
     def codegen(context, builder, sig, args):
         pointer = _pointer(context, builder, sig.args[0], args[0], args[1], value)
@@ -254,12 +270,18 @@ def _load_numpy(array, index):
     return array[index : index + register_lanes(array.dtype)].copy()
 
 
+def _load_apart_numpy(array, index, step):
+    return array[index : index + register_lanes(array.dtype) * step : step].copy()
+
+
 def _save_numpy(array, index, value):
     array[index : index + register_lanes(array.dtype)] = value
 
 
 #: ``load(array, i)``: the register at position ``i`` of a flat array.
 load = _load_numpy if config.DISABLE_JIT else _load
+#: ``load_apart(array, i, step)``: a register of every ``step``-th number from position ``i`` on.
+load_apart = _load_apart_numpy if config.DISABLE_JIT else _load_apart
 #: ``save(array, i, register)``: write it back.
 save = _save_numpy if config.DISABLE_JIT else _save
 #: ``splat(x)``: a register full of one number.
