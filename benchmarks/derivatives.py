@@ -103,10 +103,15 @@ def tangent_cases(qubits: int, layers: int, batch: int, directions: tuple[int, .
         _, residual = executable.run_with_residual(slots)
         return executable.vjp(slots, ones, Needs(batched=False), residual=residual)
 
+    along = directions_of(1)
+
+    def device_hvp() -> Any:
+        return executable.second_order(slots, ones, along, None, Needs(batched=False))
+
     cases: dict[str, Callable] = {
         "device, forward": lambda: executable.run(slots),
         "device, gradient": device_gradient,
-        "device, hvp": lambda: executable.second_order(slots, ones, directions_of(1), None, Needs(batched=False)),
+        "device, hvp": device_hvp,
     }
     cases |= {f"device, tangents {k}": partial(executable.jvp, slots, directions_of(k)) for k in directions}
     cases |= {"forward": lambda: value(weights), "gradient": gradient, "hvp, reverse": hvp}

@@ -183,31 +183,50 @@ def u2_cotangent(u, first, real, imag, second):
 
 
 @row_kernel
+def no_sums(fr):
+    """What :func:`plus_pair` begins with."""
+    zero = splat(fr.dtype.type(0))
+    return zero, zero, zero, zero
+
+
+@row_kernel
+def plus_pair(sums, lam, psi):
+    """Add what a pair has to say of the anti-Hermitian part of M: its diagonal, and twice the rest."""
+    (x, y, z, w), (p0, q0, p1, q1) = psi, lam
+    return (
+        sums[0] + p0 * y - q0 * x,
+        sums[1] + p0 * z + q0 * w - p1 * x - q1 * y,
+        sums[2] + p0 * w - q0 * z + p1 * y - q1 * x,
+        sums[3] + p1 * w - q1 * z,
+    )
+
+
+@row_kernel
+def u2_summed(fr, u, sums):
+    """The matrix cotangent that these sums make; ``u`` is the inverse of U."""
+    half = splat(fr.dtype.type(0.5))
+    return u2_cotangent(u, sums[0], half * sums[1], half * sums[2], sums[3])
+
+
+@row_kernel
 def u2_reverse(fr, fi, gr, gi, n, lanes, op, shared, m, ml, totals, out):
     """Un-compute a 2x2 and add its matrix cotangent, as far as a U that stays unitary can tell."""
     xmask, zmask, run, cmask, cval = op[XMASK], op[ZMASK], op[RUN], op[CMASK], op[CVAL]
     step, blocks, stride = blocks_of(fr, lanes, shared)
     for q in range(blocks):
         t = q * step
-        u = u2_coefficients(shared, m, ml, op[PARAM], lanes, t, bool(1))
-        first = second = real = imag = splat(fr.dtype.type(0))
+        u, sums = u2_coefficients(shared, m, ml, op[PARAM], lanes, t, bool(1)), no_sums(fr)
         for j in range(0, n, run):
             if parity(j & zmask) != 0 or j & cmask != cval:
                 continue
             distance = ((j ^ xmask) - j) * lanes
             for i in range(j * lanes + t, (j + run) * lanes, stride):
                 k = i + distance
-                x, y, z, w = pair_at(fr, fi, i, k)
-                p0, q0, p1, q1 = pair_at(gr, gi, i, k)
-                first = first + p0 * y - q0 * x
-                second = second + p1 * w - q1 * z
-                real = real + p0 * z + q0 * w - p1 * x - q1 * y
-                imag = imag + p0 * w - q0 * z + p1 * y - q1 * x
-                save_pair(fr, fi, i, k, times_2x2(u, (x, y, z, w)))
-                save_pair(gr, gi, i, k, times_2x2(u, (p0, q0, p1, q1)))
-        half = splat(fr.dtype.type(0.5))
-        g = u2_cotangent(u, first, half * real, half * imag, second)
-        u2_deposit(shared, totals, out, op[COTANGENT], lanes, t, g)
+                psi, lam = pair_at(fr, fi, i, k), pair_at(gr, gi, i, k)
+                sums = plus_pair(sums, lam, psi)
+                save_pair(fr, fi, i, k, times_2x2(u, psi))
+                save_pair(gr, gi, i, k, times_2x2(u, lam))
+        u2_deposit(shared, totals, out, op[COTANGENT], lanes, t, u2_summed(fr, u, sums))
 
 
 @row_kernel

@@ -109,10 +109,14 @@ def row_of(g, p, lane, count, buffer):
 
 @row_kernel
 def numbers_of(rows, i, first, buffer):
-    """Number ``i`` of the samples from ``first`` on, zero beyond the last one."""
+    """Number ``i`` of the samples from ``first`` on, and any number beyond the last one."""
     start, count = i * rows.row + first * rows.lane, min(WIDTH, rows.samples - first)
+    if rows.lane != 1 and count == WIDTH:
+        return load_apart(rows.numbers, start, rows.lane)
+    if count == 1:
+        return splat(rows.numbers[start])
     if count == WIDTH:
-        return load(rows.numbers, start) if rows.lane == 1 else load_apart(rows.numbers, start, rows.lane)
+        return load(rows.numbers, start)
     for t in range(WIDTH):
         buffer[t] = rows.numbers[start + t * rows.lane] if t < count else 0.0
     return load(buffer, 0)

@@ -69,6 +69,28 @@ class Moves(NamedTuple):
 
 
 @row_kernel
+def rows_along(array):
+    """The rows of an array ``(k, P, B)``, those of one direction after those of another."""
+    return rows_of(array.reshape(array.shape[0] * array.shape[1], array.shape[2]), False)
+
+
+@row_kernel
+def moves_along(k, across, shared, batched, lanes):
+    """The tangents along direction ``k``; if lanes are directions, along all of them.
+
+    Args:
+        shared: ``(k, Ps)``
+        batched: from :func:`rows_along`
+        lanes: rows of the transpose of ``shared``
+    """
+    if across:
+        return Moves(across, shared[k], lanes)
+    size = batched.numbers.shape[0] // shared.shape[0]
+    numbers = batched.numbers[k * size : (k + 1) * size]
+    return Moves(across, shared[k], Rows(numbers, batched.row, batched.lane, batched.samples))
+
+
+@row_kernel
 def moves_of(factors, f, moves, first, buffer):
     """The tangents of the angle of factor ``f`` for the lanes from ``first`` on."""
     if not moves.across:
@@ -189,7 +211,7 @@ def compose_tangents(
     if in_parts(team, c0, c1):
         return
     comps, batched, dms, dml = borrowed(comps), rows_of(borrowed(batched), samples_first), borrowed(dms), borrowed(dml)
-    d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
+    directed = borrowed(d_shared), rows_along(borrowed(d_batched)), rows_of(borrowed(d_across), False)
     scratch, directions = scratch_in(memory, team[WORKER], most_terms, orders), dms.shape[1]
     for i in range(comps.shape[0]):
         comp = comps[i]
@@ -205,7 +227,7 @@ def compose_tangents(
                 if is_product and not (across and lane > 0):
                     write_factors(*inputs, first, scratch)
                 for k in range(1 if across else directions):
-                    moves = Moves(across, d_shared[k], rows_of(d_across if across else d_batched[k], False))
+                    moves = moves_along(k, across, *directed)
                     out = dms if across else dml[k, c]
                     if is_product:
                         write_2x2(comp, tangent_of(comp, factors, moves, first, scratch), lane, out, scratch.buffer)
@@ -309,8 +331,8 @@ def chain_tangents(
     """
     comps, batched, gs, gl = borrowed(comps), rows_of(borrowed(batched), samples_first), borrowed(gs), borrowed(gl)
     dgs, dgl = borrowed(dgs), borrowed(dgl)
-    d_shared, d_batched, d_across = borrowed(d_shared), borrowed(d_batched), borrowed(d_across)
-    out_shared, out_batched, out_across = borrowed(out_shared), borrowed(out_batched), borrowed(out_across)
+    directed = borrowed(d_shared), rows_along(borrowed(d_batched)), rows_of(borrowed(d_across), False)
+    outs = borrowed(out_shared), rows_along(borrowed(out_batched)), rows_of(borrowed(out_across), False)
     scratch, directions = scratch_in(memory, 0, most_terms, orders), dgs.shape[1]
     for i in range(comps.shape[0]):
         comp = comps[i]
@@ -329,8 +351,7 @@ def chain_tangents(
                 if is_product and not (across and lane > 0):
                     write_factors(*inputs, first, scratch)
                 for k in range(1 if across else directions):
-                    moves = Moves(across, d_shared[k], rows_of(d_across if across else d_batched[k], False))
-                    out = Moves(across, out_shared[k], rows_of(out_across if across else out_batched[k], False))
+                    moves, out = moves_along(k, across, *directed), moves_along(k, across, *outs)
                     cotangents = Cotangents(g, dgs if across else dgl[k, c], lane, count, across)
                     if is_product:
                         chain_product_tangent(comp, factors, moves, first, cotangents, out, scratch)

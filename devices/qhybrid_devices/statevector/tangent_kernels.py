@@ -20,16 +20,20 @@ from qhybrid_devices.statevector.kernels import (
     blocks_of,
     coefficient,
     deposit,
+    flat,
+    no_sums,
     pair_at,
     pauli_at,
     pauli_overlap,
     pauli_sign,
+    plus_pair,
     save_pair,
     spread,
     times_2x2,
     u2_at,
     u2_coefficients,
     u2_deposit,
+    u2_summed,
 )
 from qhybrid_devices.statevector.lane_kernels import has_rows, kinds_of_rows, paired_row, walk_of
 from qhybrid_devices.statevector.simd import load, save, splat
@@ -58,6 +62,28 @@ class Directions(NamedTuple):
     count: int
     shared: NDArray
     lanes: NDArray
+
+
+class Sums(NamedTuple):
+    """Where tangents of matrix cotangents go: those of direction ``which[s]`` for direction ``s`` of an operation.
+
+    Args:
+        shared: ``(k, K)``
+        lanes: of each sample ``(k, C, K, L)``
+        chunk: which chunk
+        which: directions
+    """
+
+    shared: NDArray
+    lanes: NDArray
+    chunk: int
+    which: NDArray
+
+
+@row_kernel
+def sums_of(dg, s):
+    """Those of shared operations and those of each sample, of one direction."""
+    return dg.shared[dg.which[s]], flat(dg.lanes[dg.which[s], dg.chunk])
 
 
 @row_kernel
@@ -96,7 +122,7 @@ def runs_of(fr, op, lanes, shared):
 # ------------------------------------------------------------------ 2 x 2
 #
 # Formula:   chi'_a = sum_b U_ab chi_b + B_ab psi'_b for each pair of rows j, j ^ x, with B = dU U^dagger; G_ab =
-#            sum conj(lambda'_a) psi_b.
+#            sum conj(lambda'_a) psi_b, or with M as in ``kernels.py`` G = M conj(U), dG = dM conj(U) + M conj(dU).
 # Shapes:    U and B: 4 complex coefficients, but as long as U stays unitary B_00 and B_11 are imaginary and B_10 is
 #            -conj(B_01); G: 4 complex cotangents.
 # Layout:    as in ``kernels.py``; pairs are counted as ``paired_row`` says. Here psi goes first.
@@ -175,6 +201,58 @@ def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
                     u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, True, False)
                 else:
                     u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, False, False)
+
+
+@row_kernel
+def u2_pairs(fr, fi, gr, gi, kets, bras, lanes, op, t, walk, runs, leads):
+    """What all pairs say of M, if a direction leads, and of its tangent along the direction, before the gate is undone.
+
+    Args:
+        kets, bras: tangents of psi and of lambda along one direction
+        t: the register of lanes
+    """
+    sums, d_sums, (xr, xi), (yr, yi) = no_sums(fr), no_sums(fr), kets, bras
+    for q in range(0, op[COUNT], runs.span):
+        j = paired_row(walk, q, 0)
+        if j & walk.cmask == walk.cval:
+            start, distance = j * lanes + t, ((j ^ walk.xmask) - j) * lanes
+            for e in range(runs.registers):
+                i = start + e * runs.stride
+                k = i + distance
+                psi, lam = pair_at(fr, fi, i, k), pair_at(gr, gi, i, k)
+                d_sums = plus_pair(d_sums, pair_at(yr, yi, i, k), psi)
+                d_sums = plus_pair(d_sums, lam, pair_at(xr, xi, i, k))
+                if leads:
+                    sums = plus_pair(sums, lam, psi)
+    return sums, d_sums
+
+
+@row_kernel
+def u2_overlaps(fr, fi, gr, gi, d, bras, lanes, op, shared, m, ml, wanted, g, dg):
+    """Add the matrix cotangent of a 2x2 that stays unitary, and its tangents, before the gate is undone.
+
+    Args:
+        d, bras: tangents of psi, and those of lambda, flat, in the same places; a negative ``shift`` where U stays
+        wanted: whether the matrix cotangent itself is to be added
+        g, dg: where both go: the first as to ``deposit``, the others as :class:`Sums`
+    """
+    step, blocks, _ = blocks_of(fr, lanes, shared)
+    walk, runs, p, o = walk_of(op), runs_of(fr, op, lanes, shared), op[PARAM], op[COTANGENT]
+    for block in range(blocks):
+        t, sums = block * step, no_sums(fr)
+        u = u2_coefficients(shared, m, ml, p, lanes, t, bool(1))
+        for s in range(d.count):
+            states = (fr, fi, gr, gi, planes_at(d.planes, d.at[s], d.plane), planes_at(bras, d.at[s], d.plane))
+            if s == 0:
+                sums, d_sums = u2_pairs(*states, lanes, op, t, walk, runs, True)
+            else:
+                _, d_sums = u2_pairs(*states, lanes, op, t, walk, runs, False)
+            u2_deposit(shared, *sums_of(dg, s), o, lanes, t, u2_summed(fr, u, d_sums))
+            if d.shift[s] >= 0:
+                du = u2_coefficients(shared, d.shared, d.lanes, p + d.shift[s], lanes, t, bool(1))
+                u2_deposit(shared, *sums_of(dg, s), o, lanes, t, u2_summed(fr, du, sums))
+        if wanted:
+            u2_deposit(shared, *g, o, lanes, t, u2_summed(fr, u, sums))
 
 
 @row_kernel

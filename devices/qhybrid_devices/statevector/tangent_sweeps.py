@@ -15,8 +15,20 @@ from qhybrid_devices.statevector.kernels import flat, parity
 from qhybrid_devices.statevector.product_tangents import product_dual_cotangents, product_duals
 from qhybrid_devices.statevector.simd import borrowed, save, splat
 from qhybrid_devices.statevector.sweeps import apply_one, copy, gather, scatter, sweep_one
-from qhybrid_devices.statevector.table import DENSE, DIAGONAL, FORM, KIND, LANES, OUTER_ZMASK, PARAM, PAULI, U2, WIDTH
-from qhybrid_devices.statevector.tangent_kernels import Directions, planes_at
+from qhybrid_devices.statevector.table import (
+    DENSE,
+    DIAGONAL,
+    FORM,
+    FREE,
+    KIND,
+    LANES,
+    OUTER_ZMASK,
+    PARAM,
+    PAULI,
+    U2,
+    WIDTH,
+)
+from qhybrid_devices.statevector.tangent_kernels import Directions, Sums, planes_at
 
 # ------------------------------------------------------------------ directions
 
@@ -143,6 +155,24 @@ def be_born(i, dirs, first, last, births, planes, plane, base, stride):
         if births[dirs[s]] == i:
             place = (s - first) * stride if base < 0 else base + dirs[s] * stride
             clear(planes, place, place + 2 * plane)
+
+
+@row_kernel
+def all_directions(i, dirs, first, last, moved, base, stride, source, step, at, shift):
+    """Places of all tangents of a group and of coefficients as in :func:`split_directions`, -1 for those that stay."""
+    for s in range(first, last):
+        d = dirs[s]
+        at[s - first] = base + d * stride
+        shift[s - first] = source + d * step if moved[d, i] else -1
+
+
+@row_kernel
+def last_birth(births):
+    """The last operation before which any tangent is zero."""
+    last = -1
+    for d in range(births.shape[0]):
+        last = max(last, births[d])
+    return last
 
 
 @row_kernel
@@ -296,6 +326,7 @@ def tangent_backward(
     dm, own_dm, um, own_um, undo = flat(dms), flat(dml), flat(ums), flat(uml), bool(1)
     at, shift, plain = np.empty_like(dirs), np.empty_like(dirs), np.empty_like(dirs)
     always = np.full_like(births, -1)  # the births of lambda's tangents
+    born = last_birth(births)  # all groups must add the same part of a cotangent, and of its tangents
     for item in range(i0, i1):
         c, g = item // groups, item % groups
         own, first, last = flat(ml[c]), edges[g], edges[g + 1]
@@ -308,9 +339,18 @@ def tangent_backward(
             copy(qi, gi)
         for i in order:
             shared = ops[i, FORM] != LANES
-            step = dms.shape[1] if shared else chunks * dml.shape[2]
+            step, source = dms.shape[1] if shared else chunks * dml.shape[2], 0 if shared else c * dml.shape[2]
+            base, stride = 2 * c * plane, 2 * chunks * plane
+            in_one = want[i] and ops[i, KIND] == U2 and ops[i, FREE] == 0 and i >= born
+            if in_one:
+                all_directions(i, dirs, first, last, moved, base, stride, source, step, at, shift)
+                tangents = Directions(kets, plane, at, shift, last - first, dm, own_dm)
+                tangent_kernels.u2_overlaps(
+                    fr, fi, gr, gi, tangents, bras, lanes, ops[i], shared, ms, own, g == 0, (sums, flat(gl[c])),
+                    Sums(d_sums, dgl, c, dirs[first:last]),
+                )  # fmt: skip
             for side in range(2):  # psi and its tangents, then lambda and its own
-                if want[i] and side == (0 if ops[i, KIND] == PAULI else 1):
+                if want[i] and not in_one and side == (0 if ops[i, KIND] == PAULI else 1):
                     for s in range(2 * (last - first) + (1 if g == 0 else 0)):
                         d = dirs[first + s // 2] if s < 2 * (last - first) else -1
                         if d >= 0 and s % 2 == 1 and i < births[d]:
@@ -324,8 +364,8 @@ def tangent_backward(
                 xr, xi, planes = (fr, fi, kets) if side == 0 else (gr, gi, bras)
                 change, own_change = (um, own_um) if side == 0 else (dm, own_dm)
                 changed, others = split_directions(
-                    i, dirs, first, last, births if side == 0 else always, moved, planes, plane, 2 * c * plane,
-                    2 * chunks * plane, 0 if shared else c * dml.shape[2], step, at, shift, plain,
+                    i, dirs, first, last, births if side == 0 else always, moved, planes, plane, base, stride, source,
+                    step, at, shift, plain,
                 )  # fmt: skip
                 there = Directions(planes, plane, at, shift, changed, change, own_change)
                 advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, undo)

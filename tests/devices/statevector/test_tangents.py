@@ -170,9 +170,22 @@ class Case:
         """What changes of operation ``i`` can see of a matrix cotangent: with a 2x2 that stays unitary, only a part."""
         if self.plan.ops[i, KIND] != U2 or self.plan.ops[i, FREE]:
             return g
-        u, z = (np.ascontiguousarray(x, float).view(complex).reshape(2, 2) for x in (self.numbers(i, sample), g))
+        u, z = (two_by_two(x) for x in (self.numbers(i, sample), g))
         m = z @ u.T
         return (m - m.conj().T) @ u.conj() / 2
+
+    def seen_tangent(self, i, g, dg, direction, sample):
+        """The tangent of :meth:`seen` along a direction."""
+        if self.plan.ops[i, KIND] != U2 or self.plan.ops[i, FREE]:
+            return dg
+        u, du, z, dz = (two_by_two(x) for x in (self.numbers(i, sample), self.numbers(i, sample, direction), g, dg))
+        m, dm = z @ u.T, dz @ u.T + z @ du.T
+        return ((dm - dm.conj().T) @ u.conj() + (m - m.conj().T) @ du.conj()) / 2
+
+
+def two_by_two(numbers):
+    """Real and imaginary parts as a matrix."""
+    return np.ascontiguousarray(numbers, float).view(complex).reshape(2, 2)
 
 
 def derivatives(plan, coef, k, rng):
@@ -291,12 +304,12 @@ def assert_reverse(case, atol, stop=0):
     )  # fmt: skip
     for got, wanted in () if product else ((psi, kets), (chi, tangents), (lam, bras), (dlam, changes)):
         np.testing.assert_allclose(case.read(got), wanted, atol=atol)
-    for (i, d), (first, second) in shared.items():
-        np.testing.assert_allclose(case.g(i, g, 0), first, atol=4 * atol)
-        np.testing.assert_allclose(case.g(i, dg, 0)[d], second, atol=4 * atol)
-    for (i, s, d), (first, second) in own.items():
-        np.testing.assert_allclose(case.g(i, g, s), first, atol=4 * atol)
-        np.testing.assert_allclose(case.g(i, dg, s)[d], second, atol=4 * atol)
+    everything = [((i, 0, d), pair) for (i, d), pair in shared.items()] + [*own.items()]
+    for (i, s, d), (first, second) in everything:
+        found, tangent = case.g(i, g, s), case.g(i, dg, s)[d]
+        np.testing.assert_allclose(case.seen(i, found, s), case.seen(i, first, s), atol=4 * atol)
+        got, wanted = case.seen_tangent(i, found, tangent, d, s), case.seen_tangent(i, first, second, d, s)
+        np.testing.assert_allclose(got, wanted, atol=4 * atol)
     plain = reverse_plan(case.plan, case.layout, *alone, case.coef, want, stop)
     for i, s in itertools.product(np.flatnonzero(want[stop:]) + stop, range(count)):
         got, expected = (case.seen(i, case.g(i, found, s), s) for found in (plain, g))
@@ -317,8 +330,10 @@ def assert_births(case, atol):
     (all_g, all_dg), (g, dg) = reverse(np.full(case.k, -1)), reverse(births)
     for s, (i, d) in itertools.product(range(case.layout.count), np.ndindex(len(case.plan.operations), case.k)):
         if case.want[i]:
-            np.testing.assert_allclose(case.g(i, g, s), case.g(i, all_g, s), atol=atol)
-            np.testing.assert_allclose(case.g(i, dg, s)[d], case.g(i, all_dg, s)[d], atol=atol)
+            one, two = ((case.g(i, x, s), case.g(i, dx, s)[d]) for x, dx in ((g, dg), (all_g, all_dg)))
+            np.testing.assert_allclose(case.seen(i, one[0], s), case.seen(i, two[0], s), atol=atol)
+            got, wanted = (case.seen_tangent(i, *pair, d, s) for pair in (one, two))
+            np.testing.assert_allclose(got, wanted, atol=atol)
     return births
 
 
