@@ -1,6 +1,6 @@
 """What derivatives beyond the gradient cost: tangents, Hessian-vector products, Hessians, ensembles under ``vmap``.
 
-Each is measured beside what theory counts it in: forward passes, gradients, a native batch. Hessians are measured
+Each is measured beside what theory counts it in: forward passes, gradients, native batches. Hessians are measured
 beside PennyLane's. Everything is compared before it is timed.
 """
 
@@ -35,13 +35,13 @@ from qhybrid_devices.statevector.executable import StateVectorExecutable
 #: (qubits, layers, batch), and numbers of directions at once.
 TANGENT_SIZES, DIRECTIONS = ((10, 4, 32), (16, 4, 1), (20, 2, 1)), (1, 4, 16)
 QUICK_SIZES, QUICK_DIRECTIONS = ((3, 1, 2),), (1, 2)
-#: The native batch whose samples are on the last axis.
-LAST = "native batch, samples last"
+#: The same circuit on a batch of weights; and one written for weights whose samples are on the last axis.
+FIRST, LAST = NATIVE = "native batch, samples first", "native batch, samples last"
 #: (qubits, layers) of the Hessian: 60 parameters; and of the ensemble, with its members.
 HESSIAN_SIZE, QUICK_HESSIAN_SIZE = (10, 2), (2, 1)
 ENSEMBLE_SIZES, QUICK_ENSEMBLE_SIZES = ((8, 2, 256), (10, 4, 256)), ((2, 1, 3),)
 #: Tangents: forward passes for each of ``k + 1``; Hessian-vector products: gradients; Hessians: times as fast;
-#: ensembles: times a native batch.
+#: ensembles: times either native batch.
 GOALS = {"tangents": 1.2, "hvp": 4.0, "hessian": 20.0, "ensemble": 1.3}
 TOLERANCE = 1e-9
 HESSIAN_EFFORT = Effort(rounds=5, seconds=0.3)
@@ -267,10 +267,10 @@ def ensemble_cases(qubits: int, layers: int, members: int) -> dict[str, Callable
 
     values, gradients = vmap(circuit), vmap(grad(circuit))
     return {
-        "values, native batch": lambda: circuit(many),
+        f"values, {FIRST}": lambda: circuit(many),
         f"values, {LAST}": lambda: circuit_of_last(last),
         "values, vmap": lambda: values(many),
-        "gradients, native batch": lambda: gradient(circuit, many),
+        f"gradients, {FIRST}": lambda: gradient(circuit, many),
         f"gradients, {LAST}": lambda: gradient(circuit_of_last, last).movedim(-1, 0),
         "gradients, vmap": lambda: gradients(many),
     }
@@ -279,13 +279,10 @@ def ensemble_cases(qubits: int, layers: int, members: int) -> dict[str, Callable
 def measure_ensembles(size: tuple[int, int, int], effort: Effort) -> dict[str, Any]:
     """Check and time ``vmap`` beside native batches."""
     cases = ensemble_cases(*size)
-    native = ("native batch", LAST)
     difference = {
-        f"{what}, {batch}": checked_difference(
-            what, [cases[f"{what}, vmap"]()], [cases[f"{what}, {batch}"]()], TOLERANCE
-        )
+        name: checked_difference(name, [cases[f"{what}, vmap"]()], [cases[name]()], TOLERANCE)
         for what in ("values", "gradients")
-        for batch in native
+        for name in (f"{what}, {batch}" for batch in NATIVE)
     }
     seconds = interleaved(cases, effort)
     return {
@@ -293,7 +290,7 @@ def measure_ensembles(size: tuple[int, int, int], effort: Effort) -> dict[str, A
         "difference": difference,
         "milliseconds": {n: 1e3 * t for n, t in seconds.items()},
         "ratio": {
-            f"{w}, {b}": seconds[f"{w}, vmap"] / seconds[f"{w}, {b}"] for w in ("values", "gradients") for b in native
+            f"{w}, {b}": seconds[f"{w}, vmap"] / seconds[f"{w}, {b}"] for w in ("values", "gradients") for b in NATIVE
         },
     }
 
@@ -338,10 +335,10 @@ def run(quick: bool) -> Report:
     hvp = max(found["device"]["hvp"] for found in tangents)
     hosts_most = max(r for found in tangents for r in found["tangents"].values())
     hosts_hvp = max(min(found["hvp"].values()) for found in tangents)
-    widest, beside_last = (
-        max(found["ratio"][f"{what}, {batch}"] for found in ensembles for what in ("values", "gradients"))
-        for batch in ("native batch", LAST)
-    )
+    widest = {
+        batch: max(found["ratio"][f"{what}, {batch}"] for found in ensembles for what in ("values", "gradients"))
+        for batch in NATIVE
+    }
     passed = {
         f"k tangents <= {GOALS['tangents']:g} (k + 1) passes (device {most:.2f}, through PyTorch {hosts_most:.2f})": (
             most <= GOALS["tangents"]
@@ -350,9 +347,9 @@ def run(quick: bool) -> Report:
         f"Hessian >= {GOALS['hessian']:g}x PennyLane's best ({best:.1f}, in PyTorch {in_torch:.1f})": (
             best >= GOALS["hessian"]
         ),
-        f"vmap <= {GOALS['ensemble']:g}x the same circuit on a batch ({widest:.2f}; "
-        f"{beside_last:.2f} times one written for samples on the last axis)": widest <= GOALS["ensemble"],
     }
+    for batch, ratio in widest.items():
+        passed[f"vmap <= {GOALS['ensemble']:g}x a {batch} ({ratio:.2f})"] = ratio <= GOALS["ensemble"]
     remarks = [*peers.absences("hessian"), *(verdict(met, goal, quick) for goal, met in passed.items())]
     results = {"goals": GOALS, "tangents": tangents, "hessian": hessians, "ensembles": ensembles}
     check = {

@@ -325,6 +325,9 @@ class Slots:
         arrays: complex, each of the slot's shape, with the batch axis in front where the slot is batched
         batch_size: number of samples, ``None`` for an unbatched program. Zero is allowed.
 
+    In memory the axes may be in either order, and an array may be a view of the user's, perhaps a read-only one: an
+    executable never writes to it.
+
     In a record of cotangents an entry that was not asked for is ``None``. The cotangent ``c`` of a complex array
     ``z`` is the one with ``dL = Re(conj(c) dz)`` (PyTorch's convention).
     """

@@ -85,11 +85,16 @@ class Directions:
     def of(cls, values: Values, tangents: Slots) -> Directions:
         """The tangents of an execution, zeros where they are not given."""
         assert tangents.shared is not None
-        zero = cls.zeros(len(tangents.shared), values)
-        batched = zero.batched if tangents.batched is None else _rows_in_one_piece(tangents.batched)
-        given = tangents.arrays or (None,) * len(zero.arrays)
-        arrays = (z if a is None else np.asarray(a, complex) for a, z in zip(given, zero.arrays, strict=True))
-        return cls(_rows_in_one_piece(tangents.shared), batched, tuple(arrays))
+        shared, batched, arrays = _rows_in_one_piece(tangents.shared), tangents.batched, tangents.arrays
+        k = len(shared)
+        return cls(
+            shared,
+            np.zeros((k, *values.batched.shape)) if batched is None else _rows_in_one_piece(batched),
+            tuple(
+                np.zeros((k, *own.shape), complex) if a is None else np.asarray(a, complex)
+                for a, own in zip(arrays or (None,) * len(values.arrays), values.arrays, strict=True)
+            ),
+        )
 
     @classmethod
     def zeros(cls, count: int, values: Values) -> Directions:

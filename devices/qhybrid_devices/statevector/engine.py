@@ -297,21 +297,22 @@ def apply_tangents(
         for each direction the first operation after which its tangent is not zero: -1 if it was not zero before, the
         number of operations if it still is
     """
-    moved, births = _moved(plan, dcoef, moving), np.zeros(len(chi), np.int64)
+    moved, births, by_birth = _moved(plan, dcoef, moving), np.zeros(len(chi), np.int64), np.empty(len(chi), np.int64)
     if not from_zeros:
         births[[not is_zero(x.reshape(-1)) for x in chi]] = -1
-    if find_births(moved, births):
-        chi[births == len(plan.operations)] = 0
+    born = find_births(moved, births, by_birth)
+    for d in by_birth[born:]:
+        chi[d] = 0
     if not plan.operations:
         return births
-    by_birth = np.argsort(births, kind="stable")
     job, states = _TangentJob.of(plan, layout, len(chi), len(plan.operations), 1), _Swapped(psi)
     numbers = (coef.shared, coef.lanes, dcoef.shared, dcoef.lanes)
     for sweep in plan.sweeps:
         order = sweep.order
         if not len(order) and not len(plan.product_bits):
             continue
-        dirs, edges = job.groups(sweep, by_birth[births[by_birth] < sweep.stop])
+        living = born if sweep.stop == len(plan.operations) else np.count_nonzero(births < sweep.stop)
+        dirs, edges = job.groups(sweep, by_birth[:living])
         (source,), (target,) = states.take(apart=len(edges) > 2)
         states_and_groups = (source, target, chi, dirs, edges, births, moved, plan.ops)
         items = layout.items(sweep) * (len(edges) - 1)
@@ -471,13 +472,12 @@ class _TangentJob:
     def of(cls, plan: Plan, layout: Layout, k: int, steps: int, states: int) -> _TangentJob:
         """For ``states`` states, each with ``k`` tangents, and ``steps`` passes over each."""
         dtype, width = layout.dtype, register_lanes(layout.dtype)
-        workers, tilings = layout.workers(steps * (1 + k)), [s.tiling for s in plan.sweeps]
-        copied = [] if layout.tile else [t for t in tilings if not t.is_state(width)]
+        workers, tilings = layout.workers(steps * (1 + k)), [] if layout.tile else [s.tiling for s in plan.sweeps]
         plane = layout.lanes << layout.num_wires if layout.tile else max(len(t.rows) * width for t in tilings)
         room = int(cache_bytes() * TANGENT_CACHE) // (2 * plane * dtype.itemsize * states)
         most = min(max(1, room - 1), max(1, k))
-        in_place = not copied and most >= k and all(layout.items(s) >= workers for s in plan.sweeps)
-        of_direction = 2 * max((len(t.rows) * width for t in copied), default=0)
+        of_direction = 2 * max([len(t.rows) * width for t in tilings if not t.is_state(width)], default=0)
+        in_place = most >= k and not of_direction and all(layout.items(s) >= workers for s in plan.sweeps)
         return cls(
             layout,
             workers,

@@ -311,7 +311,7 @@ class StateVectorExecutable(Executable):
     def _state_bytes(self) -> int:
         return (2 * self.real_dtype.itemsize) << self.program.num_wires
 
-    @property
+    @cached_property
     def _most_directions(self) -> int:
         """Directions along which states have their tangents at once."""
         o = self.options

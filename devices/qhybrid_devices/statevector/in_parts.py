@@ -14,6 +14,10 @@ part of the items after the other::
 A kernel's ``team`` is a tuple of six numbers: the address of a function like OpenMP's ``GOMP_parallel``, what it is
 given besides what that takes, the number of threads, and that of parts; or, if the address is zero and the kernel is to
 do its items, which worker it is, and which part they are, at ``WORKER`` and ``PART``.
+
+Each worker begins with a share of the parts of its own, the same for all loops of so many parts, and then does what
+others have not begun. What one kernel leaves in the cache of a processor is then still there for the next one. The
+caller is worker 0.
 """
 
 from __future__ import annotations
@@ -29,11 +33,14 @@ Team = tuple[int, int, int, int, int, int]
 WORKER, PART = 4, 5
 
 _WORD, _INT, _BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
-#: What threads share: who is next, which part is next, whether one failed, how many parts there are; then the arguments
-#: of the kernel: its team, its range, and others.
-_NEXT_WORKER, _NEXT_PART, _FAILED, _PARTS = range(4)
+#: What threads share: the number of the next helper, whether a part failed, who the caller is, where it is counted how
+#: many parts of each share have been taken, how many parts there are; then the arguments of the kernel: its team, its
+#: range, and others.
+_NEXT_HELPER, _FAILED, _CALLER, _TAKEN, _PARTS = range(5)
 #: What a kernel returns when it has raised nothing: Numba's codes.
 _NO_ERROR = (0, -2)
+#: With more workers than this, some begin with the same share.
+_MOST_SHARES = 64
 
 
 @intrinsic
@@ -43,13 +50,15 @@ def _in_parts(typingctx, team, first, last):
         zero = _WORD(0)
         together = builder.icmp_signed("!=", address, zero)
         with builder.if_then(together):
+            context_, workers, parts = (builder.extract_value(values[0], i) for i in (1, 2, 3))
+            taken = cgutils.alloca_once(builder, _WORD, size=_MOST_SHARES)
+            cgutils.memset(builder, taken, _WORD(8 * _MOST_SHARES), 0)
             # Of a compiled function the first two arguments are where it leaves its result and its error.
-            content = [zero, zero, zero, builder.extract_value(values[0], 3), *kernel.args[2:]]
+            content = [_WORD(1), zero, _this_thread(builder), taken, parts, *kernel.args[2:]]
             shared = cgutils.alloca_once(builder, ir.LiteralStructType([v.type for v in content]))
             for i, value in enumerate(content):
                 builder.store(value, _field(builder, shared, i))
             thread = _thread(builder.module, shared.type, kernel)
-            context_, workers = (builder.extract_value(values[0], i) for i in (1, 2))
             # A function of C does not see that it is given one argument more than it takes.
             team_type = ir.FunctionType(ir.VoidType(), [thread.type, _BYTES, _INT, _INT, _WORD])
             run = builder.inttoptr(address, team_type.as_pointer())
@@ -72,26 +81,45 @@ def _thread(module: Any, shared_type: Any, kernel: Any) -> Any:
     zero, one = _WORD(0), _WORD(1)
     shared = builder.bitcast(function.args[0], shared_type)
     left = [builder.alloca(a.type.pointee) for a in kernel.args[:2]]
-    parts, *arguments = (builder.load(_field(builder, shared, _PARTS + i)) for i in range(len(kernel.args) - 1))
-    first, last, *others = arguments[6:]
-    worker = builder.atomic_rmw("add", _field(builder, shared, _NEXT_WORKER), one, "monotonic")
-    take, do, end = (function.append_basic_block(n) for n in ("take", "do", "end"))
-    builder.branch(take)
-    builder.position_at_end(take)
-    part = builder.atomic_rmw("add", _field(builder, shared, _NEXT_PART), one, "monotonic")
-    builder.cbranch(builder.icmp_signed("<", part, parts), do, end)
-    builder.position_at_end(do)
-    count = builder.sub(last, first)
-    edges = [builder.sdiv(builder.mul(p, count), parts) for p in (part, builder.add(part, one))]
-    items = [builder.add(first, e) for e in edges]
-    code = builder.call(kernel, [*left, zero, zero, one, one, worker, part, *items, *others])
-    is_error = builder.and_(*(builder.icmp_signed("!=", code, _INT(c)) for c in _NO_ERROR))
-    with cgutils.if_unlikely(builder, is_error):
-        builder.store(one, _field(builder, shared, _FAILED))
-    builder.branch(take)
-    builder.position_at_end(end)
+    fields = (builder.load(_field(builder, shared, _CALLER + i)) for i in range(len(kernel.args) + 1))
+    caller, taken, parts, _, _, workers, _, _, _, first, last, *others = fields
+    worker, most = _number(builder, shared, caller), _WORD(_MOST_SHARES)
+    shares = builder.select(builder.icmp_signed("<", workers, most), workers, most)
+    with cgutils.for_range(builder, shares) as loop:
+        owner = builder.srem(builder.add(worker, loop.index), shares)
+        start, stop = (builder.sdiv(builder.mul(w, parts), shares) for w in (owner, builder.add(owner, one)))
+        take, do, end = (function.append_basic_block(n) for n in ("take", "do", "end"))
+        builder.branch(take)
+        builder.position_at_end(take)
+        part = builder.add(start, builder.atomic_rmw("add", builder.gep(taken, [owner]), one, "monotonic"))
+        builder.cbranch(builder.icmp_signed("<", part, stop), do, end)
+        builder.position_at_end(do)
+        count = builder.sub(last, first)
+        edges = [builder.sdiv(builder.mul(p, count), parts) for p in (part, builder.add(part, one))]
+        items = [builder.add(first, e) for e in edges]
+        code = builder.call(kernel, [*left, zero, zero, one, one, worker, part, *items, *others])
+        is_error = builder.and_(*(builder.icmp_signed("!=", code, _INT(c)) for c in _NO_ERROR))
+        with cgutils.if_unlikely(builder, is_error):
+            builder.store(one, _field(builder, shared, _FAILED))
+        builder.branch(take)
+        builder.position_at_end(end)
     builder.ret_void()
     return function
+
+
+def _number(builder: Any, shared: Any, caller: Any) -> Any:
+    """The number of the worker that this thread is: 0 if it is the caller, those of helpers as they come."""
+    number = cgutils.alloca_once_value(builder, _WORD(0))
+    with builder.if_then(builder.icmp_unsigned("!=", _this_thread(builder), caller)):
+        helper = builder.atomic_rmw("add", _field(builder, shared, _NEXT_HELPER), _WORD(1), "monotonic")
+        builder.store(helper, number)
+    return builder.load(number)
+
+
+def _this_thread(builder: Any) -> Any:
+    """What tells this thread from others."""
+    kind = ir.FunctionType(_WORD, [])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, "pthread_self"), [])
 
 
 def _field(builder: Any, shared: Any, index: int) -> Any:

@@ -154,7 +154,8 @@ def word_moments(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -
 
 def word_moments_along(table: WordTable, layout: Layout, bra: NDArray, ket: NDArray) -> NDArray:
     """The same for ``k`` directions, ``(T, k, B)``: one of the states has their axis in front."""
-    bra, ket, k = (*_without_directions(bra, ket), max(bra, ket, key=np.ndim).shape[0])
+    k = len(bra if bra.ndim > ket.ndim else ket)
+    bra, ket = _without_directions(bra, ket)
     return _moments(table, layout, bra, ket, k).reshape(len(table), k, layout.width)[..., : layout.count]
 
 
@@ -206,7 +207,7 @@ def _for_rows(layout: Layout, samples: Kernel, amplitudes: Kernel, few: Kernel) 
 
 def _without_directions(*states: NDArray) -> tuple[NDArray, ...]:
     """States whose axis of directions, if they have one, is one with that of chunks."""
-    return tuple(x.reshape(-1, *x.shape[-3:]) for x in states)
+    return tuple([x if x.ndim == 4 else x.reshape(-1, *x.shape[2:]) for x in states])
 
 
 def row_weights(words: WordSum, entry_weights: NDArray) -> NDArray:

@@ -74,24 +74,30 @@ def moved_coefficients(ops, moving, dms, dml, out):
 
 
 @kernel
-def find_births(moved, births):
+def find_births(moved, births, by_birth):
     """For each direction the first operation that changes, or the number of operations; -1 stays.
 
     Args:
         moved: from :func:`moved_coefficients`
         births: -1 where a tangent is not zero before all operations; receives the others
+        by_birth: receives all directions, the first one born first
 
     Returns:
-        whether any tangent stays zero
+        how many are born at all
     """
-    unborn = 0
+    born = 0
     for d in range(births.shape[0]):
         if births[d] >= 0:
             births[d] = 0
             while births[d] < moved.shape[1] and not moved[d, births[d]]:
                 births[d] += 1
-            unborn += births[d] == moved.shape[1]
-    return unborn > 0
+        born += births[d] < moved.shape[1]
+        place = d
+        while place > 0 and births[by_birth[place - 1]] > births[d]:
+            by_birth[place] = by_birth[place - 1]
+            place -= 1
+        by_birth[place] = d
+    return born
 
 
 @kernel

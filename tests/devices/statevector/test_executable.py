@@ -31,7 +31,7 @@ from qhybrid.program import (
 from qhybrid_devices.statevector import engine, memory
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.matrices import chain, compose
-from qhybrid_devices.statevector.matrix_tangents import compose_tangents
+from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents
 from qhybrid_devices.statevector.plan import PlanOptions
 
 KINDS = ["fixed", "pauli", "spectral", "spectral-diagonal", "evolution", "matrix", "diagonal"]
@@ -221,13 +221,17 @@ def of_each_sample(rng, build, batch, *kinds):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("batch", [1, 3, 8, 21])
-@pytest.mark.parametrize("group_bytes", [512, 1 << 20])
-def test_layouts_of_angles(rng, build, batch, layout, group_bytes):
+@pytest.mark.parametrize(
+    "options",
+    [PlanOptions(group_bytes=512), PlanOptions(), PlanOptions(parallel_work=1, tile_bytes=512)],
+    ids=["groups", "at once", "threads"],
+)
+def test_layouts_of_angles(rng, build, batch, layout, options):
     """However angles lie in memory, results and derivatives are the same."""
     program, values = of_each_sample(rng, build, batch, "pauli", "spectral", "evolution", "spectral-diagonal")
     other = replace(values, batched=LAYOUTS[layout](values.batched))
     np.testing.assert_array_equal(other.batched, values.batched)
-    executable = StateVectorExecutable(program, options=PlanOptions(group_bytes=group_bytes))
+    executable = StateVectorExecutable(program, options=options)
     cotangents = tuple(rng.normal(size=r.shape) for r in executable.run(values))
     tangents = Slots(
         rng.normal(size=(2, program.num_shared)), rng.normal(size=(2, *values.batched.shape)), (), values.batch_size
@@ -256,9 +260,12 @@ def test_nothing_is_compiled_anew_for_a_layout(rng, build, layout):
     values = replace(values, batched=LAYOUTS[layout](values.batched))
     executable = StateVectorExecutable(program, options=PlanOptions(group_bytes=512))
     results = executable.run(values)
-    executable.vjp(values, tuple(map(np.ones_like, results)), Needs())
-    executable.jvp(values, Slots(np.ones((1, 0)), LAYOUTS[layout](values.batched)[None], (), 11))
-    for kernel in (compose, chain, compose_tangents):
+    ones = tuple(np.broadcast_to(np.ones(()), r.shape) for r in results)
+    tangents = Slots(np.ones((1, 0)), LAYOUTS[layout](values.batched)[None], (), 11)
+    executable.vjp(values, ones, Needs())
+    executable.jvp(values, tangents)
+    executable.second_order(values, ones, tangents, None, Needs())
+    for kernel in (compose, chain, compose_tangents, chain_tangents):
         arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, numba.types.Array)]
         assert arrays
         assert {(a.layout, a.mutable) for a in arrays} == {("C", True)}

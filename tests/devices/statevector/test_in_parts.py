@@ -58,6 +58,28 @@ def test_every_item_once(team, count, workers):
         assert 0 <= by.min() <= by.max() < min(workers, count)
 
 
+def test_shares(team):
+    """Nobody does a part of another's share before all of the own one are begun: at most one of two does any."""
+    if team == "python":
+        pytest.skip("parts are handed out one by one")
+    count, runs = 400_000, 50
+    seen, by, parts = np.zeros(count), np.full(count, -1), np.full(count, -1)
+    for _ in range(runs):
+        run_kernel(count_items, count, 2, seen, by, parts, 1.0)
+        first, second = by.reshape(2, -1)
+        assert (first == 0).all() or (second == 1).all()
+    np.testing.assert_array_equal(seen, runs)
+
+
+def test_many_workers(team):
+    """More than there are shares."""
+    count = workers = 100
+    seen, by, parts = np.zeros(count), np.full(count, -1), np.full(count, -1)
+    run_kernel(count_items, count, workers, seen, by, parts, 1.0)
+    np.testing.assert_array_equal(seen, 1)
+    assert 0 <= by.min() <= by.max() < workers
+
+
 def test_alone():
     seen, by, parts = np.zeros(5), np.zeros(5), np.zeros(5)
     count_items(ALONE, 1, 4, seen, by, parts, 1.0)
