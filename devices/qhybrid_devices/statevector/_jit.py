@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import numba
 from numba.core import event
 
+from qhybrid_devices.statevector.inlined import InlinedCompiler
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Reassociation and contraction only: NaN and infinities keep their meaning.
@@ -21,9 +23,9 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 #: Modules whose code ends up in compiled kernels.
 _KERNEL_SOURCES = (
-    "_jit", "angle_tangents", "complex_simd", "in_parts", "kernels", "lane_kernels", "matrices", "matrix_tangents",
-    "measure", "product", "product_tangents", "row_products", "simd", "sweeps", "table", "tangent_kernels",
-    "tangent_lane_kernels", "tangent_sweeps", "team",
+    "_jit", "angle_tangents", "complex_simd", "in_parts", "inlined", "kernels", "lane_kernels", "matrices",
+    "matrix_tangents", "measure", "product", "product_tangents", "row_products", "simd", "sweeps", "table",
+    "tangent_kernels", "tangent_lane_kernels", "tangent_sweeps", "team",
 )  # fmt: skip
 
 
@@ -93,10 +95,11 @@ def kernel(function: F) -> F:
 
 
 def row_kernel(function: F) -> F:
-    """Compile a kernel that other kernels call.
+    """Compile a kernel that other kernels call, as a part of theirs: see ``inlined.py``.
 
     Numba compiles it, and all that it calls, once more for each literal among its arguments: ``bool(1)`` is none.
     """
     return numba.njit(
-        nogil=True, fastmath=FAST, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )(function)
+        nogil=True, fastmath=FAST, error_model="numpy", forceinline=True, no_cpython_wrapper=True,
+        no_cfunc_wrapper=True, pipeline_class=InlinedCompiler,
+    )(function)  # fmt: skip

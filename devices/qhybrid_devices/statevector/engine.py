@@ -33,6 +33,8 @@ PARALLEL_COEFFICIENTS = 1 << 13
 #: How much less work is worth other threads where states are in pieces anyway: nobody waits for another, and each finds
 #: in its cache what it has just computed.
 SPREAD = 8
+#: Rows between the planes of a tile, which would otherwise all begin in one set of the first-level cache.
+APART = 5
 #: Part of the cache for the tiles of a group of directions.
 TANGENT_CACHE = 0.75
 
@@ -198,7 +200,7 @@ class _Memory:
         width, rows = register_lanes(layout.dtype), 0
         if not layout.tile:
             rows = max((len(s.tiling.rows) for s in plan.sweeps if not s.tiling.is_state(width)), default=0)
-        tiles = register_array((workers, 4, rows * width), layout.dtype)
+        tiles = register_array((workers, 4, (rows + APART) * width if rows else 0), layout.dtype)
         return cls(tiles, np.empty((workers, plan.buffer_rows * width), layout.dtype))
 
     def for_tiles(self, tiling: Tiling) -> tuple[bool, NDArray, NDArray]:
@@ -478,11 +480,12 @@ class _TangentJob:
         most = min(max(1, room - 1), max(1, k))
         of_direction = 2 * max([len(t.rows) * width for t in tilings if not t.is_state(width)], default=0)
         in_place = most >= k and not of_direction and all(layout.items(s) >= workers for s in plan.sweeps)
+        apart = 0 if layout.tile else APART * width
         return cls(
             layout,
             workers,
             most,
-            register_array((workers, 2 * states, 0 if in_place else plane), dtype),
+            register_array((workers, 2 * states, 0 if in_place else plane + apart), dtype),
             [register_array((workers, most * of_direction), dtype) for _ in range(states)],
             np.empty((workers, 2 * plan.buffer_rows * width), dtype),
         )

@@ -15,9 +15,10 @@ A kernel's ``team`` is a tuple of six numbers: the address of a function like Op
 given besides what that takes, the number of threads, and that of parts; or, if the address is zero and the kernel is to
 do its items, which worker it is, and which part they are, at ``WORKER`` and ``PART``.
 
-Each worker begins with a share of the parts of its own, the same for all loops of so many parts, and then does what
-others have not begun. What one kernel leaves in the cache of a processor is then still there for the next one. The
-caller is worker 0.
+Each worker begins with a share of the parts of its own, and then does what others have not begun. The caller is worker
+0 and begins with the same share in all loops of so many parts; what one kernel leaves in the cache of its processor is
+then still there for the next one. Helpers are numbered as they come, so of two workers each has the same share again,
+of more only the caller has it for certain.
 """
 
 from __future__ import annotations
@@ -88,10 +89,14 @@ def _thread(module: Any, shared_type: Any, kernel: Any) -> Any:
     with cgutils.for_range(builder, shares) as loop:
         owner = builder.srem(builder.add(worker, loop.index), shares)
         start, stop = (builder.sdiv(builder.mul(w, parts), shares) for w in (owner, builder.add(owner, one)))
-        take, do, end = (function.append_basic_block(n) for n in ("take", "do", "end"))
-        builder.branch(take)
+        look, take, do, end = (function.append_basic_block(n) for n in ("look", "take", "do", "end"))
+        builder.branch(look)
+        builder.position_at_end(look)  # before a counter is written, which takes it from all other processors
+        counter = builder.gep(taken, [owner])
+        begun = builder.add(start, builder.load_atomic(counter, "monotonic", 8))
+        builder.cbranch(builder.icmp_signed("<", begun, stop), take, end)
         builder.position_at_end(take)
-        part = builder.add(start, builder.atomic_rmw("add", builder.gep(taken, [owner]), one, "monotonic"))
+        part = builder.add(start, builder.atomic_rmw("add", counter, one, "monotonic"))
         builder.cbranch(builder.icmp_signed("<", part, stop), do, end)
         builder.position_at_end(do)
         count = builder.sub(last, first)
@@ -101,7 +106,7 @@ def _thread(module: Any, shared_type: Any, kernel: Any) -> Any:
         is_error = builder.and_(*(builder.icmp_signed("!=", code, _INT(c)) for c in _NO_ERROR))
         with cgutils.if_unlikely(builder, is_error):
             builder.store(one, _field(builder, shared, _FAILED))
-        builder.branch(take)
+        builder.branch(look)
         builder.position_at_end(end)
     builder.ret_void()
     return function

@@ -192,8 +192,16 @@ def u2_pair(fr, fi, i, k, order, u, v):
 @row_kernel
 def u2(fr, fi, op, rows, tile, outer, signs, m, buffer, undo):
     """A 2x2 on pairs of amplitudes."""
-    order, width = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize
-    kinds, walk, count = kinds_of_rows(op), walk_of(op), op[COUNT]
+    if op[LANE_XMASK] == 0:  # the case that most often occurs has a loop of its own, without permutations
+        u2_rows(fr, fi, op, rows, tile, outer, signs, None, m, buffer, undo)
+    else:
+        u2_rows(fr, fi, op, rows, tile, outer, signs, exchange(fr, op[LANE_XMASK]), m, buffer, undo)
+
+
+@row_kernel
+def u2_rows(fr, fi, op, rows, tile, outer, signs, order, m, buffer, undo):
+    """The same with lanes exchanged by ``order``."""
+    width, kinds, walk, count = 64 // fr.itemsize, kinds_of_rows(op), walk_of(op), op[COUNT]
     for odd in range(kinds):
         if not has_rows(op, odd):
             continue
@@ -214,8 +222,17 @@ def overlap(x, y, p, q):
 @row_kernel
 def u2_reverse(fr, fi, gr, gi, op, rows, tile, outer, signs, m, totals, buffer):
     """Un-compute a 2x2 and add its matrix cotangent, as far as a U that stays unitary can tell."""
-    order, width = exchange(fr, op[LANE_XMASK]), 64 // fr.itemsize
-    kinds, walk, count = kinds_of_rows(op), walk_of(op), op[COUNT]
+    if op[LANE_XMASK] == 0:
+        u2_reverse_rows(fr, fi, gr, gi, op, rows, tile, outer, signs, None, m, totals, buffer)
+    else:
+        order = exchange(fr, op[LANE_XMASK])
+        u2_reverse_rows(fr, fi, gr, gi, op, rows, tile, outer, signs, order, m, totals, buffer)
+
+
+@row_kernel
+def u2_reverse_rows(fr, fi, gr, gi, op, rows, tile, outer, signs, order, m, totals, buffer):
+    """The same with lanes exchanged by ``order``."""
+    width, kinds, walk, count = 64 // fr.itemsize, kinds_of_rows(op), walk_of(op), op[COUNT]
     for odd in range(kinds):
         if not has_rows(op, odd):
             continue

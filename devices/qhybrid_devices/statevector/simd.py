@@ -211,6 +211,8 @@ def _exchange(typingctx, array, flips):
 @intrinsic
 def _exchanged(typingctx, value, order):
     def codegen(context, builder, sig, args):
+        if isinstance(order, types.NoneType):
+            return args[0]
         return _permute(builder, value, *args) if _PERMUTES else _exchange_by_bits(builder, value, *args)
 
     return value(value, order), codegen
@@ -266,6 +268,10 @@ def _exchange_numpy(array, flips):
     return np.arange(register_lanes(array.dtype)) ^ flips
 
 
+def _exchanged_numpy(register, order):
+    return register if order is None else register[order]
+
+
 def _load_numpy(array, index):
     return array[index : index + register_lanes(array.dtype)].copy()
 
@@ -290,8 +296,8 @@ splat = np.float64 if config.DISABLE_JIT else _splat
 total = np.sum if config.DISABLE_JIT else _total
 #: ``exchange(array, flips)``: how lane ``t`` finds lane ``t ^ flips``, for registers of ``array``.
 exchange = _exchange_numpy if config.DISABLE_JIT else _exchange
-#: ``exchanged(register, order)``: its numbers with lanes exchanged as :func:`exchange` says.
-exchanged = operator.getitem if config.DISABLE_JIT else _exchanged
+#: ``exchanged(register, order)``: its numbers with lanes exchanged as :func:`exchange` says; for None as they are.
+exchanged = _exchanged_numpy if config.DISABLE_JIT else _exchanged
 #: ``borrowed(array)``: the same array, but whoever takes views of it counts no references: each count is an atomic
 #: operation, and a few of them cost as much as a gate on a small state. The caller of the kernel owns it.
 borrowed = _borrowed_numpy if config.DISABLE_JIT else _borrowed

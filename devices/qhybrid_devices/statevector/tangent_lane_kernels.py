@@ -118,7 +118,16 @@ def u2_tangent_rows(fr, fi, xr, xi, first, last, odd, walk, rows, tile, order, u
 @row_kernel
 def u2_tangent(fr, fi, d, op, rows, tile, outer, signs, m, buffer, undo):
     """A 2x2 on psi and on tangents."""
-    order, p = exchange(fr, op[LANE_XMASK]), op[PARAM]
+    if op[LANE_XMASK] == 0:
+        u2_tangent_in_order(fr, fi, d, op, rows, tile, outer, signs, None, m, buffer, undo)
+    else:
+        u2_tangent_in_order(fr, fi, d, op, rows, tile, outer, signs, exchange(fr, op[LANE_XMASK]), m, buffer, undo)
+
+
+@row_kernel
+def u2_tangent_in_order(fr, fi, d, op, rows, tile, outer, signs, order, m, buffer, undo):
+    """The same with lanes exchanged by ``order``."""
+    p = op[PARAM]
     kinds, walk, count, own = kinds_of_rows(op), walk_of(op), op[COUNT], u2_numbers(m, op[PARAM], undo)
     for odd in range(kinds):
         if not has_rows(op, odd):

@@ -173,11 +173,12 @@ def all_directions(i, dirs, first, last, moved, base, stride, source, step, at, 
 
 
 @row_kernel
-def last_birth(births):
-    """The last operation before which any tangent is zero."""
+def last_birth(births, never):
+    """The last operation before which any tangent is not there yet; what is born at ``never`` is there, as zeros."""
     last = -1
     for d in range(births.shape[0]):
-        last = max(last, births[d])
+        if births[d] < never:
+            last = max(last, births[d])
     return last
 
 
@@ -332,7 +333,7 @@ def tangent_backward(
     dm, own_dm, um, own_um, undo = flat(dms), flat(dml), flat(ums), flat(uml), bool(1)
     at, shift, plain = np.empty_like(dirs), np.empty_like(dirs), np.empty_like(dirs)
     always = np.full_like(births, -1)  # the births of lambda's tangents
-    born = last_birth(births)  # all groups must add the same part of a cotangent, and of its tangents
+    born = last_birth(births, ops.shape[0])  # all groups must add the same part of a cotangent, and of its tangents
     for item in range(i0, i1):
         c, g = item // groups, item % groups
         own, first, last = flat(ml[c]), edges[g], edges[g + 1]
@@ -353,7 +354,7 @@ def tangent_backward(
                 tangents = Directions(kets, plane, at, shift, last - first, dm, own_dm)
                 tangent_kernels.u2_overlaps(
                     fr, fi, gr, gi, tangents, bras, lanes, ops[i], shared, ms, own, g == 0, (sums, flat(gl[c])),
-                    Sums(d_sums, dgl, c, dirs[first:last]),
+                    Sums(d_sums, dgl, c, borrowed(dirs)[first:last]),
                 )  # fmt: skip
             for side in range(2):  # psi and its tangents, then lambda and its own
                 if want[i] and not in_one and side == (0 if ops[i, KIND] == PAULI else 1):

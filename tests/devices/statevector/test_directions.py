@@ -288,6 +288,28 @@ def test_nothing_moves(rng, build, options, batch):
     np.testing.assert_array_equal(got, np.zeros((4, 1) if batch is None else (4, batch, 1)))
 
 
+@pytest.mark.parametrize("batch", [None, 5])
+def test_a_direction_along_which_nothing_moves(rng, build, options, batch):
+    """It has no cotangents, and takes nothing from those of the others."""
+    builder = build(rng, 3, batch)
+    builder.mix()
+    for _ in range(6):
+        builder.add("pauli", 1)
+    program, slots = builder.program((Expectation(XYZ),)), builder.values()
+    executable = StateVectorExecutable(program, options=options)
+    cotangents = tuple(random_like(rng, r) for r in executable.run(slots))
+    moves = random_like(rng, slots.shared, (3,))
+    moves[1] = 0
+
+    def along(directions):
+        return executable.second_order(slots, cotangents, Slots(directions, None, (), batch), None, Needs())
+
+    got, others = along(moves), along(moves[[0, 2]])
+    np.testing.assert_array_equal(got.tangents.shared[1], 0)
+    np.testing.assert_allclose(got.tangents.shared[[0, 2]], others.tangents.shared, atol=1e-13)
+    np.testing.assert_allclose(got.results[0][[0, 2]], others.results[0], atol=1e-13)
+
+
 @pytest.fixture
 def guarded(monkeypatch):
     """Memory of states with a margin on both sides, which nothing may write to; gives what was allocated."""
