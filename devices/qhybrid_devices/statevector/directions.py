@@ -17,13 +17,12 @@ from qhybrid_devices.statevector.engine import (
     Layout,
     apply_tangents,
     chain_rule,
-    coefficients,
     reverse_tangents,
 )
 from qhybrid_devices.statevector.measurement_tangents import result_tangents, seed_tangents, tangent_states
 from qhybrid_devices.statevector.preparation import add_amplitude_cotangent, initial_state, initial_tangents
 from qhybrid_devices.statevector.sample_gradients import gradients_pay, tangents_by_gradients
-from qhybrid_devices.statevector.tangents import chain_rule_tangents, coefficient_tangents, moving_operations
+from qhybrid_devices.statevector.tangents import chain_rule_tangents, coefficient_duals, moving_operations
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,8 @@ class _Start:
 def _start(p: Pass) -> _Start:
     program, plan = p.compiled.program, p.compiled.plan
     moving = moving_operations(plan, p.directions)
-    return _Start(
-        p.layout.empty() if len(plan.product_bits) else initial_state(program, p.layout, p.values),
-        coefficients(plan, p.layout, p.values),
-        coefficient_tangents(plan, p.layout, p.values, p.directions, moving),
-        moving,
-    )
+    state = p.layout.empty() if len(plan.product_bits) else initial_state(program, p.layout, p.values)
+    return _Start(state, *coefficient_duals(plan, p.layout, p.values, p.directions, moving), moving)
 
 
 def _forward(p: Pass, start: _Start) -> tuple[DualState, NDArray]:

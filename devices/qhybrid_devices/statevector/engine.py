@@ -125,6 +125,12 @@ class Coefficients(NamedTuple):
     shared: NDArray
     lanes: NDArray
 
+    @classmethod
+    def empty(cls, plan: Plan, layout: Layout) -> Coefficients:
+        """Room for all; those that never change are there already."""
+        lanes = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
+        return cls(plan.shared_constants.astype(layout.dtype), lanes)
+
 
 def product_workers(plan: Plan, layout: Layout, directions: int = 1) -> int:
     """Threads worth starting for the coefficients of each sample, or for their derivatives along some directions."""
@@ -134,22 +140,27 @@ def product_workers(plan: Plan, layout: Layout, directions: int = 1) -> int:
 
 def coefficients(plan: Plan, layout: Layout, values: Values) -> Coefficients:
     """Coefficients of the operations of a plan."""
-    ms = plan.shared_constants.astype(layout.dtype)
-    ml = np.empty((layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
-    workers = product_workers(plan, layout)
+    coef, workers = Coefficients.empty(plan, layout), product_workers(plan, layout)
     run_kernel(
         compose, layout.chunks, workers, plan.comps, plan.factors, plan.constants, values.shared, *values.rows(),
-        scratch_memory(workers, plan.most_terms, plan.most_factors, 1), plan.most_terms, 1, ms.reshape(-1, 1), ml,
+        scratch_memory(workers, plan.most_terms, plan.most_factors, 1), plan.most_terms, 1,
+        coef.shared.reshape(-1, 1), coef.lanes,
     )  # fmt: skip
+    add_externals(plan, layout, values, coef)
+    return coef
+
+
+def add_externals(plan: Plan, layout: Layout, values: Values, coef: Coefficients) -> None:
+    """Write the coefficients of operations that have no angles, but matrices of the user."""
     for external in plan.externals:
         matrix = external_matrix(external.operator, values)
         size = 2 * external.dim ** (1 if external.diagonal else 2)
         flat = np.ascontiguousarray(matrix, complex).reshape(-1, size // 2).view(float)
+        own = slice(external.param, external.param + size)
         if external.form == LANES:
-            ml[:, external.param : external.param + size] = layout.to_lanes(flat.T)
+            coef.lanes[:, own] = layout.to_lanes(flat.T)
         else:
-            ms[external.param : external.param + size] = flat[0]
-    return Coefficients(ms, ml)
+            coef.shared[own] = flat[0]
 
 
 def apply_plan(plan: Plan, layout: Layout, psi: NDArray, coef: Coefficients, reverse: bool = False) -> None:
@@ -476,8 +487,7 @@ class _TangentJob:
         dtype, width = layout.dtype, register_lanes(layout.dtype)
         workers, tilings = layout.workers(steps * (1 + k)), [] if layout.tile else [s.tiling for s in plan.sweeps]
         plane = layout.lanes << layout.num_wires if layout.tile else max(len(t.rows) * width for t in tilings)
-        room = int(cache_bytes() * TANGENT_CACHE) // (2 * plane * dtype.itemsize * states)
-        most = min(max(1, room - 1), max(1, k))
+        most = _together_in_cache(k, 2 * plane * dtype.itemsize * states) if k > 1 else 1
         of_direction = 2 * max([len(t.rows) * width for t in tilings if not t.is_state(width)], default=0)
         in_place = most >= k and not of_direction and all(layout.items(s) >= workers for s in plan.sweeps)
         apart = 0 if layout.tile else APART * width
@@ -512,6 +522,11 @@ class _TangentJob:
             return by_birth, np.array([0, len(by_birth)])
         hands = [by_birth[g::groups] for g in range(groups)]
         return np.concatenate(hands), np.cumsum([0, *map(len, hands)])
+
+
+def _together_in_cache(k: int, size: int) -> int:
+    """How many of ``k`` directions are in the cache together, and the states, if each takes ``size`` bytes."""
+    return max(1, min(k, int(cache_bytes() * TANGENT_CACHE) // size - 1))
 
 
 def chain_rule(

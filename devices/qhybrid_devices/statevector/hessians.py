@@ -31,7 +31,6 @@ from qhybrid_devices.statevector.engine import (
     Coefficients,
     CoefficientTangents,
     Layout,
-    coefficients,
     lane_signs,
 )
 from qhybrid_devices.statevector.idle_angles import idle_angles
@@ -42,7 +41,7 @@ from qhybrid_devices.statevector.plan import Plan
 from qhybrid_devices.statevector.preparation import initial_state
 from qhybrid_devices.statevector.row_products import row_products
 from qhybrid_devices.statevector.simd import register_array, register_lanes
-from qhybrid_devices.statevector.tangents import coefficient_tangents
+from qhybrid_devices.statevector.tangents import coefficient_duals
 from qhybrid_devices.statevector.threads import ALONE, run_kernel
 
 #: Angles of which all second derivatives take as long as those along one direction.
@@ -310,8 +309,7 @@ class _Tangents:
             schedule = known[key] = _Schedule.of(p.compiled, angles)
         still = np.zeros((len(schedule.directions), *p.values.batched.shape))
         along = Directions(schedule.directions, still, ())
-        coef = coefficients(plan, p.layout, p.values)
-        dcoef = coefficient_tangents(plan, p.layout, p.values, along, schedule.moving)
+        coef, dcoef = coefficient_duals(plan, p.layout, p.values, along, schedule.moving)
         turn_derivatives(plan.ops, schedule.moving, coef.shared, dcoef.shared)
         kept = register_array((2, schedule.num_places, *p.layout.shape), p.layout.dtype)
         return cls(plan, p.layout, coef, dcoef, schedule, kept)

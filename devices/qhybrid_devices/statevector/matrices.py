@@ -325,6 +325,18 @@ def compose_spectrum(comp, factors, constants, shared, batched, first, lane, out
         write_pair(out, comp[COMP_PARAM] + 2 * q, lane, value, scratch.buffer)
 
 
+@row_kernel
+def compose_one(comp, factors, constants, shared, batched, first, lane, out, scratch):
+    """Coefficients of one operation for the samples from ``first`` on; of a product, factors stay in ``scratch``."""
+    if comp[COMP_TYPE] == ROTATION:
+        compose_rotation(comp, factors, constants, shared, batched, first, lane, out, scratch)
+    elif comp[COMP_TYPE] == SPECTRUM:
+        compose_spectrum(comp, factors, constants, shared, batched, first, lane, out, scratch)
+    else:
+        write_factors(comp, factors, constants, shared, batched, first, scratch)
+        write_2x2(comp, product_of(comp, scratch), lane, out, scratch.buffer)
+
+
 @kernel
 def compose(
     team, c0, c1, comps, factors, constants, shared, batched, samples_first, memory, most_terms, orders, ms, ml
@@ -351,14 +363,7 @@ def compose(
         for c in range(c0, c1 if own else min(c1, 1)):
             out = ml[c] if own else ms
             for lane in range(0, out.shape[1], WIDTH):
-                first = c * out.shape[1] + lane
-                if comp[COMP_TYPE] == ROTATION:
-                    compose_rotation(comp, factors, constants, shared, batched, first, lane, out, scratch)
-                elif comp[COMP_TYPE] == SPECTRUM:
-                    compose_spectrum(comp, factors, constants, shared, batched, first, lane, out, scratch)
-                else:
-                    write_factors(comp, factors, constants, shared, batched, first, scratch)
-                    write_2x2(comp, product_of(comp, scratch), lane, out, scratch.buffer)
+                compose_one(comp, factors, constants, shared, batched, c * out.shape[1] + lane, lane, out, scratch)
 
 
 # ------------------------------------------------------------------ back to angles

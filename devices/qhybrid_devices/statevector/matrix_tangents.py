@@ -18,6 +18,7 @@ from qhybrid_devices.statevector.matrices import (
     add_angles,
     add_numbers,
     angles_of,
+    compose_one,
     contracted,
     cotangent_2x2,
     entries,
@@ -180,7 +181,7 @@ def moving_compositions(comps, factors, d_shared, d_batched, moving):
 
     Args:
         comps, factors: tables of the plan
-        d_shared, d_batched: as for :func:`compose_tangents`
+        d_shared, d_batched: as for :func:`compose_duals`
         moving: of all operations, changed in place
     """
     for i in range(comps.shape[0]):
@@ -190,51 +191,53 @@ def moving_compositions(comps, factors, d_shared, d_batched, moving):
                 break
 
 
+@row_kernel
+def compose_tangent(comp, factors, constants, shared, batched, moves, first, lane, out, scratch):
+    """Tangents of the coefficients of one operation, after :func:`~.matrices.compose_one` for the same samples."""
+    if comp[COMP_TYPE] == ROTATION:
+        compose_rotation_tangent(comp, factors, constants, shared, batched, moves, first, lane, out, scratch)
+    elif comp[COMP_TYPE] == SPECTRUM:
+        compose_spectrum_tangent(comp, factors, constants, shared, batched, moves, first, lane, out, scratch)
+    else:
+        write_2x2(comp, tangent_of(comp, factors, moves, first, scratch), lane, out, scratch.buffer)
+
+
 @kernel
-def compose_tangents(
+def compose_duals(
     team, c0, c1, comps, factors, constants, shared, batched, samples_first, d_shared, d_batched, d_across, moving,
-    memory, most_terms, orders, dms, dml,
+    memory, most_terms, orders, ms, ml, dms, dml,
 ):  # fmt: skip
-    """Tangents of the coefficients of all moving operations that have angles, for some chunks of samples.
+    """Coefficients of all operations that have angles, and tangents of those that move, for some chunks of samples.
 
     Args:
         team, c0, c1: as for ``compose``
-        comps, factors, constants, shared, batched, samples_first: as for ``compose``
+        comps, factors, constants, shared, batched, samples_first, ms, ml: as for ``compose``
         d_shared: tangents of the angles ``(k, Ps)``
         d_batched: ``(k, Pb, B)``
         d_across: the transpose of ``d_shared``, ``(Ps, k)``
         moving: for each operation whether any of its parameters changes
         memory, most_terms, orders: scratch for two orders
-        dms: ``(K, k)``, receives those of the shared coefficients, with chunk 0
+        dms: ``(K, k)``, receives the tangents of the shared coefficients, with chunk 0
         dml: ``(k, C, K, L)``, receives those of each sample
     """
     if in_parts(team, c0, c1):
         return
-    comps, batched, dms, dml = borrowed(comps), rows_of(borrowed(batched), samples_first), borrowed(dms), borrowed(dml)
+    comps, batched, ms, ml = borrowed(comps), rows_of(borrowed(batched), samples_first), borrowed(ms), borrowed(ml)
     directed = borrowed(d_shared), rows_along(borrowed(d_batched)), rows_of(borrowed(d_across), False)
-    scratch, directions = scratch_in(memory, team[WORKER], most_terms, orders), dms.shape[1]
+    dms, dml, scratch = borrowed(dms), borrowed(dml), scratch_in(memory, team[WORKER], most_terms, orders)
     for i in range(comps.shape[0]):
         comp = comps[i]
-        across = comp[COMP_FORM] == SHARED
-        if not moving[comp[COMP_OP]] or directions == 0:
-            continue
-        inputs = (comp, factors, constants, shared, batched)
-        is_product = comp[COMP_TYPE] != ROTATION and comp[COMP_TYPE] != SPECTRUM
-        for c in range(c0, min(c1, 1) if across else c1):
-            lanes = directions if across else dml.shape[3]
-            for lane in range(0, lanes, WIDTH):
-                first = lane if across else c * lanes + lane
-                if is_product and not (across and lane > 0):
-                    write_factors(*inputs, first, scratch)
-                for k in range(1 if across else directions):
-                    moves = moves_along(k, across, *directed)
-                    out = dms if across else dml[k, c]
-                    if is_product:
-                        write_2x2(comp, tangent_of(comp, factors, moves, first, scratch), lane, out, scratch.buffer)
-                    elif comp[COMP_TYPE] == ROTATION:
-                        compose_rotation_tangent(*inputs, moves, first, lane, out, scratch)
-                    else:
-                        compose_spectrum_tangent(*inputs, moves, first, lane, out, scratch)
+        inputs, moves_at_all = (comp, factors, constants, shared, batched), moving[comp[COMP_OP]]
+        if comp[COMP_FORM] == SHARED and c0 == 0:
+            compose_one(*inputs, 0, 0, ms, scratch)
+            for k in range(0, dms.shape[1] if moves_at_all else 0, WIDTH):
+                compose_tangent(*inputs, moves_along(0, True, *directed), k, k, dms, scratch)
+        for c in range(c0, c0 if comp[COMP_FORM] == SHARED else c1):
+            for lane in range(0, ml.shape[2], WIDTH):
+                first = c * ml.shape[2] + lane
+                compose_one(*inputs, first, lane, ml[c], scratch)
+                for k in range(dml.shape[0] if moves_at_all else 0):
+                    compose_tangent(*inputs, moves_along(k, False, *directed), first, lane, dml[k, c], scratch)
 
 
 # ------------------------------------------------------------------ back to angles

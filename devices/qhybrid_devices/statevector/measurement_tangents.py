@@ -34,7 +34,7 @@ from qhybrid_devices.statevector.observables import (
 )
 from qhybrid_devices.statevector.plan import Plan, Sweep
 from qhybrid_devices.statevector.simd import register_array
-from qhybrid_devices.statevector.tangents import coefficient_tangents, moving_operations
+from qhybrid_devices.statevector.tangents import coefficient_duals, moving_operations
 
 
 def tangent_states(count: int, layout: Layout) -> NDArray:
@@ -161,8 +161,7 @@ def _with_matrices(plan: Plan, layout: Layout, values: Values, directions: Direc
     They are Hermitian, and the kernels of circuits rely on unitary ones: here ``dA psi`` is made of its own.
     """
     out, moving = psi.copy(), moving_operations(plan, directions)
-    shared, lanes = coefficient_tangents(plan, layout, values, directions, moving)
-    coef = coefficients(plan, layout, values)
+    coef, (shared, lanes) = coefficient_duals(plan, layout, values, directions, moving)
     for sweep in plan.sweeps:
         for i in sweep.order:
             step = replace(plan, sweeps=(Sweep.of(i, i + 1, sweep.tiling),))

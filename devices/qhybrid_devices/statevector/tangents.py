@@ -13,14 +13,16 @@ from qhybrid_devices.externals import (
     external_tangents,
 )
 from qhybrid_devices.statevector.engine import (
+    Coefficients,
     CoefficientTangents,
     Layout,
     MatrixCotangents,
+    add_externals,
     external_g,
     product_workers,
 )
 from qhybrid_devices.statevector.matrices import scratch_memory
-from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents, moving_compositions
+from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_duals, moving_compositions
 from qhybrid_devices.statevector.plan import Plan
 from qhybrid_devices.statevector.table import LANES
 from qhybrid_devices.statevector.threads import run_kernel
@@ -36,10 +38,10 @@ def moving_operations(plan: Plan, directions: Directions) -> NDArray:
     return moving
 
 
-def coefficient_tangents(
+def coefficient_duals(
     plan: Plan, layout: Layout, values: Values, directions: Directions, moving: NDArray
-) -> CoefficientTangents:
-    """Tangents of the coefficients of a plan.
+) -> tuple[Coefficients, CoefficientTangents]:
+    """Coefficients of a plan and their tangents.
 
     Args:
         plan, layout, values: as for ``coefficients``
@@ -47,40 +49,39 @@ def coefficient_tangents(
         moving: from :func:`moving_operations`
 
     Returns:
-        the tangents, zero for operations that do not move
+        the coefficients, and their tangents, zero for operations that do not move
     """
-    k = len(directions)
-    shared = np.zeros((k, len(plan.shared_constants)), layout.dtype)
-    lanes = np.zeros((k, layout.chunks, plan.num_lane_coefficients, layout.lanes), layout.dtype)
+    coef, k = Coefficients.empty(plan, layout), len(directions)
+    across, lanes = np.zeros((len(coef.shared), k), layout.dtype), np.zeros((k, *coef.lanes.shape), layout.dtype)
     if len(plan.comps):
-        shared += _compose(plan, layout, values, directions, moving, lanes)
+        workers = product_workers(plan, layout, 1 + k)
+        run_kernel(
+            compose_duals, layout.chunks, workers, plan.comps, plan.factors, plan.constants, values.shared,
+            *values.rows(), directions.shared, directions.batched, np.ascontiguousarray(directions.shared.T), moving,
+            scratch_memory(workers, plan.most_terms, plan.most_factors, 2), plan.most_terms, 2,
+            coef.shared.reshape(-1, 1), coef.lanes, across, lanes,
+        )  # fmt: skip
+    tangents = CoefficientTangents(np.ascontiguousarray(across.T), lanes)
+    add_externals(plan, layout, values, coef)
+    _add_external_tangents(plan, layout, values, directions, moving, tangents)
+    return coef, tangents
+
+
+def _add_external_tangents(
+    plan: Plan, layout: Layout, values: Values, directions: Directions, moving: NDArray, out: CoefficientTangents
+) -> None:
+    """Write the tangents of the matrices of the user."""
     for external in plan.externals:
         if moving[external.index]:
             matrices = external_tangents(external.operator, values, directions)
             size = 2 * external.dim ** (1 if external.diagonal else 2)
-            flat = np.ascontiguousarray(matrices, complex).reshape(k, -1, size // 2).view(float)
+            flat = np.ascontiguousarray(matrices, complex).reshape(len(directions), -1, size // 2).view(float)
             own = slice(external.param, external.param + size)
             for i, rows in enumerate(flat):
                 if external.form == LANES:
-                    lanes[i, :, own] = layout.to_lanes(np.broadcast_to(rows.T, (size, layout.count)))
+                    out.lanes[i, :, own] = layout.to_lanes(np.broadcast_to(rows.T, (size, layout.count)))
                 else:
-                    shared[i, own] = rows[0]
-    return CoefficientTangents(shared, lanes)
-
-
-def _compose(
-    plan: Plan, layout: Layout, values: Values, directions: Directions, moving: NDArray, lanes: NDArray
-) -> NDArray:
-    """Write the tangents of each sample's coefficients to ``lanes``, and return those of the shared ones ``(k, K)``."""
-    inputs = (
-        plan.comps, plan.factors, plan.constants, values.shared, *values.rows(),
-        directions.shared, directions.batched, np.ascontiguousarray(directions.shared.T), moving,
-    )  # fmt: skip
-    across = np.zeros((len(plan.shared_constants), len(directions)), layout.dtype)
-    workers = product_workers(plan, layout, len(directions))
-    memory = scratch_memory(workers, plan.most_terms, plan.most_factors, 2)
-    run_kernel(compose_tangents, layout.chunks, workers, *inputs, memory, plan.most_terms, 2, across, lanes)
-    return across.T
+                    out.shared[i, own] = rows[0]
 
 
 def chain_rule_tangents(

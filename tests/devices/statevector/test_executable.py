@@ -31,7 +31,7 @@ from qhybrid.program import (
 from qhybrid_devices.statevector import engine, memory
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 from qhybrid_devices.statevector.matrices import chain, compose
-from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_tangents
+from qhybrid_devices.statevector.matrix_tangents import chain_tangents, compose_duals
 from qhybrid_devices.statevector.plan import PlanOptions
 
 KINDS = ["fixed", "pauli", "spectral", "spectral-diagonal", "evolution", "matrix", "diagonal"]
@@ -265,7 +265,7 @@ def test_nothing_is_compiled_anew_for_a_layout(rng, build, layout):
     executable.vjp(values, ones, Needs())
     executable.jvp(values, tangents)
     executable.second_order(values, ones, tangents, None, Needs())
-    for kernel in (compose, chain, compose_tangents, chain_tangents):
+    for kernel in (compose, chain, compose_duals, chain_tangents):
         arrays = [a for signature in kernel.signatures for a in signature if isinstance(a, numba.types.Array)]
         assert arrays
         assert {(a.layout, a.mutable) for a in arrays} == {("C", True)}
