@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qhybrid.execution import Needs
 from qhybrid.program import Angle, Evolution, Program
+from qhybrid_devices.statevector.idle_operations import without_idle
 from qhybrid_devices.statevector.measurements import MeasurementPlan, has_matrices, plan_measurements
 from qhybrid_devices.statevector.operations import Frame, LoweringOptions, Operation, commute, lower_gates
 from qhybrid_devices.statevector.plan import Plan, PlanOptions, Sweep, build_plan
@@ -122,7 +123,7 @@ def compile_program(program: Program, tile: bool, options: PlanOptions) -> Compi
     n, sizes = program.num_wires, None if tile else options
     lowering = LoweringOptions(absorb=True, restore=has_matrices(program), fuse_mixed=not tile)
     operations, frame = lower_gates(program.gates, Frame.of_wires(n), program.arrays, lowering)
-    plan = build_plan(operations, n, sizes, from_zeros=program.preparation is None)
+    plan = build_plan(without_idle(operations, program, frame), n, sizes, from_zeros=program.preparation is None)
     return Compiled(plan, frame, plan_measurements(program, frame, sizes), program, sizes)
 
 

@@ -135,6 +135,11 @@ class Operation:
         return (self.xmask, self.zmask, self.cmask, self.cval)
 
     @property
+    def is_free(self) -> bool:
+        """Whether it is a matrix of the user's, whose entries may change in any direction."""
+        return isinstance(self.external, Matrix | Diagonal)
+
+    @property
     def num_coefficients(self) -> int:
         """Complex coefficients; a Pauli rotation's cosine and sine count as one."""
         if self.kind == PAULI:

@@ -217,7 +217,7 @@ class _Tables:
                 op.cmask & ~tiling.lane_mask, op.cval & ~tiling.lane_mask, x, z, op.num_y,
                 op.support & -op.support or 1 << len(tiling.basis), param, cotangent,
                 op.zmask, tiling.lane(op.xmask), tiling.lane(op.zmask), tiling.lane(op.cmask), tiling.lane(op.cval),
-                *_pairs(x, z, len(tiling.basis)), isinstance(op.external, Matrix | Diagonal),
+                *_pairs(x, z, len(tiling.basis)), op.is_free,
             ]
         )  # fmt: skip
         index = len(self.ops) - 1
