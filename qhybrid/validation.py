@@ -96,8 +96,17 @@ def _check_state(what: str, amplitudes: NDArray) -> None:
 
 def check_unitary(what: str, matrix: NDArray) -> None:
     """Refuse matrices ``(..., d, d)`` that are not unitary."""
-    gram = matrix @ np.conj(np.swapaxes(matrix, -1, -2))
-    _refuse_unless(np.abs(gram - np.eye(matrix.shape[-1])).max(), f"{what} got a matrix that is not unitary")
+    _refuse_unless(_from_unitary(matrix), f"{what} got a matrix that is not unitary")
+
+
+def is_unitary(matrix: NDArray) -> bool:
+    """Whether a matrix is as close to a unitary one as :func:`check_unitary` asks for."""
+    return bool(_from_unitary(matrix) < NORM_TOLERANCE)
+
+
+def _from_unitary(matrix: NDArray) -> float:
+    """The largest entry of ``U U^dagger - 1``."""
+    return float(np.abs(matrix @ np.conj(np.swapaxes(matrix, -1, -2)) - np.eye(matrix.shape[-1])).max())
 
 
 def check_phases(what: str, diagonal: NDArray) -> None:

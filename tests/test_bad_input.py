@@ -77,6 +77,34 @@ def test_matrix_that_is_not_unitary():
         _node(circuit)(np.ones((2, 2)))
 
 
+class Damping(qml.operation.Operation):
+    """A constant operation whose matrix is not unitary, and that has nothing to say about it."""
+
+    num_wires, num_params = 1, 0
+
+    @staticmethod
+    def compute_matrix():
+        return np.diag([1, 0.5])
+
+
+@pytest.mark.parametrize("gate", [Damping, lambda wires: qml.sum(qml.X(wires), qml.Z(wires))])
+def test_constant_operation_that_is_not_unitary(gate):
+    """It is left to PennyLane; compiled circuits rely on unitary gates."""
+
+    def circuit():
+        qml.RY(0.3, wires=0)
+        qml.RY(1.0, wires=1)
+        gate(wires=1)
+        return qml.expval(qml.Z(0))
+
+    expected = qml.QNode(circuit, qml.device("default.qubit", wires=2))()
+    with pytest.warns(qhybrid.FallbackWarning, match="not a unitary gate"):
+        found = qhybrid.QNode(circuit, qml.device("default.qubit", wires=2))()
+    assert found == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(qml.exceptions.DeviceError, match="not a unitary gate"), pytest.warns(qhybrid.FallbackWarning):
+        qhybrid.QNode(circuit, qhybrid.device("qhybrid.statevector", wires=2))()
+
+
 @pytest.mark.parametrize("result", [None, 1.0, "Z"])
 def test_function_without_a_measurement(result):
     def circuit(x):

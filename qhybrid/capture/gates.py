@@ -34,7 +34,7 @@ from qhybrid.program import (
     PauliRotation,
     SpectralRotation,
 )
-from qhybrid.validation import check_phases, check_unitary
+from qhybrid.validation import check_phases, check_unitary, is_unitary
 
 #: Widest operation that is given to a device as one dense matrix.
 MAX_DENSE_WIRES = 8
@@ -93,6 +93,8 @@ def _concatenate(ops: Any, wire_map: WireMap, slots: SlotTable) -> list[Gate]:
 
 def _fixed(op: Operator, wires: tuple[int, ...]) -> Gate:
     matrix = np.asarray(math.unwrap([op.matrix(wire_order=op.wires)])[0], dtype=complex)
+    if not is_unitary(matrix):
+        raise CaptureError(f"{op.name} on wires {list(op.wires)} is not a unitary gate of a compiled circuit")
     return Gate(op.name, wires, Fixed(Constant(matrix)))
 
 

@@ -18,7 +18,7 @@ class _NoMachineCode:
     """Takes the place of a code generator where there is no code to tell about its environment."""
 
     def set_env(self, name: str, environment: Any) -> None:
-        """Nothing: what is inlined raises nothing, and prints nothing, that would look it up."""
+        """Nothing: errors with arguments made at run time look it up, and what is printed; kernels have neither."""
 
 
 class _InlinedLibrary(JITCodeLibrary):

@@ -37,26 +37,24 @@ def test_known_ones(rng, build, options, matches_reference, gates, word, kept):
     assert num_operations(executable) == kept
 
 
-@pytest.mark.parametrize("batch", [None, 5])
-def test_strongly_entangling_layers(rng, build, options, matches_reference, batch):
-    """Of the last layer only the rotations remain that the word before its CNOTs reads."""
-    builder = build(rng, 4, batch)
+@pytest.mark.parametrize(("word", "kept"), [("ZZII", 6), ("ZIII", 5), ("IIZZ", 8)])
+def test_strongly_entangling_layers(rng, build, options, matches_reference, word, kept):
+    """Of the last layer those rotations remain that the word before its CNOTs reads."""
+    builder = build(rng, 4, None)
     for distance in (1, 2):
         for w in range(4):
-            add(builder, f"RZ {w}", f"RY {w}")
-            builder.add("pauli", 1, batched=True)
+            add(builder, f"RZ {w}", f"RY {w}", f"RZ {w}")
         for w in range(4):
             add(builder, f"CNOT {w} {(w + distance) % 4}")
-    # Before the second layer's CNOTs the word is IIZZ.
-    plenty = StateVectorExecutable(builder.program((mean("ZZII"),), (State(),)), options=options)
-    plenty.run(builder.values())
-    executable = matches_reference(builder.program((mean("ZZII"),)), builder.values(), options)
-    assert num_operations(executable) < num_operations(plenty)
+    executable = matches_reference(builder.program((mean(word),)), builder.values(), options)
+    assert num_operations(executable) == kept
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_results_and_derivatives(build, options, matches_reference, seed):
-    """Circuits of all gates, of which a word on one or two wires sees a part."""
+SEEDS = range(40)
+
+
+def random_circuit(build, seed):
+    """All kinds of gates, of which words on the first two wires see a part; and what is measured."""
     rng = np.random.default_rng(seed)
     wires = int(rng.integers(2, 6))
     builder = build(rng, wires, 3 if seed % 2 else None)
@@ -67,36 +65,71 @@ def test_results_and_derivatives(build, options, matches_reference, seed):
             builder.add(str(kind), int(rng.integers(1, 3)), 0, bool(rng.integers(2)))
     word = "".join(rng.choice(list("XYZ"), 2)) + "I" * (wires - 2)
     scalars = (mean(word), Variance(Observable((Term(0.3, letters("I" + word[1:])), Term(1.0, letters(word))))))
-    program, values = builder.program(scalars, (Probabilities((1,)),) if seed % 3 else ()), builder.values()
+    return builder, scalars, (Probabilities((1,)),) if seed % 3 else ()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_results_and_derivatives(build, options, matches_reference, seed):
+    builder, scalars, tensors = random_circuit(build, seed)
+    program, values, rng = builder.program(scalars, tensors), builder.values(), builder.rng
     executable = matches_reference(program, values, options)
     results = executable.run(values)
     assert_forward_mode_agrees(executable, values, [rng.normal(size=r.shape) for r in results], rng)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_second_derivatives(build, options, seed):
+    """As if the state were measured too, for which nothing can be left out."""
+    builder, scalars, tensors = random_circuit(build, seed)
+    values, rng = builder.values(), builder.rng
+    own, plenty = (
+        StateVectorExecutable(builder.program(scalars, more), options=options)
+        for more in (tensors, (*tensors, State()))
+    )
+    results = plenty.run(values)
+    cotangents = [rng.normal(size=r.shape) for r in results[:-1]]
+    tangents, needs = directions(values, 2, rng), Needs(arrays=(False,) * len(values.arrays))
+    found = own.second_order(values, tuple(cotangents), tangents, None, needs)
+    expected = plenty.second_order(values, (*cotangents, np.zeros_like(results[-1])), tangents, None, needs)
+    for a, b in ((found.cotangents, expected.cotangents), (found.tangents, expected.tangents)):
+        np.testing.assert_allclose(a.shared, b.shared, atol=1e-10)
+        assert (a.batched is None) == (b.batched is None)
+        if a.batched is not None:
+            np.testing.assert_allclose(a.batched, b.batched, atol=1e-10)
+
+
+def test_some_are_left_out(build):
+    """Otherwise the two tests above show nothing."""
+    fewer = 0
+    for seed in SEEDS:
+        builder, scalars, tensors = random_circuit(build, seed)
+        counts = []
+        for more in (tensors, (*tensors, State())):
+            executable = StateVectorExecutable(builder.program(scalars, more))
+            executable.run(builder.values())
+            counts.append(num_operations(executable))
+        assert counts[0] <= counts[1]
+        fewer += counts[0] < counts[1]
+    assert fewer > len(SEEDS) // 4
+
+
+def directions(values, count, rng):
+    """Random tangents of all angles, and none of arrays."""
+    batched = None if values.batched is None else rng.normal(size=(count, *values.batched.shape))
+    still = tuple(np.zeros((count, *np.shape(a)), complex) for a in values.arrays)
+    return Slots(rng.normal(size=(count, *values.shared.shape)), batched, still, values.batch_size)
+
+
 def assert_forward_mode_agrees(executable, values, cotangents, rng):
     """``<cotangent, J tangent>`` is the same from tangents of the results and from cotangents of the angles."""
-    batched = None if values.batched is None else rng.normal(size=(1, *values.batched.shape))
-    still = tuple(np.zeros((1, *np.shape(a)), complex) for a in values.arrays)
-    tangents = Slots(rng.normal(size=(1, *values.shared.shape)), batched, still, values.batch_size)
+    tangents = directions(values, 1, rng)
     found = executable.jvp(values, tangents)
     forward = sum(np.vdot(c, t) for c, t in zip(cotangents, found, strict=True))
     own = executable.vjp(values, tuple(cotangents), Needs(arrays=(False,) * len(values.arrays)))
-    reverse = np.vdot(own.shared, tangents.shared) + (0 if batched is None else np.vdot(own.batched, batched))
+    reverse = np.vdot(own.shared, tangents.shared) + (
+        0 if tangents.batched is None else np.vdot(own.batched, tangents.batched)
+    )
     assert forward == pytest.approx(reverse, abs=1e-10)
-
-
-def test_some_are_left_out_of_random_circuits(build):
-    """Otherwise the test above shows nothing."""
-    found = []
-    for seed in range(20):
-        builder = build(np.random.default_rng(seed), 4, None)
-        for _ in range(8):
-            builder.add("pauli", 2)
-        for word, tensors in (("ZZII", ()), ("ZZII", (State(),))):
-            executable = StateVectorExecutable(builder.program((mean(word),), tensors))
-            executable.run(builder.values())
-            found.append(num_operations(executable))
-    assert sum(found[::2]) < sum(found[1::2])
 
 
 @pytest.mark.parametrize(("kind", "operator"), [("matrix", Matrix), ("diagonal", Diagonal)])

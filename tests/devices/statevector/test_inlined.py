@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numba import config
+from numba import config, typeof
 
 from qhybrid_devices.statevector._jit import kernel, row_kernel
 
@@ -49,7 +49,10 @@ def test_errors(rows):
 def test_no_machine_code(rows):
     """Only the kernel has any."""
     scaled_rows(rows, 1.0, np.empty(5))
+    largest.compile((typeof(rows[0]),))  # they were not compiled if the kernel was kept on disk
+    scaled.compile((typeof(rows[0]), typeof(1.0)))
     for function, has_any in ((largest, False), (scaled, False), (scaled_rows, True)):
+        assert function.overloads
         for compiled in function.overloads.values():
             engine = compiled.library._codegen._engine
             assert engine.is_symbol_defined(compiled.fndesc.mangled_name) == has_any
