@@ -195,19 +195,20 @@ class _Team:
             _on_openmp(self._openmp, work, workers)
             return
         self._grow(workers - 1)
-        begun: list[None] = []
-        done: queue.SimpleQueue[None] = queue.SimpleQueue()
+        begun: list[queue.SimpleQueue[None]] = []
 
         def help_out() -> None:
-            begun.append(None)
+            ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+            begun.append(ended)
             work()
-            done.put(None)
+            ended.put(None)
 
         for _ in range(workers - 1):
             self._mailbox.put(help_out)
         work()
-        for _ in range(len(begun)):  # one that begins from now on has nothing left to do
-            done.get()
+        # One that begins from now on has nothing left to do; its end may not be taken for that of another.
+        for ended in tuple(begun):
+            ended.get()
 
     def _grow(self, size: int) -> None:
         """Have at least ``size`` threads that wait for work.

@@ -155,6 +155,34 @@ def test_parallel_covers_every_item_once(count, workers):
     assert split(count, workers)[-1][1] == count
 
 
+def test_a_thread_that_comes_late_ends_for_itself_only(monkeypatch):
+    """What another one still does is waited for, though the late one ends first."""
+    monkeypatch.setattr(threads._TEAM, "openmp_address", lambda: 0)
+    jobs, mailbox = [], SimpleNamespace(put=lambda job: jobs.append(job))
+    monkeypatch.setattr(threads._TEAM, "_mailbox", mailbox)
+    monkeypatch.setattr(threads._TEAM, "_grow", lambda size: None)
+    caller, begun, late_ended, ended = threading.current_thread(), threading.Event(), threading.Event(), []
+
+    def work():
+        name = threading.current_thread().name
+        if threading.current_thread() is caller:
+            threading.Thread(target=jobs[0], name="early").start()
+            begun.wait()
+            threading.Timer(0.1, late).start()  # when the caller waits
+        elif name == "early":
+            begun.set()
+            late_ended.wait()
+            time.sleep(0.1)
+            ended.append(name)
+
+    def late():
+        jobs[1]()
+        late_ended.set()
+
+    threads._TEAM.run(work, 3)
+    assert ended == ["early"]
+
+
 def test_errors_in_a_thread_are_raised():
     def task(part):
         if part.index == 1:
