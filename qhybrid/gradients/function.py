@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from qhybrid.gradients.adjoint import Adjoint
 from qhybrid.gradients.base import GradientMethod
 from qhybrid.gradients.curvature import tangent_tangents
 from qhybrid.gradients.lanes import all_batched, without_samples
-from qhybrid.gradients.ports import Kind, LaneMap, Port, entry, gather, port_shape
+from qhybrid.gradients.ports import Kind, LaneMap, Port, port_shape
 from qhybrid.gradients.signature import Signature, primal, third_derivatives
 from qhybrid.program import Angle, Slots, State
 from qhybrid.validation import check_angles, check_slots
@@ -25,8 +24,7 @@ from qhybrid.validation import check_angles, check_slots
 MOST_DERIVED = 64
 
 
-@dataclass(frozen=True)
-class _Point:
+class _Point(NamedTuple):
     """Where a function is evaluated, in the terms of one execution; ``None`` where the function has no such input."""
 
     slots: Slots
@@ -93,8 +91,9 @@ class CircuitFunction(Function):
         self.circuit, self.method = circuit, method
         self._kept: _Kept | None = None
         self._signature = signature or replace(primal(circuit.program), constant=constant)
+        self._is_direct = self._has_angles_only()
         self._derivatives: dict[Any, CircuitFunction] = {}
-        self._laid: dict[int, tuple[LaneMap, Circuit]] = {}
+        self._laid: dict[int, tuple[LaneMap, Circuit, Needs]] = {}
 
     # ---------------------------------------------------------------- derived functions
 
@@ -145,18 +144,22 @@ class CircuitFunction(Function):
             return (direct.run(*angles)[0],)
         if 1 in sig.sizes:
             return self._expanded(self._reduced(*self._squeezed(inputs)))
-        if sig.sizes or not sig.is_plain:
-            return self._call_mapped(inputs)
-        left = self._left(())
-        slots = left.slots if left and left.slots else self._slots(inputs)
+        lanes, circuit, needs = self._laid_out(inputs)
         if sig.gives_values:
-            return self.circuit.run(slots)
-        cotangents = self._results(Kind.COTANGENT, inputs, lambda value, _: _double(value))
+            return self._restored(lanes, circuit.run(self._slots(lanes, circuit, inputs)))
+        outputs = self._pulled if sig.is_plain else self._further_derivatives
+        return outputs(lanes, circuit, needs, inputs)
+
+    def _pulled(self, lanes: LaneMap, circuit: Circuit, needs: Needs, inputs: Sequence[NDArray]) -> tuple[NDArray, ...]:
+        """The first pullback of the results."""
+        sig, left = self._signature, self._left(lanes.array_lanes)
+        slots = left.slots if left and left.slots else self._slots(lanes, circuit, inputs)
+        cotangents = self._results(Kind.COTANGENT, lanes, inputs)
         assert cotangents is not None
-        circuit, cotangents = self._active(self.circuit, cotangents)
-        own = self.method.vjp(circuit, slots, cotangents, sig.needs, left and left.residual)
+        circuit, cotangents = self._active(circuit, cotangents)
+        own = self.method.vjp(circuit, slots, cotangents, needs, left and left.residual)
         pairs = zip(sig.outputs, sig.positions, strict=True)
-        return tuple([_like(entry(own, p), inputs[k]) for p, k in pairs if k is not None])
+        return tuple([_like(lanes.entry(own, p), inputs[k]) for p, k in pairs if k is not None])
 
     def forward(self, *inputs: NDArray) -> tuple[tuple[NDArray, ...], Any]:
         """The outputs and, of the results themselves, what the gradient method keeps for the derivative."""
@@ -170,18 +173,14 @@ class CircuitFunction(Function):
         if 1 in sig.sizes:
             outputs, residual = self._reduced.forward(*self._squeezed(inputs))
             return self._expanded(outputs), residual
-        if not sig.sizes:
-            slots = _owned(self._slots(inputs))
-            results, residual = self.method.forward(self.circuit, slots)
-            return results, _Kept((), (), residual, slots)
-        lanes, circuit = self._laid_out(inputs)
-        slots = _owned(self._slots_in_lanes(lanes, circuit, inputs))
+        lanes, circuit, _ = self._laid_out(inputs)
+        slots = _owned(self._slots(lanes, circuit, inputs))
         results, residual = self.method.forward(circuit, slots)
         return self._restored(lanes, results), _Kept(sig.sizes, lanes.array_lanes, residual, slots)
 
     def pullback_at(self, needs: tuple[bool, ...], residual: Any) -> Callable[..., tuple[NDArray, ...]] | None:
         """The pullback at inputs that were run without a record of slots; see :meth:`Function.pullback_at`."""
-        if residual is None or residual.direct is None or not self._has_angles_only:
+        if residual is None or residual.direct is None or not self._is_direct:
             return None
         kept, direct, angles = residual.residual, residual.direct, residual.angles
         wanted = self._derived("pulled_back", needs)._signature.needs
@@ -193,7 +192,6 @@ class CircuitFunction(Function):
 
         return pull
 
-    @cached_property
     def _has_angles_only(self) -> bool:
         """Whether this is the exact scalars as a function of angles, and their derivative the executable's own."""
         sig, circuit = self._signature, self.circuit
@@ -202,7 +200,7 @@ class CircuitFunction(Function):
 
     def _direct(self, inputs: Sequence[NDArray]) -> tuple[Direct, tuple[NDArray, NDArray]] | None:
         """What runs these inputs without a record of slots, if anything does, and the angles as it takes them."""
-        if not self._has_angles_only:
+        if not self._is_direct:
             return None
         program = self.circuit.program
         samples = inputs[-1].shape[1] if program.num_batched else 1
@@ -240,30 +238,22 @@ class CircuitFunction(Function):
         tensors = self.circuit.program.tensors
         return "c" if result.index and isinstance(tensors[result.index - 1], State) else "f"
 
-    def _slots(self, inputs: Sequence[NDArray]) -> Slots:
-        sig = self._signature
-        values = [inputs[k] for k in sig.indices(Kind.VALUE)]
-        slots = gather(sig.slots, values, len(self.circuit.program.arrays))
-        if Kind.VALUE in sig.kinds:
-            check_slots(self.circuit.program, slots)
-        return slots
-
-    def _results(self, kind: Kind, inputs: Sequence[NDArray], convert: Any) -> tuple[NDArray, ...] | None:
+    def _results(self, kind: Kind, lanes: LaneMap, inputs: Sequence[NDArray]) -> tuple[NDArray, ...] | None:
         """The inputs that are derivatives of results, zero for those that are not given; ``None`` without any."""
         sig = self._signature
         index = sig.indices(kind)
         if not index:
             return None
-        converted = [convert(inputs[k], sig.inputs[k]) for k in index]
+        flat = [lanes.flatten(_double(inputs[k]), sig.inputs[k]) for k in index]
         if len(index) == len(self.circuit.passive):
-            return tuple(converted)
-        given = {sig.inputs[k].place: value for k, value in zip(index, converted, strict=True)}
+            return tuple(flat)
+        given = {sig.inputs[k].place: value for k, value in zip(index, flat, strict=True)}
         found = []
         for p in primal(self.circuit.program).outputs:
             if p.place not in given:
                 port = replace(p, kind=kind, carries=(False,) * len(sig.sizes))
                 zeros = np.zeros(self._shape(port, inputs), complex if self._number(port) == "c" else float)
-                given[p.place] = convert(zeros, port)
+                given[p.place] = lanes.flatten(zeros, port)
             found.append(given[p.place])
         return tuple(found)
 
@@ -293,15 +283,14 @@ class CircuitFunction(Function):
         pairs = zip(self._signature.outputs, outputs, strict=True)
         return tuple([np.expand_dims(y, tuple(_places(p.carries, self._signature.single))) for p, y in pairs])
 
-    # ---------------------------------------------------------------- with mapped axes, or along directions
+    # ---------------------------------------------------------------- all derivatives but the first pullback
 
-    def _call_mapped(self, inputs: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
+    def _further_derivatives(
+        self, lanes: LaneMap, circuit: Circuit, needs: Needs, inputs: Sequence[NDArray]
+    ) -> tuple[NDArray, ...]:
+        """The outputs where these are not the results."""
         sig = self._signature
-        lanes, circuit = self._laid_out(inputs)
-        if sig.gives_values:
-            return self._restored(lanes, circuit.run(self._slots_in_lanes(lanes, circuit, inputs)))
-        point = self._point(lanes, circuit, inputs)
-        found = self._derivatives_at(circuit, point, _in_lanes(sig.needs) if lanes.in_lanes else sig.needs)
+        found = self._derivatives_at(circuit, self._point(lanes, circuit, inputs), needs)
         outputs = []
         for p, k in zip(sig.outputs, sig.positions, strict=True):
             if p.kind in (Kind.UNUSED, Kind.THIRD) or (p.passive and p.kind is not Kind.VALUE):
@@ -316,22 +305,23 @@ class CircuitFunction(Function):
         """The results with their mapped axes."""
         return tuple([lanes.restore(results[p.index], p) for p in self._signature.outputs])
 
-    def _laid_out(self, inputs: tuple[NDArray, ...]) -> tuple[LaneMap, Circuit]:
-        """Where mapped axes go, and the circuit that has room for them."""
+    def _laid_out(self, inputs: Sequence[NDArray]) -> tuple[LaneMap, Circuit, Needs]:
+        """Where mapped axes go, the circuit that has room for them, and which of its slots' cotangents are outputs."""
         batch = _batch(self._signature.inputs, inputs)
         found = self._laid.get(batch)
         if found is None:
             sig, program, circuit = self._signature, self.circuit.program, self.circuit
             in_lanes = any(sig.lanes) or sig.bends_a_tangent
-            lanes = LaneMap(program, sig.sizes, sig.lanes, in_lanes, batch, self._array_lanes)
+            lanes, needs = LaneMap(program, sig.sizes, sig.lanes, in_lanes, batch, self._array_lanes()), sig.needs
             if in_lanes:
                 circuit = circuit.rewritten(all_batched(program, lanes.array_lanes))
+                needs = Needs(False, needs.shared or needs.batched, needs.arrays)
             if len(self._laid) >= MOST_DERIVED:
                 self._laid.clear()
-            found = self._laid[batch] = lanes, circuit
+            found = self._laid[batch] = lanes, circuit, needs
         return found
 
-    def _slots_in_lanes(self, lanes: LaneMap, circuit: Circuit, inputs: Sequence[NDArray]) -> Slots:
+    def _slots(self, lanes: LaneMap, circuit: Circuit, inputs: Sequence[NDArray]) -> Slots:
         """The point of evaluation, which is checked where results are asked for."""
         sig = self._signature
         slots = lanes.slots(sig.slots, [inputs[k] for k in sig.indices(Kind.VALUE)])
@@ -339,21 +329,18 @@ class CircuitFunction(Function):
             check_slots(circuit.program, slots)
         return slots
 
-    def _point(self, lanes: LaneMap, circuit: Circuit, inputs: tuple[NDArray, ...]) -> _Point:
+    def _point(self, lanes: LaneMap, circuit: Circuit, inputs: Sequence[NDArray]) -> _Point:
         sig, left = self._signature, self._left(lanes.array_lanes)
 
         def slots(kind: Kind) -> Slots | None:
             index = sig.indices(kind)
             return lanes.slots([sig.inputs[k] for k in index], [inputs[k] for k in index]) if index else None
 
-        def results(kind: Kind) -> tuple[NDArray, ...] | None:
-            return self._results(kind, inputs, lambda value, port: lanes.flatten(_double(value), port))
-
         return _Point(
-            left.slots if left and left.slots else self._slots_in_lanes(lanes, circuit, inputs),
-            results(Kind.COTANGENT),
+            left.slots if left and left.slots else self._slots(lanes, circuit, inputs),
+            self._results(Kind.COTANGENT, lanes, inputs),
             slots(Kind.TANGENT),
-            results(Kind.COTANGENT_TANGENT),
+            self._results(Kind.COTANGENT_TANGENT, lanes, inputs),
             slots(Kind.OTHER_TANGENT),
             slots(Kind.TANGENT_TANGENT),
         )
@@ -366,7 +353,7 @@ class CircuitFunction(Function):
         if kinds == {Kind.COTANGENT}:
             assert point.cotangents is not None
             circuit, cotangents = self._active(circuit, point.cotangents)
-            left = self._left(self._array_lanes)
+            left = self._left(self._array_lanes())
             return {Kind.COTANGENT: method.vjp(circuit, point.slots, cotangents, needs, left and left.residual)}
         if any(self.circuit.passive):
             circuit = circuit.rewritten(without_samples(circuit.program))
@@ -407,7 +394,6 @@ class CircuitFunction(Function):
         active = iter(results)
         return tuple(np.empty(0) if p else next(active) for p in self.circuit.passive)
 
-    @cached_property
     def _array_lanes(self) -> tuple[bool, ...]:
         """Which arrays vary from lane to lane: those with a batch or a mapped axis that is one of lanes.
 
@@ -425,8 +411,8 @@ class CircuitFunction(Function):
 
 def _owned(slots: Slots) -> Slots:
     """The same, but for angles that are nobody else's: the derivative is that of this evaluation."""
-    shared, batched = (None if x is None else np.array(x) for x in (slots.shared, slots.batched))
-    return replace(slots, shared=shared, batched=batched)
+    shared, batched = [None if x is None else np.array(x) for x in (slots.shared, slots.batched)]
+    return Slots(shared, batched, slots.arrays, slots.batch_size)
 
 
 def _places(carries: Sequence[bool], axes: Sequence[int]) -> list[int]:
@@ -437,10 +423,6 @@ def _places(carries: Sequence[bool], axes: Sequence[int]) -> list[int]:
 def _any(slots: Slots) -> bool:
     """Whether any of them is not zero."""
     return any(part is not None and part.any() for part in (slots.shared, slots.batched, *slots.arrays))
-
-
-def _in_lanes(needs: Needs) -> Needs:
-    return Needs(False, needs.shared or needs.batched, needs.arrays)
 
 
 def _double(cotangent: NDArray) -> NDArray:

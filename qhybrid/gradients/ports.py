@@ -36,6 +36,9 @@ class Kind(StrEnum):
     #: An input that nothing depends on, and the derivative along it, which is zero.
     UNUSED = "unused"
 
+    #: An enumeration's own calls Python code, and ports are looked up in every evaluation.
+    __hash__ = str.__hash__
+
 
 #: What differs from direction to direction where several directions share an execution.
 DIRECTED = frozenset({Kind.TANGENT, Kind.COTANGENT_TANGENT})
@@ -208,20 +211,30 @@ class LaneMap:
         if not self.in_lanes and not directed:
             return gather(ports, values, len(self.program.arrays))
         front = (self.directions,) if directed else ()
-        flat = {p.place: self.flatten(v, p) for p, v in zip(ports, values, strict=True)}
-        given = [flat.get(("array", i)) for i in range(len(self.program.arrays))]
-        arrays = tuple([None if a is None else a.astype(complex, copy=False) for a in given])
-        shared, batched = flat.get(("shared", 0)), flat.get(("batched", 0))
+        shared, batched = None, None
+        arrays: list[NDArray | None] = [None] * len(self.program.arrays)
+        for port, value in zip(ports, values, strict=True):
+            flat = self.flatten(value, port)
+            if port.role == "shared":
+                shared = flat
+            elif port.role == "batched":
+                batched = flat
+            else:
+                arrays[port.index] = flat.astype(complex, copy=False)
         if not self.in_lanes:
             if shared is None:
                 shared = np.zeros((*front, self.program.num_shared))
-            return Slots(shared, batched, arrays, self.batch if self.program.is_batched else None)
+            return Slots(shared, batched, tuple(arrays), self.batch if self.program.is_batched else None)
+        rows = self._rows(shared, batched, front).swapaxes(-1, -2).astype(float, copy=False)
+        return Slots(np.empty((*front, 0)), rows, tuple(arrays), self.count)
+
+    def _rows(self, shared: NDArray | None, batched: NDArray | None, front: tuple[int, ...]) -> NDArray:
+        """All angles of each lane, zeros for blocks that are not given."""
         blocks = [(shared, self.program.num_shared), (batched, self.program.num_batched)]
         parts = [np.zeros((*front, self.count, n)) if x is None else x for x, n in blocks if n]
-        if len(parts) != 1:
-            parts = [np.concatenate([np.zeros((*front, self.count, 0)), *parts], axis=-1)]
-        rows = parts[0].swapaxes(-1, -2).astype(float, copy=False)
-        return Slots(np.empty((*front, 0)), rows, arrays, self.count)
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([np.zeros((*front, self.count, 0)), *parts], axis=-1)
 
     def entry(self, slots: Slots, port: Port) -> NDArray:
         """The part of the slots that belongs to ``port``, back in its own axes."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
@@ -216,8 +215,7 @@ def _under_transforms(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[tor
         return _Node.apply(call, *tensors)
     if isinstance(level, torch_func.Vmap):
         return torch_func.through_vmap(level, tensors, lambda axis, inputs: _mapped(call, axis, inputs))
-    with enable_single_level_autograd_function():
-        return _LevelNode.apply(level, call, *torch_func.lifted(level, tensors))
+    return torch_func.at_level(_LevelNode, level, call, tensors)
 
 
 def _apply_to_batched(

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch._C import _functorch
-from torch.autograd import forward_ad
 
 Tensors = Sequence[torch.Tensor]
 
@@ -66,9 +65,15 @@ def through_vmap(
     return tuple([_functorch._add_batch_dim(y, 0, level.number) for y in outputs])
 
 
-def lifted(level: Grad, tensors: Tensors) -> list[torch.Tensor]:
-    """Tensors as they are differentiated at a level of ``grad``."""
-    return [level.record.lift(_functorch.unwrap_if_dead(t)) for t in tensors]
+def at_level(node: Any, level: Grad, call: Any, tensors: Tensors) -> tuple[torch.Tensor, ...]:
+    """The outputs of a node that is made for one level of ``grad``, from tensors as they are differentiated there."""
+    lifted = [level.record.lift(_functorch.unwrap_if_dead(t)) for t in tensors]
+    before = _functorch.get_single_level_autograd_function_allowed()
+    _functorch.set_single_level_autograd_function_allowed(True)
+    try:
+        return node.apply(level, call, *lifted)
+    finally:
+        _functorch.set_single_level_autograd_function_allowed(before)
 
 
 def through_grad(level: Grad, tensors: Tensors, inside: Callable[[Tensors], Tensors]) -> tuple[torch.Tensor, ...]:
@@ -80,11 +85,14 @@ def through_grad(level: Grad, tensors: Tensors, inside: Callable[[Tensors], Tens
         inside: gives the outputs from the inputs at the level below
     """
     inputs = [_functorch._unwrap_for_grad(t, level.number) for t in tensors]
-    outer_mode = level.record.prevGradMode()  # what is outside of ``grad`` may be in ``no_grad``
-    with torch.set_grad_enabled(outer_mode), forward_ad._set_fwd_grad_enabled(True):
-        outer = _functorch.pop_dynamic_layer_stack()
-        try:
-            outputs = inside(inputs)
-        finally:
-            _functorch.push_dynamic_layer_stack(outer)
+    backward, forward = torch._C.is_grad_enabled(), torch._C._is_fwd_grad_enabled()
+    outer = _functorch.pop_dynamic_layer_stack()
+    try:
+        torch._C._set_grad_enabled(level.record.prevGradMode())  # what is outside of ``grad`` may be in ``no_grad``
+        torch._C._set_fwd_grad_enabled(True)
+        outputs = inside(inputs)
+    finally:
+        torch._C._set_grad_enabled(backward)
+        torch._C._set_fwd_grad_enabled(forward)
+        _functorch.push_dynamic_layer_stack(outer)
     return tuple([_functorch._wrap_for_grad(y, level.number) for y in outputs])
