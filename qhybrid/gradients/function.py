@@ -276,12 +276,10 @@ class CircuitFunction(Function):
         return found if self._kept is None else found._keeping(self._kept)
 
     def _squeezed(self, inputs: Sequence[NDArray]) -> list[NDArray]:
-        pairs = zip(self._signature.inputs, inputs, strict=True)
-        return [np.squeeze(x, tuple(_places(p.carries, self._signature.single))) for p, x in pairs]
+        return [x[index] for x, index in zip(inputs, self._signature.squeezing, strict=True)]
 
     def _expanded(self, outputs: Sequence[NDArray]) -> tuple[NDArray, ...]:
-        pairs = zip(self._signature.outputs, outputs, strict=True)
-        return tuple([np.expand_dims(y, tuple(_places(p.carries, self._signature.single))) for p, y in pairs])
+        return tuple([y[index] for y, index in zip(outputs, self._signature.expanding, strict=True)])
 
     # ---------------------------------------------------------------- all derivatives but the first pullback
 
@@ -413,11 +411,6 @@ def _owned(slots: Slots) -> Slots:
     """The same, but for angles that are nobody else's: the derivative is that of this evaluation."""
     shared, batched = [None if x is None else np.array(x) for x in (slots.shared, slots.batched)]
     return Slots(shared, batched, slots.arrays, slots.batch_size)
-
-
-def _places(carries: Sequence[bool], axes: Sequence[int]) -> list[int]:
-    """Where in an array some mapped axes are that it carries."""
-    return [sum(carries[:axis]) for axis in axes if carries[axis]]
 
 
 def _any(slots: Slots) -> bool:

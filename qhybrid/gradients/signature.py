@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Needs
@@ -158,6 +159,21 @@ class Signature:
     def single(self) -> tuple[int, ...]:
         """The mapped axes of one element."""
         return tuple(axis for axis, size in enumerate(self.sizes) if size == 1)
+
+    @cached_property
+    def squeezing(self) -> tuple[tuple[Any, ...], ...]:
+        """What each input is indexed with to be without the mapped axes of one element."""
+        return tuple(self._index(p, 0) for p in self.inputs)
+
+    @cached_property
+    def expanding(self) -> tuple[tuple[Any, ...], ...]:
+        """What each output is indexed with to have these axes again."""
+        return tuple(self._index(p, None) for p in self.outputs)
+
+    def _index(self, port: Port, one: int | None) -> tuple[Any, ...]:
+        """An index with an entry for each mapped axis of a port: ``one`` for those of one element."""
+        carried = zip(self.sizes, port.carries, strict=True)
+        return (*(one if size == 1 else slice(None) for size, carries in carried if carries), ...)
 
     def without_axes(self, axes: tuple[int, ...]) -> Signature:
         """The signature without some mapped axes."""

@@ -70,25 +70,23 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         """The pushforward, as a node again."""
-        primals = ctx.saved_for_forward
-        given = [t for t in tangents if t is not None]
-        pushforward = ctx.call.function.pushforward(tuple([t is not None for t in tangents]))
-        if any(map(torch._C._functorch.is_legacy_batchedtensor, given)):
-            found = _apply_to_batched(pushforward, primals, given)
-        else:
-            found = apply(pushforward, *primals, *given)
-        active = zip(found, ctx.active, strict=True)
-        return tuple([y if a else None for y, a in active])
+        return _pushed_forward(ctx, tangents)
 
 
 class _LevelNode(_SingleLevelFunction):
-    """The same for one level of ``torch.func.grad``, which has others inside or outside."""
+    """The same for one level of ``torch.func.grad`` or ``jvp``, which has others inside or outside."""
 
     @staticmethod
-    def forward(ctx: Any, level: Any, call: _Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The outputs of what is inside; keeps what :meth:`_Node.backward` reads."""
-        output = torch_func.through_grad(level, tensors, lambda inputs: _run(call, _in_graph(inputs), inputs))
-        _keep(ctx, call, *tensors)
+    def forward(
+        ctx: Any, level: torch_func.Derivative, call: _Call, *tensors: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """The outputs of what is inside; keeps what :meth:`_Node.backward` or :meth:`_Node.jvp` reads."""
+        output = _inside(level, call, tensors)
+        if level.forward:
+            ctx.call, ctx.active = call, _active(output)
+            ctx.save_for_forward(*tensors)
+        else:
+            _keep(ctx, call, *tensors)
         _mark(ctx, output)
         return output
 
@@ -96,6 +94,11 @@ class _LevelNode(_SingleLevelFunction):
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The pullback, as a node again."""
         return (None, None, *_pulled_back(ctx, ctx.needs_input_grad[2:], cotangents))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, __: None, *tangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """The pushforward, as a node again."""
+        return _pushed_forward(ctx, tangents)
 
 
 class _EagerNode(torch.autograd.Function):
@@ -150,6 +153,17 @@ def _pulled_back(
     return _in_place_of(needs, found)
 
 
+def _pushed_forward(ctx: Any, tangents: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
+    """The tangents of the outputs; ``None`` for those that have none."""
+    primals, given = ctx.saved_for_forward, [t for t in tangents if t is not None]
+    pushforward = ctx.call.function.pushforward(tuple([t is not None for t in tangents]))
+    if any(map(torch._C._functorch.is_legacy_batchedtensor, given)):
+        found = _apply_to_batched(pushforward, primals, given)
+    else:
+        found = apply(pushforward, *primals, *given)
+    return tuple([y if a else None for y, a in zip(found, ctx.active, strict=True)])
+
+
 def _in_place_of(needs: tuple[bool, ...], found: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
     """One cotangent for each input, ``None`` for those that are not needed."""
     rest = iter(found)
@@ -202,10 +216,10 @@ def _in_graph(tensors: Sequence[torch.Tensor]) -> bool:
 
 
 def _run(call: _Call, in_graph: bool, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    if forward_ad._current_level >= 0:
-        return _Node.apply(call, *tensors)
     if torch._C._are_functorch_transforms_active():
         return _under_transforms(call, tensors)
+    if forward_ad._current_level >= 0 and not torch_func.made_dual_level():
+        return _Node.apply(call, *tensors)
     return _EagerNode.apply(call, *tensors) if in_graph else _evaluate(call, tensors)
 
 
@@ -215,7 +229,14 @@ def _under_transforms(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[tor
         return _Node.apply(call, *tensors)
     if isinstance(level, torch_func.Vmap):
         return torch_func.through_vmap(level, tensors, lambda axis, inputs: _mapped(call, axis, inputs))
+    if not level.is_on:
+        return _inside(level, call, tensors)
     return torch_func.at_level(_LevelNode, level, call, tensors)
+
+
+def _inside(level: torch_func.Derivative, call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The outputs at a level, of what is outside of it."""
+    return torch_func.through_derivative(level, tensors, lambda inputs: _run(call, _in_graph(inputs), inputs))
 
 
 def _apply_to_batched(
@@ -255,6 +276,7 @@ keep_out_of_graphs(
     _EagerNode.backward,
     _LevelNode.forward,
     _LevelNode.backward,
+    _LevelNode.jvp,
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch._C import _functorch
+from torch._functorch import eager_transforms
 
 Tensors = Sequence[torch.Tensor]
 
@@ -23,23 +24,48 @@ class Vmap(NamedTuple):
     size: int
 
 
-class Grad(NamedTuple):
-    """A level of ``grad``: its number, PyTorch's own record of it, and what that record points into."""
+class Derivative(NamedTuple):
+    """A level of ``grad`` or of ``jvp``.
+
+    Args:
+        number: of the level
+        forward: whether it is one of ``jvp``
+        record: PyTorch's own of the level
+        owner: what that record points into
+    """
 
     number: int
+    forward: bool
     record: Any
     owner: Any
 
+    @property
+    def is_on(self) -> bool:
+        """Whether what is done at this level now is to be differentiated."""
+        return torch._C._is_fwd_grad_enabled() if self.forward else torch.is_grad_enabled()
 
-def current() -> Vmap | Grad | None:
-    """The innermost transformation, if it is a ``vmap`` or a ``grad``; PyTorch's own way knows all others."""
+    @property
+    def outer_modes(self) -> tuple[bool, bool]:
+        """Whether what is inside may be differentiated in reverse, and forward, by what is outside of the level."""
+        return (True, self.record.prevFwdGradMode()) if self.forward else (self.record.prevGradMode(), True)
+
+
+def current() -> Vmap | Derivative | None:
+    """The innermost transformation, if it is ``vmap``, ``grad`` or ``jvp``; PyTorch's own way knows all others."""
     level = _functorch.peek_interpreter_stack()
     kind = level.key()
     if kind == _functorch.TransformType.Vmap:
         return Vmap(level.level(), _functorch.CVmapInterpreterPtr(level).batchSize())
     if kind == _functorch.TransformType.Grad:
-        return Grad(level.level(), _functorch.CGradInterpreterPtr(level), level)
+        return Derivative(level.level(), False, _functorch.CGradInterpreterPtr(level), level)
+    if kind == _functorch.TransformType.Jvp:
+        return Derivative(level.level(), True, _functorch.CJvpInterpreterPtr(level), level)
     return None
+
+
+def made_dual_level() -> bool:
+    """Whether ``torch.func.jvp`` has made the level of dual numbers; outside of all transformations there are none."""
+    return eager_transforms.JVP_NESTING > 0
 
 
 def through_vmap(
@@ -65,8 +91,8 @@ def through_vmap(
     return tuple([_functorch._add_batch_dim(y, 0, level.number) for y in outputs])
 
 
-def at_level(node: Any, level: Grad, call: Any, tensors: Tensors) -> tuple[torch.Tensor, ...]:
-    """The outputs of a node that is made for one level of ``grad``, from tensors as they are differentiated there."""
+def at_level(node: Any, level: Derivative, call: Any, tensors: Tensors) -> tuple[torch.Tensor, ...]:
+    """The outputs of a node that is made for one level, from tensors as they are differentiated there."""
     lifted = [level.record.lift(_functorch.unwrap_if_dead(t)) for t in tensors]
     before = _functorch.get_single_level_autograd_function_allowed()
     _functorch.set_single_level_autograd_function_allowed(True)
@@ -76,20 +102,23 @@ def at_level(node: Any, level: Grad, call: Any, tensors: Tensors) -> tuple[torch
         _functorch.set_single_level_autograd_function_allowed(before)
 
 
-def through_grad(level: Grad, tensors: Tensors, inside: Callable[[Tensors], Tensors]) -> tuple[torch.Tensor, ...]:
-    """A function of tensors inside ``grad``, which is up to a node of this level to differentiate.
+def through_derivative(
+    level: Derivative, tensors: Tensors, inside: Callable[[Tensors], Tensors]
+) -> tuple[torch.Tensor, ...]:
+    """A function of tensors inside ``grad`` or ``jvp``, which is up to a node of this level to differentiate.
 
     Args:
         level: of the transformation
         tensors: the function's inputs at this level
         inside: gives the outputs from the inputs at the level below
     """
-    inputs = [_functorch._unwrap_for_grad(t, level.number) for t in tensors]
+    inputs = [_functorch._unwrap_for_grad(_functorch.unwrap_if_dead(t), level.number) for t in tensors]
+    outer_backward, outer_forward = level.outer_modes
     backward, forward = torch._C.is_grad_enabled(), torch._C._is_fwd_grad_enabled()
     outer = _functorch.pop_dynamic_layer_stack()
     try:
-        torch._C._set_grad_enabled(level.record.prevGradMode())  # what is outside of ``grad`` may be in ``no_grad``
-        torch._C._set_fwd_grad_enabled(True)
+        torch._C._set_grad_enabled(outer_backward)  # what is outside of ``grad`` may be in ``no_grad``
+        torch._C._set_fwd_grad_enabled(outer_forward)
         outputs = inside(inputs)
     finally:
         torch._C._set_grad_enabled(backward)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import qhybrid
@@ -45,6 +46,22 @@ def pulled(f, x, w):
     return pull(torch.ones_like(values))[0] + pull(2 * values)[0]
 
 
+def tangents_of_tangents(f, x, w):
+    return jvp(lambda v: jvp(f, (x[0], v), (x[1], w[1]))[1], (w[0],), (x[2],))[1]
+
+
+def tangents_of_part(f, x, w):
+    """A function part of which is not to be differentiated, neither forward nor in reverse."""
+
+    def product(v):
+        with forward_ad._set_fwd_grad_enabled(False):
+            still = f(x, v)
+        with torch.no_grad():
+            return still * f(x, v)
+
+    return jvp(product, (w,), (x,))[1] + grad(lambda v: product(v).sum() + f(x, v))(w).sum()
+
+
 @qhybrid.qnode(qhybrid.device("qhybrid.statevector", wires=1))
 def prepared(v):
     qhybrid.StatePrep(v / v.norm(), wires=0)
@@ -69,6 +86,8 @@ TRANSFORMATIONS = {
     "reverse over reverse": lambda f: lambda x, w: jacrev(jacrev(f))(x[0], w[0]),
     "reverse over forward": lambda f: lambda x, w: vmap(jacrev(jacfwd(f)))(x, w),
     "tangents": lambda f: lambda x, w: vmap(lambda a, b: jvp(f, (a, b), (b, a))[1])(x, w),
+    "tangents in no_grad": lambda f: lambda x, w: tangents_of_part(f, x[0], w[0]),
+    "tangents of tangents": lambda f: lambda x, w: tangents_of_tangents(f, x, w),
     "tangents of gradients": lambda f: lambda x, w: jvp(vmap(grad(f)), (x, w), (w, x))[1],
     "pullbacks": lambda f: lambda x, w: vmap(lambda a, b: pulled(f, a, b))(x, w),
     "a batch inside": lambda f: lambda x, w: vmap(lambda b: f(x, b).sum())(w),
@@ -110,15 +129,16 @@ def test_inside_an_ordinary_graph(monkeypatch, name):
     torch.testing.assert_close(found, gradients(), rtol=0, atol=1e-12)
 
 
-def test_maps_and_gradients_take_no_other_way(monkeypatch):
+def test_maps_gradients_and_tangents_take_no_other_way(monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("PyTorch's own way was taken")
 
     monkeypatch.setattr(torch_interface._Node, "apply", forbidden)
-    for name in ("mapped weights", "gradients", "gradient of a sum", "twice"):
+    for name in ("mapped weights", "gradients", "gradient of a sum", "twice", "hessians", "tangents of gradients"):
         TRANSFORMATIONS[name](circuit)(*arguments())
-    with pytest.raises(AssertionError, match="own way"):
-        TRANSFORMATIONS["tangents"](circuit)(*arguments())
+    x, w = arguments()
+    with forward_ad.dual_level(), pytest.raises(AssertionError, match="own way"):
+        circuit(x[0], forward_ad.make_dual(w[0], w[1]))
 
 
 def test_pullbacks_outlive_their_level():
