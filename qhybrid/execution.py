@@ -189,6 +189,10 @@ class Executable(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no native forward mode")
 
+    def run_with_tangents(self, slots: Slots, tangents: Slots) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
+        """What :meth:`run` and :meth:`jvp` give, which may take less together."""
+        return self.run(slots), self.jvp(slots, tangents)
+
     def second_order(
         self,
         slots: Slots,
@@ -281,6 +285,19 @@ class Function(ABC):
         Raises:
             DifferentiationError: the derivative cannot be given correctly
         """
+
+    def with_tangents(self, moving: tuple[bool, ...]) -> Function | None:
+        """The function ``(*inputs, *tangents of the moving inputs) -> (*outputs, *tangents of the outputs)``.
+
+        It can be mapped, and not be differentiated.
+
+        Args:
+            moving: for each input, whether it has a tangent
+
+        Returns:
+            ``None`` where that takes as long as the function and its :meth:`pushforward`, or cannot be
+        """
+        return None
 
     @abstractmethod
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> Function:

@@ -47,6 +47,14 @@ class Adjoint(GradientMethod):
             return circuit.executable.jvp(slots, tangents)
         return super().jvp(circuit, slots, tangents)
 
+    def run_with_tangents(
+        self, circuit: Circuit, slots: Slots, tangents: Slots
+    ) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
+        """The executable's own, where it has a forward mode."""
+        if circuit.executable.has_jvp:
+            return circuit.executable.run_with_tangents(slots, tangents)
+        return super().run_with_tangents(circuit, slots, tangents)
+
     def second_order(
         self,
         circuit: Circuit,

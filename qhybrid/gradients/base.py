@@ -65,6 +65,12 @@ class GradientMethod(ABC):
         """
         return shifted_jvp(circuit, slots, tangents)
 
+    def run_with_tangents(
+        self, circuit: Circuit, slots: Slots, tangents: Slots
+    ) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
+        """The results, and what :meth:`jvp` gives."""
+        return circuit.run(slots), self.jvp(circuit, slots, tangents)
+
     def second_order(
         self,
         circuit: Circuit,

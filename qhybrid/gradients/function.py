@@ -106,6 +106,13 @@ class CircuitFunction(Function):
         """The Jacobian-vector product; see :meth:`Function.pushforward`."""
         return self._derived("pushed", moving)
 
+    def with_tangents(self, moving: tuple[bool, ...]) -> CircuitFunction | None:
+        """The outputs and their tangents from one evaluation; see :meth:`Function.with_tangents`."""
+        pushed = self._derived("pushed", moving)
+        if any(self.circuit.passive) or not self._signature.goes_with(pushed._signature):
+            return None
+        return self._derived("with_tangents", moving)
+
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> CircuitFunction:
         """The same function over one more axis, whose elements become lanes or directions of one execution."""
         found = self._derived("vmapped", size, mapped)
@@ -358,6 +365,10 @@ class CircuitFunction(Function):
         if kinds == {Kind.TANGENT}:
             assert point.tangents is not None
             return {Kind.TANGENT: self._with_passive(method.jvp(circuit, point.slots, point.tangents))}
+        if kinds == {Kind.VALUE, Kind.TANGENT}:
+            assert point.tangents is not None
+            results, tangents = method.run_with_tangents(circuit, point.slots, point.tangents)
+            return {Kind.VALUE: results, Kind.TANGENT: tangents}
         found: dict[Kind, Any] = {}
         if self._signature.bends_a_tangent:
             found = self._bent(circuit, point)

@@ -280,6 +280,15 @@ class _Wiring:
         tangents = [g.placed(places) for g, m in zip(ins, moved, strict=True) if m]
         return moved, replace(self, ins=(*ins, *tangents), given=len(moving) + len(places))
 
+    def with_tangents(self, moving: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
+        """The inputs that move with some arguments, and the wiring of the function with its pushforward."""
+        moved, pushed = self.pushed(moving)
+        if self.outs is None:
+            return moved, pushed
+        places = {k: self.num_outputs + k for k in range(self.num_outputs)}
+        tangents = [g.placed(places) for g in self.outs]
+        return moved, replace(pushed, outs=(*self.outs, *tangents), num_outputs=2 * self.num_outputs)
+
     def vmapped(self, size: int, mapped: tuple[bool, ...]) -> tuple[tuple[bool, ...], _Wiring]:
         """The inputs that have one more mapped axis, and the wiring with it."""
         outs = None if self.outs is None else tuple([g.mapped(None) for g in self.outs])
@@ -349,6 +358,12 @@ class Gathered(Function):
         """The function's pushforward: tangents of slots, gathered from those of the arguments that move."""
         moved, wiring = self._wiring.derived("pushed", moving)
         return self._derived(self.function.pushforward(moved), wiring)
+
+    def with_tangents(self, moving: tuple[bool, ...]) -> Gathered | None:
+        """The function's own, of slots gathered from arguments and tangents from those that move."""
+        moved, wiring = self._wiring.derived("with_tangents", moving)
+        found = self.function.with_tangents(moved)
+        return None if found is None else self._derived(found, wiring)
 
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> Gathered:
         """The function over one more axis, in front of everything that has it."""

@@ -110,6 +110,15 @@ class Signature:
         outputs = tuple(replace(p, kind=_UNUSED if still else of_output) for p in self.outputs)
         return replace(self, inputs=self.inputs + tangents, outputs=outputs)
 
+    def with_tangents(self, moving: tuple[bool, ...]) -> Signature:
+        """The signature of the function itself and its pushforward along the ``moving`` inputs."""
+        pushed = self.pushed(moving)
+        return replace(pushed, outputs=self.outputs + pushed.outputs)
+
+    def goes_with(self, other: Signature) -> bool:
+        """Whether outputs of both can come from one evaluation: first derivatives, or results, with their tangents."""
+        return self.is_plain and other.kinds == {_PUSHED[kind][1] for kind in self.kinds}
+
     def _linear(self, movers: list[Port], kind: Kind) -> Signature:
         """A derivative is linear in its cotangents or tangents, so that its pushforward along them is itself."""
         before = tuple(replace(p, kind=_UNUSED) if p.kind is kind else p for p in self.inputs)

@@ -22,10 +22,11 @@ class Single(Function):
         function: with these axes
         outs: positions of outputs that lose theirs
         ins: positions of inputs that get theirs
+        sets: how many sets of outputs there are, like each other: two where tangents follow the outputs
     """
 
-    def __init__(self, function: Function, outs: Iterable[int] = (0,), ins: Iterable[int] = ()) -> None:
-        self.function, self._outs, self._ins = function, frozenset(outs), frozenset(ins)
+    def __init__(self, function: Function, outs: Iterable[int] = (0,), ins: Iterable[int] = (), sets: int = 1) -> None:
+        self.function, self._outs, self._ins, self._sets = function, frozenset(outs), frozenset(ins), sets
 
     # ---------------------------------------------------------------- evaluation
 
@@ -51,13 +52,20 @@ class Single(Function):
         found = self.function.output_types(
             self._with([np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in inputs])
         )
-        return tuple((shape[:-1] if k in self._outs else shape, kind) for k, (shape, kind) in enumerate(found))
+        positions = self._positions(len(found))
+        return tuple((shape[:-1] if k in positions else shape, kind) for k, (shape, kind) in enumerate(found))
 
     def _with(self, inputs: Sequence[NDArray]) -> Sequence[NDArray]:
         return _added(inputs, self._ins)
 
     def _without(self, outputs: Sequence[NDArray]) -> tuple[NDArray, ...]:
-        return _removed(outputs, self._outs)
+        return _removed(outputs, self._positions(len(outputs)))
+
+    def _positions(self, outputs: int) -> frozenset[int]:
+        """Of all outputs that lose their axis."""
+        if self._sets == 1:
+            return self._outs
+        return frozenset(k + start for start in range(0, outputs, outputs // self._sets) for k in self._outs)
 
     # ---------------------------------------------------------------- derived functions
 
@@ -71,9 +79,15 @@ class Single(Function):
         ins = self._ins | {len(moving) + k for k in _places(self._ins, moving)}
         return Single(self.function.pushforward(moving), self._outs, ins)
 
+    def with_tangents(self, moving: tuple[bool, ...]) -> Single | None:
+        """The function's own, without the axis of its outputs and of their tangents."""
+        found = self.function.with_tangents(moving)
+        ins = self._ins | {len(moving) + k for k in _places(self._ins, moving)}
+        return None if found is None else Single(found, self._outs, ins, 2 * self._sets)
+
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> Single:
         """The function over one more axis, in front."""
-        return Single(self.function.vmap(size, mapped), self._outs, self._ins)
+        return Single(self.function.vmap(size, mapped), self._outs, self._ins, self._sets)
 
 
 def _places(positions: Iterable[int], flags: Sequence[bool]) -> list[int]:

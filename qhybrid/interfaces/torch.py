@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, lru_cache, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from torch.autograd.function import _SingleLevelFunction
 from qhybrid.errors import DifferentiationError
 from qhybrid.execution import Function
 from qhybrid.interfaces import torch_func
+from qhybrid.interfaces.torch_func import Axis, Tensors
 
 #: Where PyTorch keeps what records operations for ``torch.fx``.
 _PROXY = torch._C._TorchDispatchModeKey.PROXY
@@ -70,23 +71,25 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         """The pushforward, as a node again."""
-        return _pushed_forward(ctx, tangents)
+        primals, given = ctx.saved_for_forward, [t for t in tangents if t is not None]
+        pushforward = ctx.call.function.pushforward(tuple([t is not None for t in tangents]))
+        if any(map(torch._C._functorch.is_legacy_batchedtensor, given)):
+            found = _apply_to_batched(pushforward, primals, given)
+        else:
+            found = apply(pushforward, *primals, *given)
+        return tuple([y if a else None for y, a in zip(found, ctx.active, strict=True)])
 
 
 class _LevelNode(_SingleLevelFunction):
-    """The same for one level of ``torch.func.grad`` or ``jvp``, which has others inside or outside."""
+    """The same for one level of ``torch.func.grad``, which has others inside or outside."""
 
     @staticmethod
     def forward(
         ctx: Any, level: torch_func.Derivative, call: _Call, *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """The outputs of what is inside; keeps what :meth:`_Node.backward` or :meth:`_Node.jvp` reads."""
+        """The outputs of what is inside; keeps what :meth:`_Node.backward` reads."""
         output = _inside(level, call, tensors)
-        if level.forward:
-            ctx.call, ctx.active = call, _active(output)
-            ctx.save_for_forward(*tensors)
-        else:
-            _keep(ctx, call, *tensors)
+        _keep(ctx, call, *tensors)
         _mark(ctx, output)
         return output
 
@@ -94,11 +97,6 @@ class _LevelNode(_SingleLevelFunction):
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The pullback, as a node again."""
         return (None, None, *_pulled_back(ctx, ctx.needs_input_grad[2:], cotangents))
-
-    @staticmethod
-    def jvp(ctx: Any, _: None, __: None, *tangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        """The pushforward, as a node again."""
-        return _pushed_forward(ctx, tangents)
 
 
 class _EagerNode(torch.autograd.Function):
@@ -153,25 +151,14 @@ def _pulled_back(
     return _in_place_of(needs, found)
 
 
-def _pushed_forward(ctx: Any, tangents: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
-    """The tangents of the outputs; ``None`` for those that have none."""
-    primals, given = ctx.saved_for_forward, [t for t in tangents if t is not None]
-    pushforward = ctx.call.function.pushforward(tuple([t is not None for t in tangents]))
-    if any(map(torch._C._functorch.is_legacy_batchedtensor, given)):
-        found = _apply_to_batched(pushforward, primals, given)
-    else:
-        found = apply(pushforward, *primals, *given)
-    return tuple([y if a else None for y, a in zip(found, ctx.active, strict=True)])
-
-
 def _in_place_of(needs: tuple[bool, ...], found: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
     """One cotangent for each input, ``None`` for those that are not needed."""
     rest = iter(found)
     return found if all(needs) else [next(rest) if n else None for n in needs]
 
 
-def _mapped(call: _Call, axis: tuple[int, tuple[bool, ...]] | None, tensors: Sequence[torch.Tensor]) -> tuple:
-    """The outputs over one more axis: its size, and which tensors have it, as their first; ``None``: none has."""
+def _mapped(call: _Call, axis: Axis | None, tensors: Sequence[torch.Tensor]) -> tuple:
+    """The outputs over one more axis, the first one of tensors that have it; ``None``: none has."""
     in_graph = _in_graph(tensors)
     if axis is None:
         return _run(call, in_graph, tensors)
@@ -219,7 +206,7 @@ def _run(call: _Call, in_graph: bool, tensors: Sequence[torch.Tensor]) -> tuple[
     if torch._C._are_functorch_transforms_active():
         return _under_transforms(call, tensors)
     if forward_ad._current_level >= 0 and not torch_func.made_dual_level():
-        return _Node.apply(call, *tensors)
+        return _in_dual_numbers(call, in_graph, tensors)
     return _EagerNode.apply(call, *tensors) if in_graph else _evaluate(call, tensors)
 
 
@@ -228,15 +215,106 @@ def _under_transforms(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[tor
     if level is None:
         return _Node.apply(call, *tensors)
     if isinstance(level, torch_func.Vmap):
-        return torch_func.through_vmap(level, tensors, lambda axis, inputs: _mapped(call, axis, inputs))
+        return torch_func.through_vmap(level, tensors, lambda axis, inputs: ((), _mapped(call, axis, inputs)))
     if not level.is_on:
         return _inside(level, call, tensors)
+    if level.forward:
+        return _along_tangents(level, call, tensors)
     return torch_func.at_level(_LevelNode, level, call, tensors)
 
 
 def _inside(level: torch_func.Derivative, call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The outputs at a level, of what is outside of it."""
     return torch_func.through_derivative(level, tensors, lambda inputs: _run(call, _in_graph(inputs), inputs))
+
+
+class _Moved(NamedTuple):
+    """A function and its pushforward.
+
+    Args:
+        function: whose inputs come first
+        moving: which of these have a tangent; the tangents are further inputs
+        axes: mapped axes, the innermost one first
+    """
+
+    function: Function
+    moving: tuple[bool, ...]
+    axes: tuple[Axis, ...] = ()
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The outputs, without axes that tangents alone have, and then the tangents.
+
+        They come from one evaluation unless they are to be differentiated again.
+        """
+        if torch._C._are_functorch_transforms_active():
+            level = torch_func.current()
+            if isinstance(level, torch_func.Vmap):
+                return torch_func.through_vmap(level, tensors, self._mapped)
+            return self._apart(tensors)
+        both = None if _in_graph(tensors) else self.function.with_tangents(self.moving)
+        return self._apart(tensors) if both is None else self._at_once(both, tensors)
+
+    def _mapped(self, axis: Axis | None, tensors: Sequence[torch.Tensor]) -> tuple[Tensors, Tensors]:
+        """The outputs and tangents over one more axis: those that do not have it, and those that do."""
+        if axis is None:
+            return (), self.run(tensors)
+        found = self._replace(axes=(*self.axes, axis)).run(tensors)
+        split = 0 if self._moves(axis) else len(found) // 2
+        return found[:split], found[split:]
+
+    def _moves(self, axis: Axis) -> bool:
+        """Whether inputs of the function itself have an axis."""
+        return True in axis[1][: len(self.moving)]
+
+    def _at_once(self, both: Function, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        found = _evaluate(_Call(_over(both, self.axes), False), tensors)
+        outputs, tangents = found[: len(found) // 2], found[len(found) // 2 :]
+        for place, axis in reversed(list(enumerate(reversed(self.axes)))):
+            if not self._moves(axis):
+                outputs = tuple([y.select(place, 0) for y in outputs])
+        return *outputs, *tangents
+
+    def _apart(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Each as a node of its own."""
+        count = len(self.moving)
+        own = [(size, flags[:count]) for size, flags in self.axes if True in flags[:count]]
+        outputs = apply(_over(self.function, own), *tensors[:count])
+        return *outputs, *apply(_over(self.function.pushforward(self.moving), self.axes), *tensors)
+
+
+def _over(function: Function, axes: Sequence[Axis]) -> Function:
+    """A function over mapped axes, the innermost one first."""
+    return reduce(lambda found, axis: found.vmap(*axis), axes, function)
+
+
+def _along_tangents(
+    level: torch_func.Derivative, call: _Call, tensors: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """The outputs at a level of ``jvp``, with tangents if inputs have any there."""
+    primals, tangents = torch_func.parted(torch_func.lifted(level, tensors))
+    given = [t for t in tangents if t is not None]
+    if not given:
+        return _inside(level, call, primals)
+    moved = _Moved(call.function, tuple([t is not None for t in tangents]))
+    return _as_dual_numbers(torch_func.through_derivative(level, [*primals, *given], moved.run))
+
+
+def _in_dual_numbers(call: _Call, in_graph: bool, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The outputs at the level of :func:`torch.autograd.forward_ad.dual_level`."""
+    primals, tangents = torch_func.parted(tensors)
+    given = [t for t in tangents if t is not None]
+    if in_graph or any(map(torch._C._functorch.is_legacy_batchedtensor, given)):
+        return _Node.apply(call, *tensors)
+    if not given:
+        return _evaluate(call, tensors)
+    return _as_dual_numbers(_Moved(call.function, tuple([t is not None for t in tangents])).run([*primals, *given]))
+
+
+def _as_dual_numbers(found: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Outputs with tangents, which follow them; those that are not floating point have none."""
+    outputs, tangents = found[: len(found) // 2], found[len(found) // 2 :]
+    pairs = zip(outputs, tangents, _active(outputs), strict=True)
+    return tuple([torch_func.dual(y, t) if active else y for y, t, active in pairs])
 
 
 def _apply_to_batched(
@@ -276,7 +354,6 @@ keep_out_of_graphs(
     _EagerNode.backward,
     _LevelNode.forward,
     _LevelNode.backward,
-    _LevelNode.jvp,
 )
 
 

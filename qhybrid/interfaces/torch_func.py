@@ -15,6 +15,8 @@ from torch._C import _functorch
 from torch._functorch import eager_transforms
 
 Tensors = Sequence[torch.Tensor]
+#: A mapped axis: how many elements it has, and which tensors have it.
+Axis = tuple[int, tuple[bool, ...]]
 
 
 class Vmap(NamedTuple):
@@ -69,37 +71,57 @@ def made_dual_level() -> bool:
 
 
 def through_vmap(
-    level: Vmap, tensors: Tensors, inside: Callable[[tuple[int, tuple[bool, ...]] | None, Tensors], Tensors]
+    level: Vmap, tensors: Tensors, inside: Callable[[Axis | None, Tensors], tuple[Tensors, Tensors]]
 ) -> tuple[torch.Tensor, ...]:
     """A function of tensors under ``vmap``.
 
     Args:
         level: of the transformation
         tensors: the function's inputs at this level
-        inside: gives the outputs at the level below, from the number of elements and which inputs are mapped (``None``
-            if none is), and the inputs; the axis that is mapped is the first one, of all outputs too
+        inside: gives the outputs at the level below, those that are the same for all elements and then those that are
+            mapped, from the axis that is mapped (``None`` if no input has it) and the inputs; it is their first one
     """
     pairs = [_functorch._unwrap_batched(_functorch.unwrap_if_dead(t), level.number) for t in tensors]
     flags = tuple([dim is not None for _, dim in pairs])
     outer = _functorch.pop_dynamic_layer_stack()
     try:
         if True not in flags:
-            return tuple(inside(None, tensors))
-        outputs = inside((level.size, flags), [t.movedim(dim, 0) if dim else t for t, dim in pairs])
+            same, mapped = inside(None, tensors)
+            return (*same, *mapped)
+        same, mapped = inside((level.size, flags), [t.movedim(dim, 0) if dim else t for t, dim in pairs])
     finally:
         _functorch.push_dynamic_layer_stack(outer)
-    return tuple([_functorch._add_batch_dim(y, 0, level.number) for y in outputs])
+    return (*same, *[_functorch._add_batch_dim(y, 0, level.number) for y in mapped])
+
+
+def lifted(level: Derivative, tensors: Tensors) -> list[torch.Tensor]:
+    """Tensors as they are differentiated at a level."""
+    return [level.record.lift(_functorch.unwrap_if_dead(t)) for t in tensors]
 
 
 def at_level(node: Any, level: Derivative, call: Any, tensors: Tensors) -> tuple[torch.Tensor, ...]:
     """The outputs of a node that is made for one level, from tensors as they are differentiated there."""
-    lifted = [level.record.lift(_functorch.unwrap_if_dead(t)) for t in tensors]
+    inputs = lifted(level, tensors)
     before = _functorch.get_single_level_autograd_function_allowed()
     _functorch.set_single_level_autograd_function_allowed(True)
     try:
-        return node.apply(level, call, *lifted)
+        return node.apply(level, call, *inputs)
     finally:
         _functorch.set_single_level_autograd_function_allowed(before)
+
+
+def parted(tensors: Tensors) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
+    """Tensors without their tangents, at the innermost level, and these; ``None`` for one that has none.
+
+    There is one level of dual numbers, 0, at each level of ``jvp`` and outside of all.
+    """
+    pairs = [torch._VF._unpack_dual(t, level=0) for t in tensors]
+    return [p for p, _ in pairs], [t for _, t in pairs]
+
+
+def dual(tensor: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+    """A tensor with a tangent, at the innermost level."""
+    return torch._VF._make_dual(tensor, tangent, level=0)
 
 
 def through_derivative(

@@ -11,7 +11,7 @@ from qhybrid.errors import NotFiniteError
 from qhybrid.execution import Circuit
 from qhybrid.gradients import Adjoint, Block, CircuitFunction, Gathered, ParameterShift
 from qhybrid.gradients.gathered import Arrangement
-from qhybrid.program import Angle, Expectation, Gate, Observable, PauliRotation, Probabilities, Program, Term
+from qhybrid.program import Angle, Expectation, Gate, Observable, PauliRotation, Probabilities, Program, Samples, Term
 from qhybrid_devices.statevector.executable import StateVectorExecutable
 
 BATCH = 5
@@ -142,3 +142,45 @@ def test_angles_that_are_not_finite_are_refused():
     for call in (function, function.forward):
         with pytest.raises(NotFiniteError, match="in sample 3"):
             call(shared, batched)
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("moving", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("pulled", [False, True])
+def test_outputs_with_their_tangents(pulled, moving):
+    """Those of the function and of its pushforward, mapped or not: tangents alone, or inputs as well."""
+    function, rng = CircuitFunction(circuit(), Adjoint()), np.random.default_rng(5)
+    inputs = inputs_of()
+    if pulled:
+        inputs = [*inputs, np.cos(function(*inputs)[0])]
+        function, moving = function.pullback((True, True)), (*moving, True)
+    both, pushed = function.with_tangents(moving), function.pushforward(moving)
+    tangents = [rng.normal(size=x.shape) for x, moves in zip(inputs, moving, strict=True) if moves]
+    assert_same(both(*inputs, *tangents), function(*inputs) + pushed(*inputs, *tangents))
+    for own in (False, True):
+        mapped = (own,) * len(inputs) + (True,) * len(tangents)
+        arrays = [rng.normal(size=(3, *x.shape)) if m else x for x, m in zip(inputs + tangents, mapped, strict=True)]
+        count = len(inputs)
+        expected = function.vmap(3, mapped[:count])(*arrays[:count]) + pushed.vmap(3, mapped)(*arrays)
+        assert_same(both.vmap(3, mapped)(*arrays), expected)
+
+
+def test_what_does_not_come_with_its_tangents():
+    """Samples, and derivatives that are linear in all that moves, or second ones."""
+    function = CircuitFunction(circuit(), Adjoint())
+    assert function.pullback((True, True)).with_tangents((False, False, True)) is None
+    assert function.pushforward((True, True)).with_tangents((True,) * 4) is None
+    sampled = CircuitFunction(circuit(tensors=(Samples((0,)),), shots=10), ParameterShift())
+    assert sampled.with_tangents((True, True)) is None
+
+
+def test_tangents_by_shift_rules_come_with_outputs_too():
+    function, inputs = CircuitFunction(circuit(), ParameterShift()), inputs_of()
+    both, exact = (CircuitFunction(circuit(), m).with_tangents((True, True)) for m in (ParameterShift(), Adjoint()))
+    assert_same(both(*inputs, *inputs), exact(*inputs, *inputs))
+    assert_same(both(*inputs, *inputs)[:1], function(*inputs))

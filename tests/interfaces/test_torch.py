@@ -252,14 +252,18 @@ def test_several_tangents_share_one_execution():
     calls = []
 
     class Watched(StateVectorExecutable):
-        def jvp(self, slots, tangents):
+        def run_with_residual(self, slots, keep=True):
+            calls.append("run")
+            return super().run_with_residual(slots, keep)
+
+        def run_with_tangents(self, slots, tangents):
             calls.append(tangents.shared.shape)
-            return super().jvp(slots, tangents)
+            return super().run_with_tangents(slots, tangents)
 
     f = CircuitFunction(Circuit(MIXED, Watched), Adjoint())
     x, b = tensors(MIXED, requires_grad=False)
     jacobian = torch.func.jacfwd(lambda x: interfaces.apply("torch", f, (x, b))[0])(x)
-    assert calls == [(2, 2)]
+    assert calls == [(2, 2)]  # with the values, which all directions share
     torch.testing.assert_close(jacobian, torch.func.jacrev(lambda x: interfaces.apply("torch", f, (x, b))[0])(x))
 
 
@@ -271,6 +275,10 @@ def test_a_hessian_is_one_execution():
             calls.append(len(tangents.shared))
             return super().second_order(slots, cotangents, tangents, *others)
 
+        def vjp(self, *args, **kwargs):
+            calls.append("vjp")
+            return super().vjp(*args, **kwargs)
+
     f = CircuitFunction(Circuit(MIXED, Watched), Adjoint())
     x, b = tensors(MIXED, requires_grad=False)
 
@@ -279,6 +287,9 @@ def test_a_hessian_is_one_execution():
 
     hessian = torch.func.hessian(value)(x)
     assert calls == [2]
+    product = torch.func.jvp(torch.func.grad(value), (x,), (x,))[1]
+    assert calls == [2, 1]
+    torch.testing.assert_close(product, hessian @ x)
     torch.testing.assert_close(hessian, torch.func.jacrev(torch.func.jacrev(value))(x))
     torch.testing.assert_close(hessian, torch.func.jacfwd(torch.func.jacfwd(value))(x))
 

@@ -86,6 +86,7 @@ TRANSFORMATIONS = {
     "reverse over reverse": lambda f: lambda x, w: jacrev(jacrev(f))(x[0], w[0]),
     "reverse over forward": lambda f: lambda x, w: vmap(jacrev(jacfwd(f)))(x, w),
     "tangents": lambda f: lambda x, w: vmap(lambda a, b: jvp(f, (a, b), (b, a))[1])(x, w),
+    "jacobian": lambda f: lambda x, w: jacfwd(f, argnums=1)(x[0], w[0]),
     "tangents in no_grad": lambda f: lambda x, w: tangents_of_part(f, x[0], w[0]),
     "tangents of tangents": lambda f: lambda x, w: tangents_of_tangents(f, x, w),
     "tangents of gradients": lambda f: lambda x, w: jvp(vmap(grad(f)), (x, w), (w, x))[1],
@@ -114,9 +115,10 @@ def test_as_by_pytorch(monkeypatch, name, function):
     torch.testing.assert_close(found, made(*arguments()), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "name", ["mapped weights", "in chunks", "one element", "gradients", "gradient of a sum", "pullbacks"]
-)
+IN_GRAPHS = ("mapped weights", "in chunks", "one element", "gradients", "gradient of a sum", "pullbacks", "tangents")
+
+
+@pytest.mark.parametrize("name", [*IN_GRAPHS, "jacobian"])
 def test_inside_an_ordinary_graph(monkeypatch, name):
     made = TRANSFORMATIONS[name](circuit)
 
@@ -137,8 +139,11 @@ def test_maps_gradients_and_tangents_take_no_other_way(monkeypatch):
     for name in ("mapped weights", "gradients", "gradient of a sum", "twice", "hessians", "tangents of gradients"):
         TRANSFORMATIONS[name](circuit)(*arguments())
     x, w = arguments()
-    with forward_ad.dual_level(), pytest.raises(AssertionError, match="own way"):
-        circuit(x[0], forward_ad.make_dual(w[0], w[1]))
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(w[0], w[1])
+        circuit(x[0], dual)
+        with pytest.raises(AssertionError, match="own way"):
+            circuit(x[0].requires_grad_(), dual)
 
 
 def test_pullbacks_outlive_their_level():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from numpy.typing import NDArray
@@ -74,13 +74,21 @@ def _forward(p: Pass, start: _Start) -> tuple[DualState, NDArray]:
     return DualState(start.state, tangents), births
 
 
-def jvp(p: Pass) -> tuple[NDArray, ...]:
-    """Tangents of the results, directions and then samples in front."""
+def jvp(p: Pass, read: Callable[[NDArray], None] | None = None) -> tuple[NDArray, ...]:
+    """Tangents of the results, directions and then samples in front.
+
+    Args:
+        p: where
+        read: is given the final states, which may not last longer
+    """
     start, compiled = _start(p), p.compiled
     if gradients_pay(compiled.program, len(p.directions)):
         given = (start.state, start.coef, start.tangents, start.moving)
-        return (tangents_by_gradients(compiled, p.layout, p.values, *given),)
-    return result_tangents(compiled.measurements, p.layout, p.values, p.directions, _forward(p, start)[0])
+        return (tangents_by_gradients(compiled, p.layout, p.values, *given, read),)
+    psi = _forward(p, start)[0]
+    if read:
+        read(psi.state)
+    return result_tangents(compiled.measurements, p.layout, p.values, p.directions, psi)
 
 
 def second_order(

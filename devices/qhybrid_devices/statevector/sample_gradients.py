@@ -7,6 +7,8 @@ an operation that all samples share, so it is given one where nothing is shared;
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +45,7 @@ def tangents_by_gradients(
     coef: Coefficients,
     dcoef: CoefficientTangents,
     moving: NDArray,
+    read: Callable[[NDArray], None] | None = None,
 ) -> NDArray:
     """Tangents ``(k, B, S)`` of the scalars of a program of which only gates move.
 
@@ -52,11 +55,14 @@ def tangents_by_gradients(
         psi: the state before the first gate, not read if there are product operations; used up
         coef, dcoef: coefficients and their derivatives
         moving: for each operation whether its coefficients change along any direction
+        read: is given the final state
     """
     separate = compiled.separate
     own, count = separate.coefficients(layout, coef), len(compiled.program.scalars)
     out = np.zeros((len(dcoef.shared), layout.width, count))
     apply_plan(separate.plan, layout, psi, own)
+    if read:
+        read(psi)
     if not moving.any():
         return out[:, : layout.count].astype(layout.dtype)
     weights = separate.weights(coef, dcoef)

@@ -98,6 +98,10 @@ def check(program, slots, *modes, k=1, c_dtype=np.complex128, atol=1e-8):
     for options in modes or MODES.values():
         executable = StateVectorExecutable(program, c_dtype, options)
         assert_tangents(executable.jvp(slots, tangents), results, atol)
+        values, moves = executable.run_with_tangents(slots, tangents)
+        assert_tangents(moves, results, atol)
+        for a, b in zip(values, reference.run(slots), strict=True):
+            np.testing.assert_allclose(a, b, atol=atol)
         got = executable.second_order(slots, cotangents, tangents, d_cotangents, needs)
         assert_tangents(got.results, results, atol)
         assert_tangents(flat(got.tangents), gradients, atol)
@@ -403,8 +407,12 @@ def test_missing_tangents_are_zero(rng, build, options):
 def test_no_directions(rng, build, options):
     program, slots = small_program(rng, build, 2)
     executable, tangents = StateVectorExecutable(program, options=options), random_tangents(rng, slots, 0)
-    assert [r.shape for r in executable.jvp(slots, tangents)] == [(0, 2, 2), (0, 2, 2), (0, 2, 8)]
-    cotangents = tuple(map(np.ones_like, executable.run(slots)))
+    values = executable.run(slots)
+    for found, moves in ((values, executable.jvp(slots, tangents)), executable.run_with_tangents(slots, tangents)):
+        assert [r.shape for r in moves] == [(0, 2, 2), (0, 2, 2), (0, 2, 8)]
+        for a, b in zip(found, values, strict=True):
+            np.testing.assert_array_equal(a, b)
+    cotangents = tuple(map(np.ones_like, values))
     needs = Needs(arrays=(True, False))
     got = executable.second_order(slots, cotangents, tangents, None, needs)
     for a, b in zip(flat(got.cotangents), flat(executable.vjp(slots, cotangents, needs)), strict=True):
@@ -419,6 +427,8 @@ def test_empty_batch(rng, build, options):
     executable, tangents = StateVectorExecutable(program, options=options), random_tangents(rng, slots, 3)
     results = executable.jvp(slots, tangents)
     assert [r.shape for r in results] == [(3, 0, 2), (3, 0, 2), (3, 0, 8)]
+    values, moves = executable.run_with_tangents(slots, tangents)
+    assert [r.shape for r in values + moves] == [r.shape for r in executable.run(slots) + results]
     needs = Needs(arrays=(True, True))
     got = executable.second_order(slots, executable.run(slots), tangents, None, needs)
     assert [r.shape for r in got.results] == [(3, 0, 2), (3, 0, 2), (3, 0, 8)]
