@@ -63,6 +63,12 @@ PEERS = {
         {"w1": BOTH, "w2": BOTH},
         most_qubits=10,
     ),
+    "tensorcircuit_torch": Peer(
+        "TensorCircuit, JAX jit, in PyTorch",
+        ("tensorcircuit-ng==1.10.0", "jax==0.7.1", "jaxlib==0.7.1", "torch==2.13.0"),
+        {"w1": BOTH},
+        most_qubits=8,
+    ),
     "torchquantum": Peer("TorchQuantum", ("torchquantum-ng==0.2.0", "torch==2.13.0"), {"w1": (SINGLE,)}),
     "deepquantum": Peer("DeepQuantum", ("deepquantum==4.5.0", "torch==2.13.0"), {"w1": BOTH}),
     "pennylane_jax": Peer(

@@ -43,26 +43,27 @@ def height(probabilities: jax.Array, *wires: int) -> jax.Array:
     return marginal
 
 
+def heights(inputs: jax.Array, weights: jax.Array) -> jax.Array:
+    """The expectation value of Z on each wire."""
+    found = probabilities(weights, inputs)
+    return jnp.stack([height(found, wire) for wire in range(found.ndim)])
+
+
 def w1(problem: dict[str, np.ndarray], precision: str) -> dict[str, Callable[[], list]]:
     """The hybrid classifier: a training step up to the gradients, and its outputs."""
-    real = _set(precision)
-
-    def circuit(inputs, weights):
-        found = probabilities(weights, inputs)
-        return jnp.stack([height(found, wire) for wire in range(found.ndim)])
-
-    return classifier(jax.vmap(circuit, in_axes=(0, None)), problem, real)
+    real = set_precision(precision)
+    return classifier(jax.vmap(heights, in_axes=(0, None)), problem, real)
 
 
 def w2(problem: dict[str, np.ndarray], precision: str) -> dict[str, Callable[[], list]]:
     """Value and gradient of ``<Z0 Z1>``."""
-    weights = jnp.asarray(problem["weights"], _set(precision))
+    weights = jnp.asarray(problem["weights"], set_precision(precision))
 
     compiled = jax.jit(jax.value_and_grad(lambda weights: height(probabilities(weights), 0, 1)))
     return {"gradient": lambda: list(jax.block_until_ready(compiled(weights)))}
 
 
-def _set(precision: str) -> str:
+def set_precision(precision: str) -> str:
     """Make TensorCircuit compute in a precision; the real type that belongs to it."""
     tc.set_dtype(precision)
     return {"complex64": "float32", "complex128": "float64"}[precision]
