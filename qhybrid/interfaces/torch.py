@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
+from torch._C._functorch import unwrap_if_dead
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
@@ -99,8 +100,8 @@ class _LevelNode(_SingleLevelFunction):
         return (None, None, *_pulled_back(ctx, ctx.needs_input_grad[2:], cotangents))
 
 
-class _EagerNode(torch.autograd.Function):
-    """The same in the older form, for calls that nothing transforms: PyTorch does far less work around it."""
+class _EagerNode(_SingleLevelFunction):
+    """The same for calls that nothing transforms: PyTorch does far less work around it."""
 
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -207,7 +208,7 @@ def _run(call: _Call, in_graph: bool, tensors: Sequence[torch.Tensor]) -> tuple[
         return _under_transforms(call, tensors)
     if forward_ad._current_level >= 0 and not torch_func.made_dual_level():
         return _in_dual_numbers(call, in_graph, tensors)
-    return _EagerNode.apply(call, *tensors) if in_graph else _evaluate(call, tensors)
+    return _EagerNode.apply(call, *map(unwrap_if_dead, tensors)) if in_graph else _evaluate(call, tensors)
 
 
 def _under_transforms(call: _Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

@@ -175,3 +175,16 @@ def test_what_torch_fx_records_is_refused():
     x, w = arguments()
     with pytest.raises(DifferentiationError, match=r"Use torch\.func\.jvp"):
         torch.func.linearize(lambda v: circuit(x[0], v), w[0])
+
+
+def test_tensors_that_outlive_their_level():
+    """PyTorch unwraps them where they are used: in a graph, without one, and at another level."""
+    x, w = arguments()
+    kept = []
+    expected = grad(lambda v: kept.append(v) or circuit(x[0], v))(w[0])
+    (dead,) = kept
+    torch.testing.assert_close(circuit(x[0], dead), circuit(x[0], w[0]))
+    data = x[0].clone().requires_grad_()
+    torch.testing.assert_close(*[torch.autograd.grad(circuit(data, v), data)[0] for v in (dead, w[0])])
+    torch.testing.assert_close(grad(lambda v: circuit(x[0], v + 0 * dead))(w[0]), expected)
+    torch.testing.assert_close(*[jvp(lambda v: circuit(v, u), (x[0],), (x[1],))[1] for u in (dead, w[0])])
