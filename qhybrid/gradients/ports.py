@@ -230,6 +230,8 @@ class LaneMap:
 
     def _rows(self, shared: NDArray | None, batched: NDArray | None, front: tuple[int, ...]) -> NDArray:
         """All angles of each lane, zeros for blocks that are not given."""
+        if shared is not None and not self.program.num_batched:
+            return shared
         blocks = [(shared, self.program.num_shared), (batched, self.program.num_batched)]
         parts = [np.zeros((*front, self.count, n)) if x is None else x for x, n in blocks if n]
         if len(parts) == 1:

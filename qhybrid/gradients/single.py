@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhybrid.execution import Function
+from qhybrid.gradients.function import MOST_DERIVED
 
 
 class Single(Function):
@@ -27,6 +28,7 @@ class Single(Function):
 
     def __init__(self, function: Function, outs: Iterable[int] = (0,), ins: Iterable[int] = (), sets: int = 1) -> None:
         self.function, self._outs, self._ins, self._sets = function, frozenset(outs), frozenset(ins), sets
+        self._vmapped: dict[tuple[int, tuple[bool, ...]], Single] = {}
 
     # ---------------------------------------------------------------- evaluation
 
@@ -87,7 +89,13 @@ class Single(Function):
 
     def vmap(self, size: int, mapped: tuple[bool, ...]) -> Single:
         """The function over one more axis, in front."""
-        return Single(self.function.vmap(size, mapped), self._outs, self._ins, self._sets)
+        found = self._vmapped.get((size, mapped))
+        if found is None:
+            if len(self._vmapped) >= MOST_DERIVED:
+                self._vmapped.clear()
+            found = Single(self.function.vmap(size, mapped), self._outs, self._ins, self._sets)
+            self._vmapped[size, mapped] = found
+        return found
 
 
 def _places(positions: Iterable[int], flags: Sequence[bool]) -> list[int]:

@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch._C import _functorch
+from torch._C._functorch import TransformType, _unwrap_batched, unwrap_if_dead
 from torch._functorch import eager_transforms
 
+_VMAP, _GRAD, _JVP = TransformType.Vmap, TransformType.Grad, TransformType.Jvp
 Tensors = Sequence[torch.Tensor]
 #: A mapped axis: how many elements it has, and which tensors have it.
 Axis = tuple[int, tuple[bool, ...]]
 
 
 class Vmap(NamedTuple):
-    """A level of ``vmap``: its number, and how many elements are mapped."""
+    """A level of ``vmap``."""
 
     number: int
-    size: int
 
 
 class Derivative(NamedTuple):
@@ -56,11 +57,11 @@ def current() -> Vmap | Derivative | None:
     """The innermost transformation, if it is ``vmap``, ``grad`` or ``jvp``; PyTorch's own way knows all others."""
     level = _functorch.peek_interpreter_stack()
     kind = level.key()
-    if kind == _functorch.TransformType.Vmap:
-        return Vmap(level.level(), _functorch.CVmapInterpreterPtr(level).batchSize())
-    if kind == _functorch.TransformType.Grad:
+    if kind == _VMAP:
+        return Vmap(level.level())
+    if kind == _GRAD:
         return Derivative(level.level(), False, _functorch.CGradInterpreterPtr(level), level)
-    if kind == _functorch.TransformType.Jvp:
+    if kind == _JVP:
         return Derivative(level.level(), True, _functorch.CJvpInterpreterPtr(level), level)
     return None
 
@@ -81,22 +82,24 @@ def through_vmap(
         inside: gives the outputs at the level below, those that are the same for all elements and then those that are
             mapped, from the axis that is mapped (``None`` if no input has it) and the inputs; it is their first one
     """
-    pairs = [_functorch._unwrap_batched(_functorch.unwrap_if_dead(t), level.number) for t in tensors]
+    number = level.number
+    pairs = [_unwrap_batched(unwrap_if_dead(t), number) for t in tensors]
     flags = tuple([dim is not None for _, dim in pairs])
     outer = _functorch.pop_dynamic_layer_stack()
     try:
         if True not in flags:
             same, mapped = inside(None, tensors)
             return (*same, *mapped)
-        same, mapped = inside((level.size, flags), [t.movedim(dim, 0) if dim else t for t, dim in pairs])
+        moved = [t.movedim(dim, 0) if dim else t for t, dim in pairs]
+        same, mapped = inside((len(moved[flags.index(True)]), flags), moved)
     finally:
         _functorch.push_dynamic_layer_stack(outer)
-    return (*same, *[_functorch._add_batch_dim(y, 0, level.number) for y in mapped])
+    return (*same, *[_functorch._add_batch_dim(y, 0, number) for y in mapped])
 
 
 def lifted(level: Derivative, tensors: Tensors) -> list[torch.Tensor]:
     """Tensors as they are differentiated at a level."""
-    return [level.record.lift(_functorch.unwrap_if_dead(t)) for t in tensors]
+    return [level.record.lift(unwrap_if_dead(t)) for t in tensors]
 
 
 def at_level(node: Any, level: Derivative, call: Any, tensors: Tensors) -> tuple[torch.Tensor, ...]:
@@ -134,7 +137,7 @@ def through_derivative(
         tensors: the function's inputs at this level
         inside: gives the outputs from the inputs at the level below
     """
-    inputs = [_functorch._unwrap_for_grad(_functorch.unwrap_if_dead(t), level.number) for t in tensors]
+    inputs = [_functorch._unwrap_for_grad(unwrap_if_dead(t), level.number) for t in tensors]
     outer_backward, outer_forward = level.outer_modes
     backward, forward = torch._C.is_grad_enabled(), torch._C._is_fwd_grad_enabled()
     outer = _functorch.pop_dynamic_layer_stack()
