@@ -8,7 +8,10 @@ from importlib.util import find_spec
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 #: Each is imported in the environment of its peer alone.
-PEERS = ("catalyst", "deepquantum", "mindquantum", "pennylane_jax", "qulacs", "tensorcircuit", "tfq", "torchquantum")
+PEERS = (
+    "catalyst", "deepquantum", "mindquantum", "pennylane_jax", "qulacs", "tensorcircuit", "tensorcircuit_torch", "tfq",
+    "torchquantum",
+)  # fmt: skip
 
 collect_ignore = [f"benchmarks/peers/{name}.py" for name in PEERS]
 collect_ignore += [] if find_spec("jax") else ["qhybrid/interfaces/jax.py", "qhybrid/interfaces/jax_moves.py"]

@@ -190,7 +190,10 @@ class Executable(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no native forward mode")
 
     def run_with_tangents(self, slots: Slots, tangents: Slots) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
-        """What :meth:`run` and :meth:`jvp` give, which may take less together."""
+        """What :meth:`run` and :meth:`jvp` give, which may take less together.
+
+        A subclass that has its own of these has its own of this too.
+        """
         return self.run(slots), self.jvp(slots, tangents)
 
     def second_order(

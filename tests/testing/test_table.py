@@ -9,7 +9,7 @@ import torch
 
 import qhybrid
 from qhybrid.errors import DifferentiationError
-from qhybrid.execution import Circuit
+from qhybrid.execution import Circuit, Executable
 from qhybrid.gradients import ParameterShift
 from qhybrid.gradients.base import shifted_jvp, shifted_second_order
 from qhybrid.testing import check_gradients
@@ -82,6 +82,8 @@ class WrongTangents(StateVectorExecutable):
 
     def jvp(self, slots, tangents):
         return tuple(2 * t for t in shifted_jvp(Circuit(self.program, WrongTangents), slots, tangents))
+
+    run_with_tangents = Executable.run_with_tangents
 
     def second_order(self, slots, cotangents, tangents, cotangent_tangents, needs, wanted):
         circuit = Circuit(self.program, StateVectorExecutable)
