@@ -103,22 +103,6 @@ def port_shape(program: Program, port: Port, sizes: tuple[int, ...], batch: int,
     return (*carried, batch, *own) if port.batched else (*carried, *own)
 
 
-def gather(ports: Sequence[Port], values: Sequence[NDArray], num_arrays: int) -> Slots:
-    """Slots from the values of ports; what no port gives is ``None`` (no shared angles: an empty array)."""
-    shared, batched, batch = None, None, None
-    arrays: list[NDArray | None] = [None] * num_arrays
-    for port, value in zip(ports, values, strict=True):
-        if port.role == "shared":
-            shared = np.asarray(value, dtype=float)
-        elif port.role == "batched":
-            batched = np.asarray(value, dtype=float)
-            batch = batched.shape[1]
-        else:
-            arrays[port.index] = np.asarray(value, dtype=complex)
-            batch = value.shape[0] if port.batched else batch
-    return Slots(np.empty(0) if shared is None else shared, batched, tuple(arrays), batch)
-
-
 def entry(slots: Slots, port: Port) -> NDArray:
     """The part of ``slots`` that belongs to ``port``."""
     if port.role == "array":
@@ -207,25 +191,22 @@ class LaneMap:
 
     def slots(self, ports: Sequence[Port], values: Sequence[NDArray]) -> Slots:
         """Slots, or directions of them, from the values of their ports; an angle block without a port is zero."""
-        directed = bool(ports) and ports[0].kind in DIRECTED
-        if not self.in_lanes and not directed:
-            return gather(ports, values, len(self.program.arrays))
-        front = (self.directions,) if directed else ()
+        front = (self.directions,) if ports and ports[0].kind in DIRECTED else ()
         shared, batched = None, None
         arrays: list[NDArray | None] = [None] * len(self.program.arrays)
         for port, value in zip(ports, values, strict=True):
             flat = self.flatten(value, port)
             if port.role == "shared":
-                shared = flat
+                shared = flat.astype(float, copy=False)
             elif port.role == "batched":
-                batched = flat
+                batched = flat.astype(float, copy=False)
             else:
                 arrays[port.index] = flat.astype(complex, copy=False)
         if not self.in_lanes:
             if shared is None:
                 shared = np.zeros((*front, self.program.num_shared))
             return Slots(shared, batched, tuple(arrays), self.batch if self.program.is_batched else None)
-        rows = self._rows(shared, batched, front).swapaxes(-1, -2).astype(float, copy=False)
+        rows = self._rows(shared, batched, front).swapaxes(-1, -2)
         return Slots(np.empty((*front, 0)), rows, tuple(arrays), self.count)
 
     def _rows(self, shared: NDArray | None, batched: NDArray | None, front: tuple[int, ...]) -> NDArray:

@@ -292,23 +292,21 @@ def _along_tangents(
     level: torch_func.Derivative, call: _Call, tensors: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
     """The outputs at a level of ``jvp``, with tangents if inputs have any there."""
-    primals, tangents = torch_func.parted(torch_func.lifted(level, tensors))
-    given = [t for t in tangents if t is not None]
-    if not given:
+    primals, moving, tangents = torch_func.parted(torch_func.lifted(level, tensors))
+    if not tangents:
         return _inside(level, call, primals)
-    moved = _Moved(call.function, tuple([t is not None for t in tangents]))
-    return _as_dual_numbers(torch_func.through_derivative(level, [*primals, *given], moved.run))
+    run = _Moved(call.function, moving).run
+    return _as_dual_numbers(torch_func.through_derivative(level, [*primals, *tangents], run))
 
 
 def _in_dual_numbers(call: _Call, in_graph: bool, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The outputs at the level of :func:`torch.autograd.forward_ad.dual_level`."""
-    primals, tangents = torch_func.parted(tensors)
-    given = [t for t in tangents if t is not None]
-    if in_graph or any(map(torch._C._functorch.is_legacy_batchedtensor, given)):
+    primals, moving, tangents = torch_func.parted(tensors)
+    if in_graph or any(map(torch._C._functorch.is_legacy_batchedtensor, tangents)):
         return _Node.apply(call, *tensors)
-    if not given:
+    if not tangents:
         return _evaluate(call, tensors)
-    return _as_dual_numbers(_Moved(call.function, tuple([t is not None for t in tangents])).run([*primals, *given]))
+    return _as_dual_numbers(_Moved(call.function, moving).run([*primals, *tangents]))
 
 
 def _as_dual_numbers(found: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

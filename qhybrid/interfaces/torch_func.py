@@ -113,13 +113,14 @@ def at_level(node: Any, level: Derivative, call: Any, tensors: Tensors) -> tuple
         _functorch.set_single_level_autograd_function_allowed(before)
 
 
-def parted(tensors: Tensors) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
-    """Tensors without their tangents, at the innermost level, and these; ``None`` for one that has none.
+def parted(tensors: Tensors) -> tuple[list[torch.Tensor], tuple[bool, ...], list[torch.Tensor]]:
+    """Tensors without their tangents at the innermost level, which of them have one, and these.
 
     There is one level of dual numbers, 0, at each level of ``jvp`` and outside of all.
     """
     pairs = [torch._VF._unpack_dual(t, level=0) for t in tensors]
-    return [p for p, _ in pairs], [t for _, t in pairs]
+    moving = tuple([t is not None for _, t in pairs])
+    return [p for p, _ in pairs], moving, [t for _, t in pairs if t is not None]
 
 
 def dual(tensor: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:

@@ -146,6 +146,20 @@ def test_maps_gradients_and_tangents_take_no_other_way(monkeypatch):
             circuit(x[0].requires_grad_(), dual)
 
 
+@pytest.mark.parametrize("function", [circuit, overlap], ids=["mean", "state"])
+def test_dual_numbers_without_a_graph(function):
+    """Plain, under ``vmap`` and inside of ``grad``: what ``jvp`` says."""
+    x, w = arguments()
+
+    def plain(v):
+        return function(x[0], v)
+
+    for f in (plain, grad(plain), lambda v: vmap(lambda a: function(a, v))(x)):
+        with forward_ad.dual_level():
+            value, tangent = forward_ad.unpack_dual(f(forward_ad.make_dual(w[0], w[1])))
+        torch.testing.assert_close((value, tangent), jvp(f, (w[0],), (w[1],)), rtol=0, atol=1e-12)
+
+
 def test_pullbacks_outlive_their_level():
     x, w = arguments(requires_grad=True)
     value, pull = vjp(circuit, x[0], w[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
@@ -135,26 +135,19 @@ class StateVectorExecutable(Executable):
 
     def jvp(self, slots: Slots, tangents: Slots) -> tuple[NDArray, ...]:
         """Tangents of the results; see :meth:`qhybrid.execution.Executable.jvp`."""
-        values, count = Values.of(self.program, slots)
-        directions = Directions.of(values, tangents)
-        out = self._no_tangents(len(directions), count)
-        for p in self._passes(values, directions, count, states=1):
-            _write(jvp(p), p, out)
-        return self._unbatched(out)
+        return self._tangents(slots, tangents)
 
     def run_with_tangents(self, slots: Slots, tangents: Slots) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
         """The exact results, read from the states that tangents are found beside, and their tangents."""
-        values, count = Values.of(self.program, slots)
-        directions = Directions.of(values, tangents)
-        out, parts = self._no_tangents(len(directions), count), []
+        parts: list[tuple[NDArray, ...]] = []
 
         def read(p: Pass, psi: NDArray) -> None:
             if p.some.start == 0:
                 parts.append(results(p.compiled.measurements, p.layout, p.values, psi))
 
-        for p in self._passes(values, directions, count, states=1):
-            _write(jvp(p, partial(read, p)), p, out)
-        return self._joined(parts) if len(directions) else self.run(slots), self._unbatched(out)
+        assert tangents.shared is not None
+        found = self._tangents(slots, tangents, read)
+        return self._joined(parts) if len(tangents.shared) else self.run(slots), found
 
     def second_order(
         self,
@@ -199,6 +192,17 @@ class StateVectorExecutable(Executable):
         return self._joined(parts, shots)
 
     # ------------------------------------------------------------------ along directions
+
+    def _tangents(
+        self, slots: Slots, tangents: Slots, read: Callable[[Pass, NDArray], None] | None = None
+    ) -> tuple[NDArray, ...]:
+        """Tangents of the results; ``read`` is given the final states of each pass."""
+        values, count = Values.of(self.program, slots)
+        directions = Directions.of(values, tangents)
+        out = self._no_tangents(len(directions), count)
+        for p in self._passes(values, directions, count, states=1):
+            _write(jvp(p, partial(read, p) if read else None), p, out)
+        return self._unbatched(out)
 
     def _along_directions(self, job: _Curves) -> None:
         """A reverse sweep with tangents."""
