@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from qhybrid._fallthrough import fall_through
+from qhybrid.capture.queues import keep_queues_apart
 from qhybrid.catalogue import device
 from qhybrid.errors import (
     BudgetError,
@@ -91,6 +92,7 @@ _LAZY_NAMES = {
     "set_jobs": "jobs",
 }
 _other_name = fall_through("qhybrid", "pennylane", _LAZY_NAMES)
+keep_queues_apart()
 
 
 def __getattr__(name: str) -> Any:
