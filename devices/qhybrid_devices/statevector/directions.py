@@ -62,7 +62,7 @@ def _start(p: Pass) -> _Start:
     return _Start(state, *coefficient_duals(plan, p.layout, p.values, p.directions, moving), moving)
 
 
-def _forward(p: Pass, start: _Start) -> tuple[DualState, NDArray]:
+def _forward(p: Pass, start: _Start, phase_free: bool) -> tuple[DualState, NDArray]:
     """The final states, and the births of their tangents; the states in ``start`` become them."""
     program, plan, from_zeros = p.compiled.program, p.compiled.plan, p.compiled.program.preparation is None
     if from_zeros:
@@ -70,7 +70,7 @@ def _forward(p: Pass, start: _Start) -> tuple[DualState, NDArray]:
     else:
         tangents = initial_tangents(program, p.layout, p.directions)
     given = (start.coef, start.tangents, start.moving)
-    births = apply_tangents(plan, p.layout, start.state, tangents, *given, from_zeros)
+    births = apply_tangents(plan, p.layout, start.state, tangents, *given, from_zeros, phase_free)
     return DualState(start.state, tangents), births
 
 
@@ -85,7 +85,7 @@ def jvp(p: Pass, read: Callable[[NDArray], None] | None = None) -> tuple[NDArray
     if gradients_pay(compiled.program, len(p.directions)):
         given = (start.state, start.coef, start.tangents, start.moving)
         return (tangents_by_gradients(compiled, p.layout, p.values, *given, read),)
-    psi = _forward(p, start)[0]
+    psi = _forward(p, start, phase_free=not compiled.measurements.shows_phases)[0]
     if read:
         read(psi.state)
     return result_tangents(compiled.measurements, p.layout, p.values, p.directions, psi)
@@ -113,7 +113,7 @@ def second_order(
     """
     plan, request = p.compiled.plan, p.compiled.request(needs)
     start = _start(p)
-    psi, births = _forward(p, start)
+    psi, births = _forward(p, start, phase_free=False)
     results: tuple[NDArray, ...] = ()
     if wanted.results:
         results = result_tangents(p.compiled.measurements, p.layout, p.values, p.directions, psi)

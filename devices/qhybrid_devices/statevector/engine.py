@@ -290,7 +290,7 @@ class CoefficientTangents(NamedTuple):
 
 def apply_tangents(
     plan: Plan, layout: Layout, psi: NDArray, chi: NDArray, coef: Coefficients, dcoef: CoefficientTangents,
-    moving: NDArray, from_zeros: bool = False,
+    moving: NDArray, from_zeros: bool = False, phase_free: bool = False,
 ) -> NDArray:  # fmt: skip
     """All operations on ``psi`` and on its tangents, in place; see ``tangent.md``.
 
@@ -305,6 +305,7 @@ def apply_tangents(
         dcoef: their derivatives, of the same dtype
         moving: for each operation whether its coefficients change along any direction
         from_zeros: whether the tangents begin as zeros, whatever is in ``chi``; faster than zeros there
+        phase_free: whether real multiples of ``i psi`` may be left out of the tangents, faster where lanes are samples
 
     Returns:
         for each direction the first operation after which its tangent is not zero: -1 if it was not zero before, the
@@ -332,7 +333,7 @@ def apply_tangents(
         if layout.tile:
             run_kernel(
                 tangent_forward, items, job.workers, *states_and_groups, plan.product_bits, order, plan.bits, *numbers,
-                job.tiles, job.registers,
+                phase_free, job.tiles, job.registers,
             )  # fmt: skip
         else:
             run_kernel(

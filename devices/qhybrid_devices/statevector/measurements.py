@@ -156,6 +156,11 @@ class MeasurementPlan:
         others = len(self.variances.scalars) or self.matrix_means or self.general_variances or self.tensors
         return not others and len(self.table) > 0
 
+    @property
+    def shows_phases(self) -> bool:
+        """Whether results depend on the phases of states: amplitudes are among them."""
+        return None in self.tensors
+
 
 def has_matrices(program: Program) -> bool:
     """Whether an observable has matrices, for which each bit must stand for one wire."""

@@ -41,6 +41,8 @@ from qhybrid_devices.statevector.table import CMASK, COTANGENT, COUNT, CVAL, FRE
 
 #: Bytes of psi that a block of rows takes at most.
 BLOCK_BYTES = 1 << 14
+#: Kinds of a change ``B``: any matrix; an anti-Hermitian one; that less ``B_11`` times the identity.
+ANY, ANTI_HERMITIAN, PHASE_FREE = range(3)
 
 
 class Directions(NamedTuple):
@@ -53,6 +55,7 @@ class Directions(NamedTuple):
         shift: what to add to the number of a coefficient to find its derivative along each direction
         shared: derivatives of shared coefficients, flat
         lanes: those of each sample, flat
+        phase_free: whether real multiples of ``i psi`` may be left out of a tangent
     """
 
     planes: NDArray
@@ -62,6 +65,7 @@ class Directions(NamedTuple):
     count: int
     shared: NDArray
     lanes: NDArray
+    phase_free: bool
 
 
 class Sums(NamedTuple):
@@ -124,7 +128,7 @@ def runs_of(fr, op, lanes, shared):
 # Formula:   chi'_a = sum_b U_ab chi_b + B_ab psi'_b for each pair of rows j, j ^ x, with B = dU U^dagger; G_ab =
 #            sum conj(lambda'_a) psi_b, or with M as in ``kernels.py`` G = M conj(U), dG = dM conj(U) + M conj(dU).
 # Shapes:    U and B: 4 complex coefficients, but as long as U stays unitary B_00 and B_11 are imaginary and B_10 is
-#            -conj(B_01); G: 4 complex cotangents.
+#            -conj(B_01), and where phases do not matter B_11 can be zero; G: 4 complex cotangents.
 # Layout:    as in ``kernels.py``; pairs are counted as ``paired_row`` says. Here psi goes first.
 # Reference: ``apply`` and ``outer``.
 
@@ -147,24 +151,37 @@ def u2_change(u, du):
 
 
 @row_kernel
-def plus_change(chi, b, psi, free):
-    """``chi + B psi'`` of a pair; ``B`` is anti-Hermitian unless it is ``free``."""
+def kind_of_change(op, d):
+    """What the change of a 2x2 is treated as; a phase is the same for all rows if there are no controls."""
+    if op[FREE] != 0:
+        return ANY
+    return PHASE_FREE if d.phase_free and op[CMASK] == 0 else ANTI_HERMITIAN
+
+
+@row_kernel
+def plus_change(chi, b, psi, kind):
+    """``chi + B psi'`` of a pair."""
     x, y, z, w = psi
-    if free:
+    if kind == ANY:
         add = times_2x2(b, psi)
         return chi[0] + add[0], chi[1] + add[1], chi[2] + add[2], chi[3] + add[3]
     _, first, c, d, _, _, _, second = b
     s, t = c * (z + w), c * (x + y)
+    if kind == PHASE_FREE:
+        first = first - second
+        p, q = chi[2], chi[3]
+    else:
+        p, q = chi[2] - second * w, chi[3] + second * z
     return (
         chi[0] + s - first * y - (c + d) * w,
         chi[1] + s + first * x + (d - c) * z,
-        chi[2] - t + (c - d) * y - second * w,
-        chi[3] - t + (c + d) * x + second * z,
+        p - t + (c - d) * y,
+        q - t + (c + d) * x,
     )
 
 
 @row_kernel
-def u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, leads, free):
+def u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, leads, kind):
     """Pairs ``first .. last - 1`` of one direction; if it ``leads``, of psi too."""
     for q in range(first, last, runs.span):
         j = paired_row(walk, q, 0)
@@ -175,12 +192,24 @@ def u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change
                 k = i + distance
                 psi = u2_at(fr, fi, i, k, u) if leads else pair_at(fr, fi, i, k)
                 chi = times_2x2(u, pair_at(xr, xi, i, k))
-                save_pair(xr, xi, i, k, plus_change(chi, change, psi, free))
+                save_pair(xr, xi, i, k, plus_change(chi, change, psi, kind))
 
 
 @row_kernel
 def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
     """A 2x2 on psi and on tangents."""
+    kind = kind_of_change(op, d)
+    if kind == ANY:
+        u2_tangent_of_kind(fr, fi, d, lanes, op, shared, m, ml, undo, ANY)
+    elif kind == ANTI_HERMITIAN:
+        u2_tangent_of_kind(fr, fi, d, lanes, op, shared, m, ml, undo, ANTI_HERMITIAN)
+    else:
+        u2_tangent_of_kind(fr, fi, d, lanes, op, shared, m, ml, undo, PHASE_FREE)
+
+
+@row_kernel
+def u2_tangent_of_kind(fr, fi, d, lanes, op, shared, m, ml, undo, kind):
+    """The same for one kind of change."""
     step, blocks, _ = blocks_of(fr, lanes, shared)
     walk, p, count, runs = walk_of(op), op[PARAM], op[COUNT], runs_of(fr, op, lanes, shared)
     for block in range(blocks):
@@ -193,14 +222,10 @@ def u2_tangent(fr, fi, d, lanes, op, shared, m, ml, undo):
                 du = u2_coefficients(shared, d.shared, d.lanes, p + d.shift[s], lanes, t, undo)
                 change = u2_change(u, du)
                 xr, xi = planes_at(d.planes, d.at[s], d.plane)
-                if op[FREE] != 0 and s == 0:
-                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, True, True)
-                elif op[FREE] != 0:
-                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, False, True)
-                elif s == 0:
-                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, True, False)
+                if s == 0:
+                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, True, kind)
                 else:
-                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, False, False)
+                    u2_tangent_rows(fr, fi, xr, xi, first, last, walk, runs, lanes, t, u, change, False, kind)
 
 
 @row_kernel

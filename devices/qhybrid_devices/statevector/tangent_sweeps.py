@@ -243,7 +243,7 @@ def overlap_one(op, bits, gr, gi, fr, fi, n, lanes, shared, totals, out):
 @kernel
 def tangent_forward(
     team, i0, i1, psi, target, chi, dirs, edges, births, moved, ops, product, order, bits, ms, ml, dms, dml,
-    scratch, buffers,
+    phase_free, scratch, buffers,
 ):  # fmt: skip
     """Operations on the work items ``i0 .. i1 - 1``: on psi, and in place on its tangents.
 
@@ -261,6 +261,7 @@ def tangent_forward(
         ms: shared coefficients ``(K,)``
         ml: coefficients of each sample ``(C, K, L)``
         dms, dml: derivatives of both, ``(k, K)`` and ``(k, C, K, L)``
+        phase_free: whether real multiples of ``i psi`` may be left out of the tangents
         scratch: ``(threads, 2, N L)``, not used if there is one group
         buffers: scratch registers, a row for each thread
     """
@@ -290,7 +291,7 @@ def tangent_forward(
                 i, dirs, edges[g], edges[g + 1], births, moved, planes, plane, 2 * c * plane, 2 * chunks * plane,
                 0 if shared else c * dml.shape[2], step, at, shift, plain,
             )  # fmt: skip
-            d = Directions(planes, plane, at, shift, changed, derivatives, own_derivatives)
+            d = Directions(planes, plane, at, shift, changed, derivatives, own_derivatives, phase_free)
             advance(ops[i], bits, fr, fi, d, plain, others, n, lanes, shared, ms, own, buffer, bool(0))
         if groups > 1 and g == 0:
             copy(fr, flat(target[c, 0]))
@@ -351,7 +352,7 @@ def tangent_backward(
             in_one = want[i] and ops[i, KIND] == U2 and ops[i, FREE] == 0 and i >= born
             if in_one:
                 all_directions(i, dirs, first, last, moved, base, stride, source, step, at, shift)
-                tangents = Directions(kets, plane, at, shift, last - first, dm, own_dm)
+                tangents = Directions(kets, plane, at, shift, last - first, dm, own_dm, bool(0))
                 tangent_kernels.u2_overlaps(
                     fr, fi, gr, gi, tangents, bras, lanes, ops[i], shared, ms, own, g == 0, (sums, flat(gl[c])),
                     Sums(d_sums, dgl, c, borrowed(dirs)[first:last]),
@@ -374,7 +375,7 @@ def tangent_backward(
                     i, dirs, first, last, births if side == 0 else always, moved, planes, plane, base, stride, source,
                     step, at, shift, plain,
                 )  # fmt: skip
-                there = Directions(planes, plane, at, shift, changed, change, own_change)
+                there = Directions(planes, plane, at, shift, changed, change, own_change, bool(0))
                 advance(ops[i], bits, xr, xi, there, plain, others, n, lanes, shared, ms, own, buffer, undo)
         if product.shape[0] > 0:
             count = group_places(dirs, first, last, always, product.shape[0], c, chunks, plane, at, plain)
@@ -494,7 +495,7 @@ def tangent_sweep_forward(
                 i, dirs, first, last, births, moved, planes, plane, base, stride, c * dml.shape[2] if mine else 0,
                 chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
             )  # fmt: skip
-            d = Directions(planes, plane, at, shift, changed, dm, dm)
+            d = Directions(planes, plane, at, shift, changed, dm, dm, bool(0))
             sweep_advance(ops[i], bits, fr, fi, d, plain, others, n, rows, lanes, tile, signs, m, buffer, bool(0))
         if not in_place and g == 0:
             scatter(flat(target[c, 0]), tile, rows, lanes, fr)
@@ -587,7 +588,7 @@ def tangent_sweep_backward(
                     i, dirs, first, last, births if side == 0 else always, moved, planes, plane, base, stride,
                     c * dml.shape[2] if mine else 0, chunks * dml.shape[2] if mine else dms.shape[1], at, shift, plain,
                 )  # fmt: skip
-                there = Directions(planes, plane, at, shift, changed, change, change)
+                there = Directions(planes, plane, at, shift, changed, change, change, bool(0))
                 sweep_advance(ops[i], bits, xr, xi, there, plain, others, n, rows, lanes, tile, signs, m, buffer, undo)
         if not in_place and g == 0:
             scatter(flat(psi_target[c, 0]), tile, rows, lanes, fr)

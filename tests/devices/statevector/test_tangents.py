@@ -250,10 +250,16 @@ def assert_forward(case, atol, zeros=False):
     apply_plan(case.plan, case.layout, plain, case.coef)
     if zeros:
         chi[...] = np.nan
-    apply_tangents(case.plan, case.layout, psi, chi, case.coef, case.dcoef, case.moving, from_zeros=zeros)
+    given, free = (case.coef, case.dcoef, case.moving, zeros), (psi.copy(), chi.copy())
+    apply_tangents(case.plan, case.layout, psi, chi, *given)
     np.testing.assert_allclose(case.read(psi), expected[0], atol=atol)
     np.testing.assert_allclose(case.read(chi), expected[1], atol=atol)
     np.testing.assert_allclose(psi, plain, atol=atol)
+    apply_tangents(case.plan, case.layout, *free, *given, phase_free=True)
+    np.testing.assert_allclose(free[0], psi, atol=atol)
+    kets, left_out = case.read(psi), case.read(chi) - case.read(free[1])
+    phases = (kets.conj() * left_out).sum(-1).imag / (abs(kets) ** 2).sum(-1)
+    np.testing.assert_allclose(left_out, 1j * phases[..., None] * kets, atol=atol)
 
 
 def assert_reverse(case, atol, stop=0):
