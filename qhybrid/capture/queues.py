@@ -3,7 +3,8 @@
 PennyLane keeps the stack of open queues for the whole process. ``QueuingManager.stop_recording``, which most of its own
 code makes operators in, on any thread and without a lock, puts an empty stack in its place and later the old one back:
 what another thread records in between is lost, or the queue that it has opened cannot be closed, and whoever opens the
-next one waits for good. With one stack a thread there is nothing to lose.
+next one waits for good. With one stack a thread there is nothing to lose, and no need for the lock that PennyLane holds
+while a queue is open: a function that is being recorded may wait for what another thread records.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from pennylane.queuing import QueuingManager
+from pennylane.queuing import AnnotatedQueue, QueuingManager
 
 
 class _Stacks(threading.local):
@@ -32,6 +33,16 @@ class _Stacks(threading.local):
 
     def __getitem__(self, index: int) -> Any:
         return self.queues[index]
+
+
+class _NoLock:
+    """Stands for the lock of queues that no two threads share."""
+
+    def acquire(self) -> None:
+        """Nobody else has it."""
+
+    def release(self) -> None:
+        """Nobody waits for it."""
 
 
 def _stop_recording(cls: Any) -> Iterator[None]:
@@ -63,3 +74,4 @@ def keep_queues_apart() -> None:
         stacks.queues = queues  # of this thread, which may be recording
         stop.__code__ = _stop_recording.__code__
         QueuingManager._active_contexts = stacks  # type: ignore[assignment]
+        AnnotatedQueue._lock = _NoLock()  # type: ignore[assignment]

@@ -84,6 +84,34 @@ def test_once_is_enough():
     assert QueuingManager._active_contexts is stacks
 
 
+@pytest.mark.filterwarnings("ignore::qhybrid.FallbackWarning")
+@pytest.mark.parametrize("made", [qhybrid.qnode, qml.qnode])
+def test_a_function_that_is_recorded_waits_for_what_another_thread_records(made):
+    """Both threads call one QNode for the first time, one of them while it records another circuit."""
+    recording, tracing = threading.Event(), threading.Event()
+
+    @qhybrid.qnode(qml.device("qhybrid.statevector", wires=1))
+    def angle(x):
+        tracing.set()
+        qml.RX(x, 0)
+        return qml.expval(qml.Z(0))
+
+    @made(qml.device("default.qubit", wires=1))
+    def outer(x):
+        recording.set()
+        assert tracing.wait(20)
+        with QueuingManager.stop_recording():
+            inner = angle(x)
+        qml.RX(inner, 0)
+        return qml.expval(qml.Z(0))
+
+    with ThreadPoolExecutor(2) as pool:
+        result = pool.submit(outer, 0.3)
+        assert recording.wait(20)
+        np.testing.assert_allclose(pool.submit(angle, 0.3).result(60), np.cos(0.3), atol=1e-12)
+        np.testing.assert_allclose(result.result(60), np.cos(np.cos(0.3)), atol=1e-12)
+
+
 @pytest.fixture
 def hurried():
     """Threads take turns so often that any two lines may come between two others."""
