@@ -259,8 +259,11 @@ def phases_of(factors, f, constants, theta, scratch):
 @row_kernel
 def write_factor(factors, f, constants, theta, place, scratch):
     """Matrix number ``place`` of ``scratch.factors`` becomes ``F``, and the next ones its derivatives."""
-    phases_of(factors, f, constants, theta, scratch)
     o, terms = factors[f, FACTOR_CONSTANTS], factors[f, FACTOR_TERMS]
+    if terms == 2 and constants[o + 1].real == -constants[o].real:
+        write_rotation(constants, o, theta, place, scratch)
+        return
+    phases_of(factors, f, constants, theta, scratch)
     for q in range(4):
         value = slope = bend = every(0j)
         for m in range(terms):
@@ -274,6 +277,22 @@ def write_factor(factors, f, constants, theta, place, scratch):
             put(scratch.factors, 4 * place + 4 + q, complex_of(-slope.imag, slope.real))
         if scratch.orders > 2:
             put(scratch.factors, 4 * place + 8 + q, bend)
+
+
+@row_kernel
+def write_rotation(constants, o, theta, place, scratch):
+    """The same for ``F = exp(i x) A + exp(-i x) B = cos x (A + B) + sin x i(A - B)``, ``x = lambda theta``."""
+    rate = constants[o].real
+    e = phase(splat(rate) * theta, scratch.buffer)
+    for q in range(4):
+        a, b = constants[o + 2 + q], constants[o + 6 + q]
+        even, odd = every(a + b), every(1j * (a - b))
+        value = even * e.real + odd * e.imag
+        put(scratch.factors, 4 * place + q, value)
+        if scratch.orders > 1:
+            put(scratch.factors, 4 * place + 4 + q, (odd * e.real - even * e.imag) * splat(rate))
+        if scratch.orders > 2:
+            put(scratch.factors, 4 * place + 8 + q, value * splat(-rate * rate))
 
 
 @row_kernel
